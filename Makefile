@@ -1,0 +1,78 @@
+# `make` alone prints this help. Everything a target needs, it builds or fetches itself.
+
+SHELL       := /bin/bash
+.SHELLFLAGS := -euo pipefail -c
+.DEFAULT_GOAL := help
+
+MODULE  := github.com/btcdecoded/holdfast
+VERSION := $(shell git describe --tags --always --dirty 2>/dev/null || echo unknown)
+TOOLS   := $(CURDIR)/.cache/tools
+# Servers that the integration tests start (S3 and Google Cloud Storage) are found on this path.
+export PATH := $(TOOLS):$(PATH)
+
+GOTESTFLAGS ?= -timeout 10m
+FUZZTIME    ?= 5s
+
+.PHONY: help build test setup lint vuln arch unit integration race demo fuzz man clean
+
+help: ## this help
+	@echo "Holdfast: backup and recovery. Targets:"; echo
+	@sed -n 's/^\([a-z][a-z-]*\):[^#]*## \(.*\)/  \1\t\2/p' $(MAKEFILE_LIST) | expand -t 16
+
+build: ## bin/holdfast, one static binary
+	CGO_ENABLED=0 go build -trimpath -ldflags "-s -w -X main.version=$(VERSION)" -o bin/holdfast ./hostagent
+
+test: build lint arch unit integration vuln ## everything: set-up, build, lint, architecture, unit and integration tests
+
+setup: $(TOOLS)/golangci-lint $(TOOLS)/gofumpt $(TOOLS)/versitygw $(TOOLS)/fake-gcs-server ## builds the tools that tests and lint need into .cache/tools
+
+lint: $(TOOLS)/golangci-lint $(TOOLS)/gofumpt ## go vet, golangci-lint, gofumpt
+	go vet ./...
+	@unformatted=$$(git ls-files -co --exclude-standard '*.go' | xargs gofumpt -l); \
+	if [ -n "$$unformatted" ]; then echo "not formatted by gofumpt:"; echo "$$unformatted"; exit 1; fi
+	golangci-lint run --allow-parallel-runners ./...
+
+vuln: ## known vulnerabilities, where the Go vulnerability database can be reached
+	@if timeout 5 bash -c '</dev/tcp/vuln.go.dev/443' 2>/dev/null; then \
+		$(MAKE) --no-print-directory $(TOOLS)/govulncheck && govulncheck ./...; \
+	else echo "govulncheck did not run: vuln.go.dev is not reachable from here"; fi
+
+arch: ## the layers of the code, as tests
+	go test ./test/arch
+
+unit: ## tests of each package, with the command line's scripts
+	go test $(GOTESTFLAGS) $$(go list ./... | grep -v -e /test/arch -e /test/integration)
+
+integration: setup ## tests against real servers and real processes
+	go test $(GOTESTFLAGS) ./test/integration/...
+
+race: setup ## all tests under the race detector
+	go test -race -timeout 30m ./...
+
+demo: build ## the main job on real data, told step by step; needs no account and leaves nothing behind
+	@test/demo/demo.sh bin/holdfast
+
+fuzz: ## each fuzz target for FUZZTIME (5s)
+	@for package in $$(go list ./...); do \
+		for target in $$(go test -list '^Fuzz' $$package | grep '^Fuzz' || true); do \
+			echo "$$package $$target"; \
+			go test -run '^$$' -fuzz "^$$target$$" -fuzztime $(FUZZTIME) $$package; \
+		done; \
+	done
+
+man: build ## man pages into bin/man
+	bin/holdfast man --dir bin/man
+
+clean: ## removes what was built, and the tools
+	rm -rf bin .cache
+
+$(TOOLS)/golangci-lint: PACKAGE = github.com/golangci/golangci-lint/v2/cmd/golangci-lint
+$(TOOLS)/gofumpt: PACKAGE = mvdan.cc/gofumpt
+$(TOOLS)/govulncheck: PACKAGE = golang.org/x/vuln/cmd/govulncheck
+$(TOOLS)/versitygw: PACKAGE = github.com/versity/versitygw/cmd/versitygw
+$(TOOLS)/fake-gcs-server: PACKAGE = github.com/fsouza/fake-gcs-server
+$(TOOLS)/%: test/tools/go.sum
+	@echo "building $* (once)"
+	@mkdir -p $(TOOLS)
+	cd test/tools && go build -trimpath -o $@ $(PACKAGE)
+	@touch $@
