@@ -52,7 +52,7 @@ func Bytes(b []byte) Content {
 }
 
 // Store holds immutable objects. All methods are safe for concurrent use and return as soon as ctx ends.
-// Keys are '/'-separated, relative, without empty, "." or ".." components.
+// Keys are as [CheckKey] says; no key is a directory of another ("a" and "a/b" never exist together).
 type Store interface {
 	// Put stores c under key if nothing is there. When it returns nil the object is durable and complete, with
 	// exactly the announced bytes; a partial object is never visible. If the key exists with the same bytes
@@ -61,21 +61,23 @@ type Store interface {
 	// object may or may not be there.
 	Put(ctx context.Context, key string, c Content) error
 	// Get returns length bytes from offset; length < 0 means to the end. Reading past the end returns what is there.
-	// Errors: ErrNotExist, ErrDenied.
+	// Errors: ErrNotExist, ErrDenied. The body's Read returns the same kinds of errors and ends with ctx.
 	Get(ctx context.Context, key string, offset, length int64) (io.ReadCloser, error)
 	// Stat describes one object. Errors: ErrNotExist, ErrDenied.
 	Stat(ctx context.Context, key string) (Info, error)
-	// List calls fn for each object whose key begins with prefix, in ascending byte order of keys, and includes every
-	// object whose Put returned before List was called. It stops at fn's first error and returns it.
+	// List calls fn, from one goroutine, for each object whose key begins with prefix, in ascending byte order of keys, and includes every
+	// object whose Put returned before List was called. It stops at fn's first error and returns it as it is.
+	// A prefix need not end at a '/'. fn may call the store.
 	List(ctx context.Context, prefix string, fn func(Info) error) error
-	// Delete removes one object for good. Removing what is absent is no error. Errors: ErrLocked, ErrDenied.
+	// Delete removes one object for good, with all its versions where the store keeps versions. Removing what is
+	// absent is no error. Errors: ErrLocked, ErrDenied.
 	Delete(ctx context.Context, key string) error
 }
 
-// Lister is what [Prefixes] needs beyond Store: stores that can list one level implement it.
+// Lister is what the function [Prefixes] needs beyond Store: stores that can list one level implement it.
 type Lister interface {
 	// Prefixes calls fn with each distinct next path component under prefix (which ends in '/' or is empty) that
-	// has objects below it, without the slash, in ascending order.
+	// has objects below it, without the slash, in ascending byte order of names.
 	Prefixes(ctx context.Context, prefix string, fn func(name string) error) error
 }
 
