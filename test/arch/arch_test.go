@@ -37,7 +37,7 @@ var layers = map[string][]string{
 	"shared/repository/layout": {"shared/snapshot"},
 	// The agent.
 	"hostagent":          {"shared", "events"},
-	"hostagent/state":    {"shared/snapshot"},
+	"hostagent/state":    {"shared/snapshot", "shared/repository/layout"},
 	"hostagent/progress": {},
 	"hostagent/source":   {"shared"},
 	"hostagent/restorer": {"shared", "hostagent/state"},

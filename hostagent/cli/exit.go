@@ -1,0 +1,118 @@
+package cli
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+)
+
+// The exit codes; scripts rely on them and they never change. docs/guide.md lists them.
+const (
+	exitOK           = 0
+	exitError        = 1
+	exitUsage        = 2
+	exitPartial      = 3
+	exitDamaged      = 4
+	exitObjectives   = 5
+	exitConfirm      = 6
+	exitNoRepository = 10
+	exitLocked       = 11
+	exitIdentity     = 12
+	exitInterrupted  = 130
+)
+
+const exitHelp = `Exit codes:
+  0    done
+  1    an error
+  2    the command was called wrongly
+  3    a backup left files out, or a restore is not complete
+  4    verification failed: damage or a rollback was found
+  5    objectives of the policy are not met (status)
+  6    nothing was done: the command asks for confirmation (prune)
+  10   the repository does not exist
+  11   another run of the same source is going on
+  12   the identity is missing or is not one that opens the repository
+  130  interrupted`
+
+// usageError says that a command was called wrongly.
+type usageError struct{ error }
+
+func (e usageError) Unwrap() error { return e.error }
+
+func usagef(format string, args ...any) error { return usageError{fmt.Errorf(format, args...)} }
+
+// hinted adds what the user can do to an error.
+type hinted struct {
+	error
+	hint string
+}
+
+func (e hinted) Unwrap() error { return e.error }
+
+// Hint is what the user can do.
+func (e hinted) Hint() string { return e.hint }
+
+// outcome ends a command that did its work and has printed its result, with a code that says how it went.
+type outcome int
+
+func (o outcome) Error() string { return fmt.Sprintf("ended with exit code %d", int(o)) }
+
+// code maps an error to its exit code and a hint, which is empty where none is known. It is the only place that does.
+func code(ctx context.Context, err error) (int, string) {
+	if err == nil {
+		return exitOK, ""
+	}
+	var o outcome
+	if errors.As(err, &o) {
+		return int(o), ""
+	}
+	var hint string
+	var h interface{ Hint() string }
+	if errors.As(err, &h) {
+		hint = h.Hint()
+	}
+	var u usageError
+	if errors.As(err, &u) {
+		return exitUsage, hint
+	}
+	for _, row := range exitTable() {
+		if errors.Is(err, row.is) {
+			if hint == "" {
+				hint = row.hint
+			}
+			return row.code, hint
+		}
+	}
+	if ctx.Err() != nil && errors.Is(err, context.Canceled) {
+		return exitInterrupted, hint
+	}
+	return exitError, hint
+}
+
+// report prints a command's error, if there is one to print, and returns the exit code.
+func report(ctx context.Context, w io.Writer, err error, asJSON bool) int {
+	n, hint := code(ctx, err)
+	var o outcome
+	switch {
+	case err == nil || errors.As(err, &o):
+		return n
+	case asJSON:
+		line, _ := json.Marshal(struct {
+			Error string `json:"error"`
+			Hint  string `json:"hint,omitempty"`
+			Code  int    `json:"code"`
+		}{err.Error(), hint, n})
+		fmt.Fprintf(w, "%s\n", line)
+		return n
+	}
+	if n == exitInterrupted {
+		err = errors.New("interrupted")
+	}
+	fmt.Fprintf(w, "error: %v\n", err)
+	if hint != "" {
+		fmt.Fprintf(w, "hint: %s\n", hint)
+	}
+	return n
+}
