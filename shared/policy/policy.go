@@ -1,0 +1,276 @@
+// Package policy has the policy file: what is backed up on which host, when, how long it is kept and which objectives
+// it must meet.
+//
+// [Parse] reads a file strictly: a key that is not known, a key that is given twice and a value of the wrong form are
+// errors with line, column and, where one is near, the name that was probably meant; all errors of a file are reported
+// at once, by line. Parse fills in the defaults, [Policy.Marshal] writes them out, and what Marshal writes parses to
+// the same policy. [Schema] is the same grammar as a JSON Schema, for editors.
+//
+// The package does no I/O and expands no environment variables. A policy holds no secrets: there is no key for one, and
+// addresses with user information are refused.
+//
+// The keys are described in docs/policy.md. Keys may be added; no key changes its meaning within version 1.
+package policy
+
+import (
+	_ "embed"
+	"fmt"
+	"slices"
+	"strings"
+	"time"
+
+	// The zones of cron specifications must be known on hosts without a time zone database.
+	_ "time/tzdata"
+)
+
+// Version is the version of the policy file that this package reads.
+const Version = 1
+
+//go:embed schema.json
+var schema string
+
+// Schema returns the JSON Schema (draft 2020-12) of the policy file.
+func Schema() []byte { return []byte(schema) }
+
+// Policy is a whole policy file, defaults filled in.
+type Policy struct {
+	Version    int              `yaml:"version" json:"version"`
+	Repository Repository       `yaml:"repository,omitempty" json:"repository,omitzero"`
+	Hosts      map[string]*Host `yaml:"hosts" json:"hosts"`
+}
+
+// Repository says where the snapshots go.
+type Repository struct {
+	Primary    string   `yaml:"primary,omitempty" json:"primary,omitempty"`       // address of the repository
+	Copies     []string `yaml:"copies,omitempty" json:"copies,omitempty"`         // addresses of its copies
+	Recipients []string `yaml:"recipients,omitempty" json:"recipients,omitempty"` // age recipients and KMS keys
+}
+
+// Host is one machine.
+type Host struct {
+	MaxSize Size               `yaml:"max_size,omitempty" json:"max_size,omitzero"` // stored bytes; 0: no objective
+	Sources map[string]*Source `yaml:"sources" json:"sources"`
+}
+
+// The kinds of sources.
+const (
+	KindFiles    = "files"
+	KindSQLite   = "sqlite"
+	KindPostgres = "postgres"
+	KindDocker   = "docker"
+)
+
+// Source is one thing that is backed up. Exactly one of Files, SQLite, Postgres and Docker is set.
+type Source struct {
+	Files    *Files    `yaml:"files,omitempty" json:"files,omitempty"`
+	SQLite   *SQLite   `yaml:"sqlite,omitempty" json:"sqlite,omitempty"`
+	Postgres *Postgres `yaml:"postgres,omitempty" json:"postgres,omitempty"`
+	Docker   *Docker   `yaml:"docker,omitempty" json:"docker,omitempty"`
+
+	Schedule   Schedule   `yaml:"schedule,omitempty" json:"schedule,omitzero"`
+	Objectives Objectives `yaml:"objectives" json:"objectives"`
+	Retention  Retention  `yaml:"retention,omitempty" json:"retention,omitzero"`
+	Checks     []Check    `yaml:"checks,omitempty" json:"checks,omitempty"`
+	Hooks      Hooks      `yaml:"hooks,omitempty" json:"hooks,omitzero"`
+	Metrics    bool       `yaml:"metrics" json:"metrics"` // metrics and alarms of its own; default: tier critical
+}
+
+// Kind tells what the source is: one of the Kind constants.
+func (s *Source) Kind() string {
+	switch {
+	case s.Files != nil:
+		return KindFiles
+	case s.SQLite != nil:
+		return KindSQLite
+	case s.Postgres != nil:
+		return KindPostgres
+	case s.Docker != nil:
+		return KindDocker
+	}
+	return ""
+}
+
+// Files is a source of kind files: directory trees.
+type Files struct {
+	Roots         []string `yaml:"roots" json:"roots"`                                    // absolute, cleaned paths
+	Include       []string `yaml:"include,omitempty" json:"include,omitempty"`            // patterns
+	Exclude       []string `yaml:"exclude,omitempty" json:"exclude,omitempty"`            // patterns
+	OneFileSystem bool     `yaml:"one_file_system,omitempty" json:"one_file_system"`      // do not enter other file systems
+	ExcludeCaches bool     `yaml:"exclude_caches,omitempty" json:"exclude_caches"`        // leave out directories with a CACHEDIR.TAG
+	MaxFileSize   Size     `yaml:"max_file_size,omitempty" json:"max_file_size,omitzero"` // larger files are left out; 0: none are
+	Watch         bool     `yaml:"watch,omitempty" json:"watch"`                          // a change makes a snapshot within seconds
+}
+
+// SQLite is a source of kind sqlite: one database file.
+type SQLite struct {
+	Path string `yaml:"path" json:"path"` // absolute, cleaned
+}
+
+// The modes of a postgres source.
+const (
+	Physical = "physical" // base backups and WAL
+	Logical  = "logical"  // pg_dump
+)
+
+// Postgres is a source of kind postgres: a cluster (physical) or a database (logical).
+type Postgres struct {
+	Service string `yaml:"service" json:"service"` // name in the host's pg_service.conf, where the address and user stand
+	Mode    string `yaml:"mode" json:"mode"`       // Physical or Logical
+}
+
+// Docker is a source of kind docker. At least one list has an element.
+type Docker struct {
+	Images     []string `yaml:"images,omitempty" json:"images,omitempty"`
+	Volumes    []string `yaml:"volumes,omitempty" json:"volumes,omitempty"`
+	Containers []string `yaml:"containers,omitempty" json:"containers,omitempty"`
+}
+
+// Schedule says when snapshots are taken. A zero member is not scheduled.
+type Schedule struct {
+	Full         Cron     `yaml:"full,omitempty" json:"full,omitzero"`
+	Differential Cron     `yaml:"differential,omitempty" json:"differential,omitzero"`
+	Incremental  Cron     `yaml:"incremental,omitempty" json:"incremental,omitzero"`
+	Continuous   Duration `yaml:"continuous,omitempty" json:"continuous,omitzero"` // interval at which the log is flushed
+}
+
+// Tier groups sources by how much their loss hurts. It orders messages and work; it changes no data.
+type Tier string
+
+// The tiers, highest first.
+const (
+	Critical Tier = "critical"
+	High     Tier = "high"
+	Standard Tier = "standard"
+	Low      Tier = "low"
+)
+
+// Defaults of objectives.
+const (
+	DefaultTier     = Standard
+	DefaultRPO      = Duration(24 * time.Hour)
+	DefaultCopies   = 1
+	DefaultKeyCheck = Duration(180 * 24 * time.Hour)
+	DefaultVerify   = Duration(7 * 24 * time.Hour)
+	// DefaultHookTimeout limits a hook that names no timeout.
+	DefaultHookTimeout = Duration(5 * time.Minute)
+)
+
+// Objectives are what the source must meet; the package compliance judges it.
+type Objectives struct {
+	Tier     Tier     `yaml:"tier" json:"tier"`
+	RPO      Duration `yaml:"rpo" json:"rpo"`                              // most that may be lost
+	RTO      Duration `yaml:"rto,omitempty" json:"rto,omitzero"`           // longest restore; 0: no objective
+	MaxSize  Size     `yaml:"max_size,omitempty" json:"max_size,omitzero"` // stored bytes; 0: no objective
+	Copies   int      `yaml:"copies" json:"copies"`                        // places with the snapshots, the primary counted
+	KeyCheck Duration `yaml:"key_check" json:"key_check"`                  // age of the last proof of the offline identity
+	Verify   Duration `yaml:"verify" json:"verify"`                        // age at which a snapshot must have been verified
+}
+
+// Retention says which snapshots are kept; the package retention decides. All zero keeps everything.
+type Retention struct {
+	KeepLast   int      `yaml:"keep_last,omitempty" json:"keep_last,omitempty"`
+	KeepWithin Duration `yaml:"keep_within,omitempty" json:"keep_within,omitzero"`
+	Hourly     int      `yaml:"hourly,omitempty" json:"hourly,omitempty"`
+	Daily      int      `yaml:"daily,omitempty" json:"daily,omitempty"`
+	Weekly     int      `yaml:"weekly,omitempty" json:"weekly,omitempty"`
+	Monthly    int      `yaml:"monthly,omitempty" json:"monthly,omitempty"`
+	Yearly     int      `yaml:"yearly,omitempty" json:"yearly,omitempty"`
+	KeepTags   []string `yaml:"keep_tags,omitempty" json:"keep_tags,omitempty"`
+	TimeZone   string   `yaml:"time_zone,omitempty" json:"time_zone,omitempty"` // where hours and days begin; empty: UTC
+}
+
+// Empty reports whether no rule is set, which keeps everything.
+func (r Retention) Empty() bool {
+	return r.KeepLast == 0 && r.KeepWithin == 0 && r.Hourly == 0 && r.Daily == 0 && r.Weekly == 0 &&
+		r.Monthly == 0 && r.Yearly == 0 && len(r.KeepTags) == 0
+}
+
+// Equal reports whether two retentions have the same rules.
+func (r Retention) Equal(o Retention) bool {
+	a, b := r, o
+	a.KeepTags, b.KeepTags = nil, nil
+	return a.same(b) && slices.Equal(r.KeepTags, o.KeepTags)
+}
+
+func (r Retention) same(o Retention) bool {
+	return r.KeepLast == o.KeepLast && r.KeepWithin == o.KeepWithin && r.Hourly == o.Hourly && r.Daily == o.Daily &&
+		r.Weekly == o.Weekly && r.Monthly == o.Monthly && r.Yearly == o.Yearly && r.TimeZone == o.TimeZone
+}
+
+// Check is a query that a restored source must answer as expected.
+type Check struct {
+	Query  string `yaml:"query" json:"query"`
+	Expect string `yaml:"expect" json:"expect"` // an operator (=, !=, <, <=, >, >=) and a value, or a value
+}
+
+// Hooks are commands around a backup. The after hooks always run.
+type Hooks struct {
+	Before []Hook `yaml:"before,omitempty" json:"before,omitempty"`
+	After  []Hook `yaml:"after,omitempty" json:"after,omitempty"`
+}
+
+// Hook is one command; no shell interprets it unless it names one.
+type Hook struct {
+	Command []string `yaml:"command" json:"command"`
+	Timeout Duration `yaml:"timeout" json:"timeout"`
+}
+
+// Lookup returns a source of the policy. The error names the nearest host or source that exists.
+func (p *Policy) Lookup(host, source string) (*Source, error) {
+	h, ok := p.Hosts[host]
+	if !ok || h == nil {
+		return nil, &LookupError{Host: host, Nearest: nearest(host, sortedKeys(p.Hosts))}
+	}
+	s, ok := h.Sources[source]
+	if !ok || s == nil {
+		return nil, &LookupError{Host: host, Source: source, Nearest: nearest(source, sortedKeys(h.Sources))}
+	}
+	return s, nil
+}
+
+// LookupError says that the policy has no such host or source.
+type LookupError struct {
+	Host    string
+	Source  string // empty: the host is not in the policy
+	Nearest string // a similar name in the policy, or empty
+}
+
+func (e *LookupError) Error() string {
+	msg := fmt.Sprintf("look up host %q: not in the policy", e.Host)
+	if e.Source != "" {
+		msg = fmt.Sprintf("look up source %q of host %q: not in the policy", e.Source, e.Host)
+	}
+	return msg + didYouMean(e.Nearest)
+}
+
+// Owned returns the paths on the host that sources of databases own and that files sources therefore leave out.
+func (h *Host) Owned() []string {
+	var paths []string
+	for _, name := range sortedKeys(h.Sources) {
+		if s := h.Sources[name]; s.SQLite != nil {
+			// The write-ahead log and its index, or the rollback journal, belong to the database.
+			for _, suffix := range []string{"", "-wal", "-shm", "-journal"} {
+				paths = append(paths, s.SQLite.Path+suffix)
+			}
+		}
+	}
+	return paths
+}
+
+// Each calls fn for every source, ordered by host and name.
+func (p *Policy) Each(fn func(host, name string, s *Source)) {
+	for _, host := range sortedKeys(p.Hosts) {
+		for _, name := range sortedKeys(p.Hosts[host].Sources) {
+			fn(host, name, p.Hosts[host].Sources[name])
+		}
+	}
+}
+
+func sortedKeys[V any](m map[string]V) []string {
+	keys := make([]string, 0, len(m))
+	for k := range m {
+		keys = append(keys, k)
+	}
+	slices.SortFunc(keys, strings.Compare)
+	return keys
+}
