@@ -1,0 +1,136 @@
+package repository
+
+import (
+	"context"
+	"crypto/sha256"
+	"encoding/hex"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"slices"
+
+	"github.com/btcdecoded/holdfast/shared/keyring"
+	"github.com/btcdecoded/holdfast/shared/objstore"
+	"github.com/btcdecoded/holdfast/shared/repository/layout"
+	"github.com/btcdecoded/holdfast/shared/snapshot"
+)
+
+// Access says for whom new chains are sealed and who may sign. It is the payload of an access document.
+type Access struct {
+	Sequence   uint64            `json:"sequence"`
+	Previous   string            `json:"previous"`
+	Recipients []AccessRecipient `json:"recipients"`
+	Signers    []AccessSigner    `json:"signers"`
+
+	hash string // hex SHA-256 of the document's bytes
+}
+
+// AccessRecipient is someone who can open new chains.
+type AccessRecipient struct {
+	Type      string `json:"type"`
+	Recipient string `json:"recipient"`
+	Label     string `json:"label,omitempty"`
+}
+
+// AccessSigner is a key whose signatures count for a host, or for all ("*").
+type AccessSigner struct {
+	Key   string `json:"key"` // base64
+	Host  string `json:"host"`
+	Label string `json:"label,omitempty"`
+}
+
+// ErrAccess says that the access documents do not form a chain.
+var ErrAccess = errors.New("access documents are not one signed chain")
+
+// Access is what the newest access document says.
+func (r *Repository) Access() Access { return r.access }
+
+// Recipients are those for whom a new chain is sealed.
+func (r *Repository) Recipients() ([]keyring.Recipient, error) {
+	var out []keyring.Recipient
+	for _, a := range r.access.Recipients {
+		rec, err := keyring.ParseRecipient(a.Recipient)
+		if err != nil {
+			return nil, fmt.Errorf("recipient of the repository: %w", err)
+		}
+		rec.Label = a.Label
+		out = append(out, rec)
+	}
+	return out, nil
+}
+
+// loadAccess reads all access documents in order; each must be signed by a signer for "*" that the one before trusts.
+func (r *Repository) loadAccess(ctx context.Context) error {
+	var keys []string
+	err := r.store.List(ctx, layout.AccessPrefix, func(o objstore.Info) error {
+		keys = append(keys, o.Key)
+		return nil
+	})
+	if err != nil {
+		return fmt.Errorf("list access documents: %w", err)
+	}
+	access, trust, err := r.readAccess(ctx, keys)
+	if err != nil {
+		return err
+	}
+	r.access, r.trust = access, trust
+	return nil
+}
+
+func (r *Repository) readAccess(ctx context.Context, keys []string) (Access, *keyring.Trust, error) {
+	var current Access
+	trust := pinned(r.identity)
+	for i, key := range keys {
+		n, err := layout.ParseNumbered(layout.AccessPrefix, key)
+		if err != nil || n != uint64(i+1) {
+			return current, nil, fmt.Errorf("%w: %s stands where number %d should", ErrAccess, key, i+1)
+		}
+		doc, err := objstore.ReadAll(ctx, r.store, key, maxDocument)
+		if err != nil {
+			return current, nil, fmt.Errorf("read %s: %w", key, err)
+		}
+		payload, _, err := keyring.Open(doc, r.id, key, trust)
+		if err != nil {
+			return current, nil, fmt.Errorf("read %s: %w", key, err)
+		}
+		var next Access
+		if err := json.Unmarshal(payload, &next); err != nil {
+			return current, nil, fmt.Errorf("read %s: %w: %w", key, snapshot.ErrFormat, err)
+		}
+		if next.Sequence != n || next.Previous != current.hash {
+			return current, nil, fmt.Errorf("%w: %s does not follow the one before it", ErrAccess, key)
+		}
+		sum := sha256.Sum256(doc)
+		next.hash = hex.EncodeToString(sum[:])
+		// What the document says replaces what earlier ones said; pinned keys stay.
+		trust = pinned(r.identity)
+		for _, s := range next.Signers {
+			public, err := keyring.ParsePublicKey(s.Key)
+			if err != nil {
+				return current, nil, fmt.Errorf("read %s: signer: %w", key, err)
+			}
+			trust.Add(public, s.Host)
+		}
+		current = next
+	}
+	return current, trust, nil
+}
+
+// ChangeAccess writes the next access document after change has edited a copy of the current one.
+// Two changes at the same time: one gets objstore.ErrExist and may try again after Open.
+func (r *Repository) ChangeAccess(ctx context.Context, change func(*Access) error) error {
+	next := Access{
+		Sequence: r.access.Sequence + 1, Previous: r.access.hash,
+		Recipients: slices.Clone(r.access.Recipients), Signers: slices.Clone(r.access.Signers),
+	}
+	if err := change(&next); err != nil {
+		return err
+	}
+	if len(next.Recipients) == 0 {
+		return errors.New("the last recipient can not be removed: nobody could read new snapshots")
+	}
+	if err := r.PutDocument(ctx, layout.AccessKey(next.Sequence), next); err != nil {
+		return err
+	}
+	return r.loadAccess(ctx)
+}

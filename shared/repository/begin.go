@@ -1,0 +1,197 @@
+package repository
+
+import (
+	"context"
+	"crypto/rand"
+	"errors"
+	"fmt"
+	"time"
+
+	"github.com/btcdecoded/holdfast/shared/objstore"
+	"github.com/btcdecoded/holdfast/shared/repository/layout"
+	"github.com/btcdecoded/holdfast/shared/seal"
+	"github.com/btcdecoded/holdfast/shared/snapshot"
+)
+
+// maxRun is how old a run may be when it commits: packs that no manifest names are pruned after 14 days.
+const maxRun = 5 * 24 * time.Hour
+
+// Begin takes the source's lock on this host, finds what to build on and prepares to store.
+// It writes only the key objects of a new chain.
+//
+// Errors: ErrLocked, ErrNoSigner, those of the store.
+func (r *Repository) Begin(ctx context.Context, options BeginOptions) (*Session, error) {
+	if err := options.Source.Check(); err != nil {
+		return nil, err
+	}
+	if _, ok := r.identity.Signer(); !ok {
+		return nil, fmt.Errorf("back up %s: %w", options.Source, ErrNoSigner)
+	}
+	st, err := openState(options.State, r.id, options.Source)
+	if err != nil {
+		return nil, err
+	}
+	s := &Session{repo: r, src: options.Source, options: options, state: st}
+	if err := s.begin(ctx); err != nil {
+		return nil, errors.Join(err, st.close())
+	}
+	return s, nil
+}
+
+func (s *Session) begin(ctx context.Context) error {
+	var err error
+	p := &planner{repo: s.repo, options: s.options, state: s.state, now: s.options.Now()}
+	if s.plan, err = p.plan(ctx); err != nil {
+		return err
+	}
+	s.keys = seal.NewKeys(s.plan.key, seal.Context{Repository: s.repo.id, Source: s.src, Chain: s.plan.chain})
+	s.gear = s.keys.Gear()
+	if s.plan.parent == nil {
+		if err := s.putKeys(ctx); err != nil {
+			return err
+		}
+	}
+	if s.damaged, err = s.damagedPacks(ctx); err != nil {
+		return err
+	}
+	if s.maps, err = openMapCache(s.state, s.plan.parent == nil); err != nil {
+		return err
+	}
+	s.refs = newRefset()
+	next, err := s.resume(ctx)
+	if err != nil {
+		return errors.Join(err, s.maps.close())
+	}
+	s.knowParent(ctx)
+	cache, err := newParentWriter(s.state)
+	if err != nil {
+		return errors.Join(err, s.maps.close(), s.journal.close())
+	}
+	s.packs = newPackWriter(ctx, s.repo.store, s.src, s.plan.chain, s.keys, next, s.packStored)
+	s.tree = &treeBuilder{store: s.Chunk, cache: cache, live: new(bitset)}
+	return nil
+}
+
+// putKeys stores the wrapped data key for each recipient, before anything that is sealed with it.
+func (s *Session) putKeys(ctx context.Context) error {
+	keyID := s.plan.key.ID(s.repo.id).String()
+	for _, w := range s.plan.wrapped {
+		doc := KeyDocument{Key: keyID, Chain: s.plan.chain.String(), Wrapped: w}
+		if err := s.repo.PutDocument(ctx, layout.KeyKey(s.src, keyID, RecipientID(w.Type, w.Recipient)), doc); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// knowParent gives the refset the parent's tree chunks at once, and its content when it is first asked for.
+func (s *Session) knowParent(ctx context.Context) {
+	parent := s.plan.parent
+	if parent == nil {
+		return
+	}
+	usable := func(k KindRef) {
+		if !s.damaged[k.Pack] {
+			s.refs.add(k)
+		}
+	}
+	for _, c := range parent.root.Chunks {
+		usable(KindRef{Kind: snapshot.Tree, Ref: c.Ref})
+	}
+	if ref, err := parent.stored.Root.Ref(); err == nil {
+		usable(KindRef{Kind: snapshot.Root, Ref: ref})
+	}
+	s.refs.load = func(_ func(KindRef), learn func(snapshot.FileID, uint64, []snapshot.Extent)) error {
+		readMap := func(m snapshot.MapRef) ([]snapshot.Extent, error) { return s.readMap(ctx, m) }
+		return loadFrom(ctx, parent, readMap, usable, func(id snapshot.FileID, size uint64, x []snapshot.Extent) {
+			if len(x) == 1 && !s.damaged[x[0].Ref.Pack] {
+				learn(id, size, x)
+			}
+		})
+	}
+}
+
+// resume takes over the packs of an interrupted run that the store really has, and begins this run's journal with
+// them. It returns the number of the next new pack.
+func (s *Session) resume(ctx context.Context) (uint64, error) {
+	next := s.plan.nextPack
+	head, packs := readJournal(s.state, s.plan.chain.String(), next)
+	if len(packs) > 0 && s.plan.begun.Sub(head.Begun).Abs() < maxRun {
+		there, err := s.packsInStore(ctx)
+		if err != nil {
+			return 0, err
+		}
+		for _, p := range packs {
+			next = max(next, p.Number+1)
+			if there[p.ID] == p.Size {
+				s.written = append(s.written, p)
+				s.takeOver(p)
+			}
+		}
+		s.plan.begun = head.Begun
+	}
+	var err error
+	s.journal, err = newJournal(s.state, journalHead{Chain: s.plan.chain.String(), Next: s.plan.nextPack, Begun: s.plan.begun}, s.written)
+	return next, err
+}
+
+func (s *Session) takeOver(p writtenPack) {
+	s.resumed++
+	s.resumedSize += p.Size
+	offset := uint32(packHeader)
+	for _, e := range p.index {
+		s.refs.add(KindRef{Kind: e.Kind, Ref: snapshot.Ref{Pack: p.Number, Offset: offset, Sealed: e.Sealed, Plain: e.Plain, ID: e.ID}})
+		offset += e.Sealed
+	}
+}
+
+// packsInStore lists the packs of the chain with their sizes.
+func (s *Session) packsInStore(ctx context.Context) (map[snapshot.Hash]uint64, error) {
+	out := map[snapshot.Hash]uint64{}
+	prefix := layout.PackPrefix(s.src) + s.plan.chain.String() + "/"
+	err := s.repo.store.List(ctx, prefix, func(o objstore.Info) error {
+		if _, id, err := layout.ParsePack(s.src, o.Key); err == nil {
+			out[id] = uint64(o.Size)
+		}
+		return nil
+	})
+	if err != nil {
+		return nil, fmt.Errorf("list %s: %w", prefix, err)
+	}
+	return out, nil
+}
+
+// damagedPacks are the numbers of the chain's packs that failed a check.
+func (s *Session) damagedPacks(ctx context.Context) (map[uint64]bool, error) {
+	bad := map[string]bool{}
+	prefix := layout.DamagedPrefix(s.src)
+	err := s.repo.store.List(ctx, prefix, func(o objstore.Info) error {
+		bad[o.Key] = true
+		return nil
+	})
+	if err != nil {
+		return nil, fmt.Errorf("list %s: %w", prefix, err)
+	}
+	if len(bad) == 0 || s.plan.newest == nil {
+		return nil, nil
+	}
+	packs, err := s.repo.Lists(ctx, s.plan.newest.Manifest)
+	if err != nil {
+		return nil, err
+	}
+	out := map[uint64]bool{}
+	for _, p := range packs {
+		if bad[layout.DamagedKey(s.src, p.ID)] {
+			out[p.Number] = true
+		}
+	}
+	return out, nil
+}
+
+func newChainID() (snapshot.ChainID, error) {
+	var c snapshot.ChainID
+	if _, err := rand.Read(c[:]); err != nil {
+		return c, fmt.Errorf("make a chain id: %w", err)
+	}
+	return c, nil
+}

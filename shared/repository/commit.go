@@ -1,0 +1,218 @@
+package repository
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"slices"
+	"time"
+
+	"github.com/btcdecoded/holdfast/shared/objstore"
+	"github.com/btcdecoded/holdfast/shared/repository/layout"
+	"github.com/btcdecoded/holdfast/shared/snapshot"
+)
+
+var (
+	// ErrConflict says that another host committed the snapshot's number first. Nothing is lost: the next run goes on
+	// from there.
+	ErrConflict = errors.New("another run committed this snapshot's number first")
+	// ErrTooOld says that a run took so long that its first packs might be pruned.
+	ErrTooOld = errors.New("run is older than 5 days")
+	// ErrCondemned says that the parent was condemned while the run was at work.
+	ErrCondemned = errors.New("the parent is about to be removed")
+)
+
+const (
+	maxLists = 32 // more are joined into one
+	// A new list is written when more than a quarter of what the lists name is not used any more.
+	deadShare = 4
+)
+
+// Result is what the source saw and did.
+type Result struct {
+	Roots    []string
+	Counts   snapshot.Counts // without added bytes and packs, which the session knows
+	Problems []snapshot.Problem
+	Partial  bool
+	Tags     []string
+	Started  time.Time
+}
+
+// Commit makes the snapshot exist. The order, and what a crash leaves:
+//
+//  1. The last chunks and packs are stored. A crash leaves packs that the journal knows: the next run uses them.
+//  2. The pack lists are stored. A crash leaves lists that nothing names; prune removes them.
+//  3. The parent is looked at again; a condemned one is not built on.
+//  4. The manifest is put if absent: now the snapshot exists.
+//  5. The state directory is brought up to date. A crash leaves an old state, which the next run notices.
+//
+// Errors: ErrConflict, ErrTooOld, ErrCondemned, those of the store. After an error the session is over; what is
+// stored waits for the next one.
+func (s *Session) Commit(ctx context.Context, result Result) (*Stored, error) {
+	if s.done {
+		return nil, errClosed
+	}
+	m, root, err := s.storeAll(ctx, result)
+	if err != nil {
+		return nil, errors.Join(err, s.Close())
+	}
+	stored, err := s.putManifest(ctx, m)
+	if err != nil {
+		return nil, errors.Join(err, s.Close())
+	}
+	s.done = true
+	return stored, errors.Join(s.remember(stored, root), s.journal.close(), s.maps.close(), s.state.close())
+}
+
+// storeAll makes everything durable that the manifest will name: steps 1 and 2.
+func (s *Session) storeAll(ctx context.Context, result Result) (*snapshot.Manifest, []byte, error) {
+	rootRef, root, err := s.tree.finish(ctx, result.Roots)
+	if err != nil {
+		return nil, nil, err
+	}
+	m := s.manifest(result)
+	m.Root = rootRef.JSON()
+	if len(result.Problems) > 0 {
+		ref, err := s.Chunk(ctx, snapshot.Report, snapshot.MarshalReport(result.Problems))
+		if err != nil {
+			return nil, nil, err
+		}
+		s.tree.live.set(ref.Pack)
+		j := ref.JSON()
+		m.Report = &j
+	}
+	if err := s.packs.flush(); err != nil {
+		return nil, nil, err
+	}
+	if err := s.putLists(ctx, m); err != nil {
+		return nil, nil, err
+	}
+	return m, root, nil
+}
+
+func (s *Session) manifest(result Result) *snapshot.Manifest {
+	m := &snapshot.Manifest{
+		Format: Format, Repository: s.repo.id.String(), Host: s.src.Host, Source: s.src.Name, Kind: s.options.Kind,
+		Sequence: s.plan.next, Previous: s.plan.previous, Type: s.plan.kind, Chain: s.plan.chain.String(), ChainStart: s.plan.chainStart,
+		Started: result.Started.UTC(), Finished: s.options.Now().UTC(), Tool: s.options.Tool,
+		Keys:   []snapshot.Key{{Key: s.plan.key.ID(s.repo.id).String(), Wrapped: s.plan.wrapped}},
+		Counts: result.Counts, Partial: result.Partial, Tags: result.Tags,
+	}
+	if s.plan.parent != nil {
+		m.Parent = s.plan.parent.stored.Sequence
+	}
+	return m
+}
+
+// putLists stores what is new in the pack lists and fills in which packs the snapshot uses.
+func (s *Session) putLists(ctx context.Context, m *snapshot.Manifest) error {
+	var old []snapshot.PackInfo
+	if s.plan.newest != nil {
+		m.Lists = slices.Clone(s.plan.newest.Lists)
+		for _, l := range m.Lists {
+			packs, err := s.repo.readList(ctx, s.src, l.List)
+			if err != nil {
+				return err
+			}
+			old = append(old, packs...)
+		}
+	}
+	live := s.tree.live
+	m.NextPack = s.plan.nextPack
+	var added []snapshot.PackInfo
+	s.mu.Lock()
+	for _, p := range s.written {
+		m.NextPack = max(m.NextPack, p.Number+1)
+		if live.has(p.Number) {
+			added = append(added, p.PackInfo)
+			m.Counts.AddedPacks++
+			m.Counts.AddedBytes += p.Size
+		}
+	}
+	s.mu.Unlock()
+	byNumber := func(a, b snapshot.PackInfo) int { return compare(a.Number, b.Number) }
+	slices.SortFunc(added, byNumber)
+	slices.SortFunc(old, byNumber)
+	dead := slices.DeleteFunc(slices.Clone(old), func(p snapshot.PackInfo) bool { return live.has(p.Number) })
+	if len(m.Lists) >= maxLists || len(dead)*deadShare > len(old) {
+		used := slices.DeleteFunc(old, func(p snapshot.PackInfo) bool { return !live.has(p.Number) })
+		m.Lists, dead = nil, nil
+		added = append(used, added...)
+	}
+	m.Without = ranges(dead)
+	if len(added) == 0 {
+		return nil
+	}
+	return s.putList(ctx, m, added)
+}
+
+func (s *Session) putList(ctx context.Context, m *snapshot.Manifest, packs []snapshot.PackInfo) error {
+	content := objstore.Bytes(snapshot.EncodeList(packs))
+	l := snapshot.List{List: snapshot.Hash(content.SHA256).String(), Size: content.Size, Packs: len(packs)}
+	for _, p := range packs {
+		l.Bytes += int64(p.Size)
+	}
+	key := layout.ListKey(s.src, l.List)
+	if err := s.repo.store.Put(ctx, key, content); err != nil {
+		return fmt.Errorf("store %s: %w", key, err)
+	}
+	m.Lists = append(m.Lists, l)
+	return nil
+}
+
+// ranges joins neighbouring pack numbers.
+func ranges(packs []snapshot.PackInfo) [][2]uint64 {
+	var out [][2]uint64
+	for _, p := range packs {
+		if n := len(out); n > 0 && out[n-1][1]+1 == p.Number {
+			out[n-1][1] = p.Number
+			continue
+		}
+		out = append(out, [2]uint64{p.Number, p.Number})
+	}
+	return out
+}
+
+// putManifest commits: steps 3 and 4.
+func (s *Session) putManifest(ctx context.Context, m *snapshot.Manifest) (*Stored, error) {
+	if s.options.Now().Sub(s.plan.begun).Abs() > maxRun {
+		return nil, ErrTooOld
+	}
+	if m.Parent != 0 {
+		condemned, err := s.repo.Condemned(ctx, s.src)
+		if err != nil {
+			return nil, err
+		}
+		for _, c := range condemned {
+			if c.Sequence == m.Parent {
+				return nil, fmt.Errorf("%w: snapshot %d", ErrCondemned, m.Parent)
+			}
+		}
+	}
+	if err := m.Check(); err != nil {
+		return nil, err
+	}
+	id := m.ID()
+	doc, err := s.repo.putDocument(ctx, layout.ManifestKey(id), m)
+	if errors.Is(err, objstore.ErrExist) {
+		return nil, fmt.Errorf("%w: %s", ErrConflict, id)
+	}
+	if err != nil {
+		return nil, err
+	}
+	info, err := s.repo.store.Stat(ctx, layout.ManifestKey(id))
+	if err != nil {
+		return nil, fmt.Errorf("look for manifest %s: %w", id, err)
+	}
+	return s.repo.parseManifest(id, doc, info.Modified)
+}
+
+// remember brings the state directory up to date: step 5.
+func (s *Session) remember(m *Stored, root []byte) error {
+	err := s.tree.cache.commit(s.state, root)
+	c := chainState{Chain: m.Chain, Key: s.plan.key[:], Wrapped: s.plan.wrapped, Begun: s.plan.begun, Sequence: s.plan.chainStart}
+	return errors.Join(err,
+		s.state.save(chainFile, c),
+		s.state.save(lastFile, lastSeen{Sequence: m.Sequence, Manifest: m.Hash.String()}),
+		s.state.remove(pendingFile), s.state.remove(journalFile))
+}

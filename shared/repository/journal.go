@@ -1,0 +1,118 @@
+package repository
+
+import (
+	"bufio"
+	"bytes"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"os"
+	"time"
+
+	"github.com/btcdecoded/holdfast/shared/repository/layout"
+	"github.com/btcdecoded/holdfast/shared/snapshot"
+)
+
+// journal notes the packs that a run has stored, so that the next run uses them again if this one dies. A line per
+// pack; a torn last line counts as not written. It is not synced: what is lost after a power cut is stored again.
+type journal struct {
+	f *os.File
+}
+
+// journalHead is the first line: what the packs belong to.
+type journalHead struct {
+	Chain string    `json:"chain"`
+	Next  uint64    `json:"next"` // first pack number of the run
+	Begun time.Time `json:"begun"`
+}
+
+type journalPack struct {
+	Number uint64 `json:"number"`
+	ID     string `json:"id"`
+	Salt   []byte `json:"salt"`
+	Size   uint64 `json:"size"`
+	Index  []byte `json:"index"`
+}
+
+// readJournal returns what an interrupted run of the same chain had stored, or nothing.
+func readJournal(s *state, chain string, next uint64) (journalHead, []writtenPack) {
+	b, err := os.ReadFile(s.path(journalFile))
+	if err != nil {
+		return journalHead{}, nil
+	}
+	lines := bufio.NewScanner(bytes.NewReader(b))
+	lines.Buffer(nil, 64<<20)
+	var head journalHead
+	if !lines.Scan() || json.Unmarshal(lines.Bytes(), &head) != nil || head.Chain != chain || head.Next != next {
+		return journalHead{}, nil
+	}
+	var packs []writtenPack
+	for lines.Scan() {
+		p, err := parseJournalPack(lines.Bytes())
+		if err != nil {
+			break
+		}
+		packs = append(packs, p)
+	}
+	return head, packs
+}
+
+func parseJournalPack(line []byte) (writtenPack, error) {
+	var j journalPack
+	if err := json.Unmarshal(line, &j); err != nil {
+		return writtenPack{}, err
+	}
+	id, err := layout.ParseHash(j.ID)
+	if err != nil {
+		return writtenPack{}, err
+	}
+	index, err := snapshot.DecodeIndex(j.Index)
+	if err != nil {
+		return writtenPack{}, err
+	}
+	if len(j.Salt) != 32 {
+		return writtenPack{}, fmt.Errorf("salt of %d bytes", len(j.Salt))
+	}
+	return writtenPack{
+		PackInfo: snapshot.PackInfo{Number: j.Number, ID: id, Salt: [32]byte(j.Salt), Size: j.Size},
+		index:    index,
+	}, nil
+}
+
+// newJournal begins a journal that holds packs already.
+func newJournal(s *state, head journalHead, packs []writtenPack) (*journal, error) {
+	f, err := os.OpenFile(s.path(journalFile+".new"), os.O_CREATE|os.O_TRUNC|os.O_WRONLY, 0o600)
+	if err != nil {
+		return nil, fmt.Errorf("write journal: %w", err)
+	}
+	j := &journal{f: f}
+	err = j.line(head)
+	for _, p := range packs {
+		err = errors.Join(err, j.pack(p))
+	}
+	if err == nil {
+		err = os.Rename(f.Name(), s.path(journalFile))
+	}
+	if err != nil {
+		_ = f.Close()
+		return nil, fmt.Errorf("write journal: %w", err)
+	}
+	return j, nil
+}
+
+func (j *journal) pack(p writtenPack) error {
+	return j.line(journalPack{Number: p.Number, ID: p.ID.String(), Salt: p.Salt[:], Size: p.Size, Index: snapshot.EncodeIndex(p.index)})
+}
+
+func (j *journal) line(v any) error {
+	b, err := json.Marshal(v)
+	if err != nil {
+		return fmt.Errorf("write journal: %w", err)
+	}
+	if _, err := j.f.Write(append(b, '\n')); err != nil {
+		return fmt.Errorf("write journal: %w", err)
+	}
+	return nil
+}
+
+func (j *journal) close() error { return j.f.Close() }

@@ -1,0 +1,303 @@
+package repository
+
+import (
+	"context"
+	"crypto/sha256"
+	"errors"
+	"fmt"
+	"time"
+
+	"github.com/btcdecoded/holdfast/shared/keyring"
+	"github.com/btcdecoded/holdfast/shared/objstore"
+	"github.com/btcdecoded/holdfast/shared/repository/layout"
+	"github.com/btcdecoded/holdfast/shared/seal"
+	"github.com/btcdecoded/holdfast/shared/snapshot"
+)
+
+// ClockTolerance is how far a host's clock may be from the store's before its snapshots are shown so and are never
+// parents.
+const ClockTolerance = 5 * time.Minute
+
+// RollbackError says that the repository ends earlier than what was seen before, or that a snapshot was replaced.
+type RollbackError struct {
+	Source   snapshot.Source
+	Seen     uint64 // the newest snapshot that was seen
+	Found    uint64 // the newest that is there now
+	Replaced bool   // number Seen is there with other content
+}
+
+func (e *RollbackError) Error() string {
+	if e.Replaced {
+		return fmt.Sprintf("rollback of %s: snapshot %d is not the one that was seen before", e.Source, e.Seen)
+	}
+	return fmt.Sprintf("rollback of %s: snapshot %d was there, now the newest is %d", e.Source, e.Seen, e.Found)
+}
+
+// plan is what a session found and decided before it stores anything.
+type plan struct {
+	kind     snapshot.SnapshotType
+	why      string // why kind is not what was asked for
+	next     uint64 // sequence number to commit
+	previous string // hash of the manifest before
+	warnings []error
+
+	parent     *parent // nil: full
+	newest     *Stored // of the chain that goes on; nil: new chain
+	chain      snapshot.ChainID
+	chainStart uint64
+	key        seal.DataKey
+	wrapped    []snapshot.Wrapped
+	nextPack   uint64
+	begun      time.Time // when the run, or the interrupted one that it takes up, began
+
+	reader func(context.Context) (*Snapshot, error) // of the parent, from the repository
+}
+
+// planner decides what the next snapshot builds on.
+type planner struct {
+	repo    *Repository
+	options BeginOptions
+	state   *state
+	now     time.Time
+}
+
+// plan finds the next number and the parent. What can't be used leads to a full, with the reason.
+func (p *planner) plan(ctx context.Context) (plan, error) {
+	listed, err := p.repo.Sequences(ctx, p.options.Source)
+	if err != nil {
+		return plan{}, err
+	}
+	out := plan{next: 1, begun: p.now, kind: snapshot.Full}
+	newest, err := p.ends(ctx, &out, listed)
+	if err != nil {
+		return plan{}, err
+	}
+	if p.options.Type == snapshot.Full {
+		return out, p.newChain(ctx, &out)
+	}
+	reason := p.continueChain(ctx, &out, newest)
+	if err := ctx.Err(); err != nil {
+		return plan{}, err
+	}
+	if reason == "" {
+		return out, nil
+	}
+	out.kind, out.parent, out.newest = snapshot.Full, nil, nil
+	if newest != nil || p.options.Type != "" {
+		out.why = reason
+	}
+	return out, p.newChain(ctx, &out)
+}
+
+// ends looks at the newest snapshot and compares it with what this host saw last. After a rollback the numbering goes
+// on from what was seen: the hole stays visible, and no number is used twice.
+func (p *planner) ends(ctx context.Context, out *plan, listed []Listed) (*Stored, error) {
+	var last lastSeen
+	seen := p.state.load(lastFile, &last)
+	var newest *Stored
+	if len(listed) > 0 {
+		top := listed[len(listed)-1]
+		m, err := p.repo.readManifest(ctx, p.options.Source, top)
+		if err != nil && (errors.Is(err, context.Canceled) || !isFormat(err)) {
+			return nil, err
+		}
+		if err != nil {
+			out.warnings = append(out.warnings, err)
+		}
+		newest, out.next = m, top.Sequence+1
+		if out.previous, err = p.manifestHash(ctx, top.Sequence, m); err != nil {
+			return nil, err
+		}
+	}
+	switch {
+	case !seen:
+	case last.Sequence >= out.next:
+		out.warnings = append(out.warnings, &RollbackError{Source: p.options.Source, Seen: last.Sequence, Found: out.next - 1})
+		out.next, out.previous = last.Sequence+1, last.Manifest
+		return nil, nil
+	case newest != nil && last.Sequence == newest.Sequence && last.Manifest != newest.Hash.String():
+		out.warnings = append(out.warnings, &RollbackError{Source: p.options.Source, Seen: last.Sequence, Found: newest.Sequence, Replaced: true})
+		return nil, nil
+	}
+	return newest, nil
+}
+
+// manifestHash is the hash of a manifest object, be it good or not.
+func (p *planner) manifestHash(ctx context.Context, n uint64, m *Stored) (string, error) {
+	if m != nil {
+		return m.Hash.String(), nil
+	}
+	key := layout.ManifestKey(snapshot.ID{Source: p.options.Source, Sequence: n})
+	b, err := objstore.ReadAll(ctx, p.repo.store, key, maxDocument)
+	if err != nil {
+		return "", fmt.Errorf("read %s: %w", key, err)
+	}
+	return snapshot.Hash(sha256.Sum256(b)).String(), nil
+}
+
+// isFormat reports that an object was read and is no good, rather than that it could not be read.
+func isFormat(err error) bool {
+	var damage *DamageError
+	return errors.Is(err, snapshot.ErrFormat) || errors.Is(err, keyring.ErrSignature) || errors.Is(err, keyring.ErrUntrusted) ||
+		errors.Is(err, keyring.ErrUnsigned) || errors.As(err, &damage)
+}
+
+// continueChain fills out for an incremental or a differential; where that can't be it says why.
+func (p *planner) continueChain(ctx context.Context, out *plan, newest *Stored) string {
+	if newest == nil {
+		return "there is no snapshot to build on"
+	}
+	base := newest
+	if p.options.Type == snapshot.Differential {
+		full, err := p.repo.Manifest(ctx, snapshot.ID{Source: p.options.Source, Sequence: newest.ChainStart})
+		if err != nil {
+			return fmt.Sprintf("the chain's full snapshot %d is not usable: %v", newest.ChainStart, err)
+		}
+		base = full
+	}
+	if reason := p.usable(ctx, base); reason != "" {
+		return reason
+	}
+	chain, err := layout.ParseChain(newest.Chain)
+	if err != nil {
+		return err.Error()
+	}
+	if reason := p.chainKey(ctx, out, newest, chain); reason != "" {
+		return reason
+	}
+	keys := seal.NewKeys(out.key, seal.Context{Repository: p.repo.id, Source: p.options.Source, Chain: chain})
+	out.reader = func(ctx context.Context) (*Snapshot, error) { return p.repo.Snapshot(ctx, base) }
+	out.parent, err = p.parentTree(ctx, keys, base)
+	if err != nil {
+		return fmt.Sprintf("the tree of snapshot %d can not be read: %v", base.Sequence, err)
+	}
+	out.chain, out.chainStart, out.nextPack, out.newest = chain, newest.ChainStart, newest.NextPack, newest
+	out.kind = snapshot.Incremental
+	if p.options.Type == snapshot.Differential {
+		out.kind = snapshot.Differential
+	}
+	return ""
+}
+
+// usable reports why a snapshot can't be a parent.
+func (p *planner) usable(ctx context.Context, base *Stored) string {
+	if base.Kind != p.options.Kind {
+		return fmt.Sprintf("snapshot %d is of kind %s", base.Sequence, base.Kind)
+	}
+	if ClockOff(base) {
+		return fmt.Sprintf("the clock was off when snapshot %d was made", base.Sequence)
+	}
+	condemned, err := p.repo.Condemned(ctx, p.options.Source)
+	if err != nil {
+		return err.Error()
+	}
+	for _, c := range condemned {
+		if c.Sequence == base.Sequence {
+			return fmt.Sprintf("snapshot %d is about to be removed", base.Sequence)
+		}
+	}
+	return ""
+}
+
+// ClockOff reports whether the clock of the host that made a snapshot differed from the store's by more than
+// ClockTolerance, as far as its arrival tells.
+func ClockOff(m *Stored) bool {
+	d := m.Arrived.Sub(m.Finished)
+	return d > ClockTolerance || d < -ClockTolerance
+}
+
+// chainKey recovers the data key of the chain that goes on: from the state directory, or with the identity.
+func (p *planner) chainKey(ctx context.Context, out *plan, newest *Stored, chain snapshot.ChainID) string {
+	if len(newest.Keys) == 0 {
+		return fmt.Sprintf("snapshot %d names no key", newest.Sequence)
+	}
+	out.wrapped = newest.Keys[0].Wrapped
+	var c chainState
+	if p.state.load(chainFile, &c) && c.Chain == newest.Chain && len(c.Key) == len(out.key) {
+		if out.key = seal.DataKey(c.Key); out.key.ID(p.repo.id).String() == newest.Keys[0].Key {
+			return ""
+		}
+	}
+	key, err := p.repo.unwrapKey(ctx, newest.Manifest, chain)
+	if err != nil {
+		return "the key of the chain is neither in the state directory nor can the identity open it"
+	}
+	out.key = key
+	return ""
+}
+
+// parentTree opens the parent's tree: the copy in the state directory, or the repository's own.
+func (p *planner) parentTree(ctx context.Context, keys *seal.Keys, base *Stored) (*parent, error) {
+	if cached, err := cachedParent(p.state, keys, base); err == nil {
+		return cached, nil
+	}
+	snap, err := p.repo.Snapshot(ctx, base)
+	if err != nil {
+		return nil, err
+	}
+	root, err := snap.Root(ctx)
+	if err != nil {
+		return nil, err
+	}
+	for _, err := range snap.Entries(ctx, "") {
+		if err != nil {
+			return nil, err
+		}
+	}
+	return &parent{stored: base, root: root, entries: snap.all}, nil
+}
+
+// newChain makes a chain, or takes up that of an interrupted full. A run older than maxRun is not taken up: its packs
+// might be pruned before it commits.
+func (p *planner) newChain(ctx context.Context, out *plan) error {
+	out.chainStart, out.nextPack = out.next, 1
+	var pending chainState
+	// A chain that was committed is never begun again: its sequence number is taken then.
+	if p.state.load(pendingFile, &pending) && pending.Sequence == out.next && len(pending.Key) == len(out.key) && p.now.Sub(pending.Begun).Abs() < maxRun {
+		if chain, err := layout.ParseChain(pending.Chain); err == nil && p.sealedForAll(pending.Wrapped) {
+			out.chain, out.key, out.wrapped, out.begun = chain, seal.DataKey(pending.Key), pending.Wrapped, pending.Begun
+			return nil
+		}
+	}
+	chain, err := newChainID()
+	if err != nil {
+		return err
+	}
+	out.chain, out.key = chain, seal.NewDataKey()
+	out.wrapped, err = p.wrap(ctx, out.key, chain)
+	if err != nil {
+		return err
+	}
+	return p.state.save(pendingFile, chainState{Chain: chain.String(), Key: out.key[:], Wrapped: out.wrapped, Begun: p.now, Sequence: out.next})
+}
+
+// sealedForAll reports whether wrapped is for exactly the recipients of today.
+func (p *planner) sealedForAll(wrapped []snapshot.Wrapped) bool {
+	want := p.repo.access.Recipients
+	if len(wrapped) != len(want) {
+		return false
+	}
+	for i, w := range wrapped {
+		if w.Recipient != want[i].Recipient || w.Type != want[i].Type {
+			return false
+		}
+	}
+	return true
+}
+
+func (p *planner) wrap(ctx context.Context, key seal.DataKey, chain snapshot.ChainID) ([]snapshot.Wrapped, error) {
+	recipients, err := p.repo.Recipients()
+	if err != nil {
+		return nil, err
+	}
+	context := seal.Context{Repository: p.repo.id, Source: p.options.Source, Chain: chain}
+	var out []snapshot.Wrapped
+	for _, r := range recipients {
+		b, err := r.Wrap(ctx, key, context)
+		if err != nil {
+			return nil, fmt.Errorf("seal the chain's key for %s: %w", r.Recipient, err)
+		}
+		out = append(out, snapshot.Wrapped{Type: r.Type, Recipient: r.Recipient, Wrapped: b})
+	}
+	return out, nil
+}

@@ -1,0 +1,255 @@
+// Package repository is a Holdfast repository in an object store: its documents, snapshots and packs, as
+// docs/format.md specifies them.
+//
+// Use [Init] once and [Open] afterwards. [Repository.Begin] writes a snapshot; [Repository.Snapshot] reads one.
+// Verification, copying and pruning are in the packages below this one.
+//
+// A snapshot exists when its manifest exists; the manifest is written last, by put-if-absent on the next sequence
+// number. Whatever a crash leaves before that is reused by the next run or removed by prune; no lock is ever left.
+package repository
+
+import (
+	"context"
+	"crypto/rand"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"slices"
+	"time"
+
+	"github.com/btcdecoded/holdfast/shared/keyring"
+	"github.com/btcdecoded/holdfast/shared/objstore"
+	"github.com/btcdecoded/holdfast/shared/repository/layout"
+	"github.com/btcdecoded/holdfast/shared/seal"
+	"github.com/btcdecoded/holdfast/shared/snapshot"
+)
+
+// Format is the version of the repository format that this package reads and writes.
+const Format = 1
+
+// features are what this package knows; a repository with any other is refused.
+func features() []string { return []string{"draft"} }
+
+// maxDocument bounds the size of a signed document, in bytes.
+const maxDocument = 32 << 20
+
+var (
+	// ErrNoRepository says that there is no repository in the store.
+	ErrNoRepository = errors.New("no repository here")
+	// ErrRepositoryExists says that Init found a repository.
+	ErrRepositoryExists = errors.New("a repository is here already")
+	// ErrUnsupported says that the repository needs a newer reader.
+	ErrUnsupported = errors.New("repository needs a newer version of holdfast")
+	// ErrUnfinished says that init was interrupted, or that the access documents are gone.
+	ErrUnfinished = errors.New("repository has no access document: init did not finish, or it was removed")
+	// ErrNoSigner says that the identity can not sign, which writing needs.
+	ErrNoSigner = errors.New("identity has no signer")
+)
+
+// Repository is an open repository. It is safe for concurrent use.
+type Repository struct {
+	store    objstore.Store
+	identity *keyring.Identity
+	id       snapshot.RepositoryID
+	created  time.Time
+	codec    *seal.Codec
+	buffers  *buffers
+	trust    *keyring.Trust
+	access   Access
+}
+
+// description is the payload of repository.json.
+type description struct {
+	Format        int       `json:"format"`
+	ID            string    `json:"id"`
+	Created       time.Time `json:"created"`
+	MinimumReader int       `json:"minimum_reader"`
+	Features      []string  `json:"features"`
+}
+
+// Init makes a repository in an empty store, for recipients, with identity's signer as the one that is trusted.
+//
+// Write order: 1. repository.json, 2. the first access document. After a crash between them the repository has no
+// recipients and Open says so; Init with the same identity finishes it.
+//
+// Errors: ErrRepositoryExists, ErrNoSigner.
+func Init(ctx context.Context, store objstore.Store, identity *keyring.Identity, recipients []keyring.Recipient, now time.Time) (*Repository, error) {
+	signer, ok := identity.Signer()
+	if !ok {
+		return nil, ErrNoSigner
+	}
+	if len(recipients) == 0 {
+		return nil, errors.New("no recipient to encrypt for")
+	}
+	r, err := open(ctx, store, identity)
+	switch {
+	case errors.Is(err, ErrNoRepository):
+		if r, err = create(ctx, store, identity, now); err != nil {
+			return nil, err
+		}
+	case err != nil:
+		return nil, err
+	case r.access.Sequence > 0:
+		return nil, ErrRepositoryExists
+	}
+	first := Access{Sequence: 1, Signers: []AccessSigner{{Key: signer.Public().String(), Host: "*", Label: "init"}}}
+	for _, rec := range recipients {
+		first.Recipients = append(first.Recipients, AccessRecipient{Type: rec.Type, Recipient: rec.Recipient, Label: rec.Label})
+	}
+	if err := r.PutDocument(ctx, layout.AccessKey(1), first); err != nil {
+		return nil, err
+	}
+	return Open(ctx, store, identity)
+}
+
+func create(ctx context.Context, store objstore.Store, identity *keyring.Identity, now time.Time) (*Repository, error) {
+	r := &Repository{store: store, identity: identity, created: now.UTC(), codec: seal.NewCodec(), buffers: new(buffers), trust: pinned(identity)}
+	if _, err := rand.Read(r.id[:]); err != nil {
+		return nil, fmt.Errorf("make a repository id: %w", err)
+	}
+	d := description{Format: Format, ID: r.id.String(), Created: r.created, MinimumReader: Format, Features: features()}
+	if err := r.PutDocument(ctx, layout.RepositoryKey, d); err != nil {
+		return nil, err
+	}
+	return r, nil
+}
+
+// Open opens the repository in store. The identity's trust lines (and its own signer) are where trust begins; it needs
+// no secret key to list and check, and one to read content.
+//
+// Errors: ErrNoRepository, ErrUnsupported, ErrUnfinished, those of [keyring.Open].
+func Open(ctx context.Context, store objstore.Store, identity *keyring.Identity) (*Repository, error) {
+	r, err := open(ctx, store, identity)
+	if err != nil {
+		return nil, err
+	}
+	if r.access.Sequence == 0 {
+		return nil, ErrUnfinished
+	}
+	return r, nil
+}
+
+func open(ctx context.Context, store objstore.Store, identity *keyring.Identity) (*Repository, error) {
+	doc, err := objstore.ReadAll(ctx, store, layout.RepositoryKey, maxDocument)
+	if errors.Is(err, objstore.ErrNotExist) {
+		return nil, ErrNoRepository
+	}
+	if err != nil {
+		return nil, fmt.Errorf("read %s: %w", layout.RepositoryKey, err)
+	}
+	payload, _, err := keyring.Peek(doc)
+	if err != nil {
+		return nil, fmt.Errorf("read %s: %w", layout.RepositoryKey, err)
+	}
+	var d description
+	if err := json.Unmarshal(payload, &d); err != nil {
+		return nil, fmt.Errorf("read %s: %w: %w", layout.RepositoryKey, snapshot.ErrFormat, err)
+	}
+	id, err := layout.ParseRepository(d.ID)
+	if err != nil {
+		return nil, fmt.Errorf("read %s: %w: id %w", layout.RepositoryKey, snapshot.ErrFormat, err)
+	}
+	r := &Repository{store: store, identity: identity, id: id, created: d.Created, codec: seal.NewCodec(), buffers: new(buffers), trust: pinned(identity)}
+	if _, _, err := keyring.Open(doc, id, layout.RepositoryKey, r.trust); err != nil {
+		return nil, fmt.Errorf("read %s: %w", layout.RepositoryKey, err)
+	}
+	if err := d.check(); err != nil {
+		return nil, err
+	}
+	if err := r.loadAccess(ctx); err != nil {
+		return nil, err
+	}
+	return r, nil
+}
+
+func (d description) check() error {
+	if d.MinimumReader > Format {
+		return fmt.Errorf("%w: it asks for format %d, this one reads %d", ErrUnsupported, d.MinimumReader, Format)
+	}
+	for _, f := range d.Features {
+		if !slices.Contains(features(), f) {
+			return fmt.Errorf("%w: unknown feature %q", ErrUnsupported, f)
+		}
+	}
+	return nil
+}
+
+// pinned is the trust that an identity file states by itself.
+func pinned(identity *keyring.Identity) *keyring.Trust {
+	trust := new(keyring.Trust)
+	if signer, ok := identity.Signer(); ok {
+		trust.Add(signer.Public(), "*")
+	}
+	for _, t := range identity.Trusted() {
+		trust.Add(t.Key, t.Host)
+	}
+	return trust
+}
+
+// ID is the repository's id.
+func (r *Repository) ID() snapshot.RepositoryID { return r.id }
+
+// Created is when the repository was made, by the clock of the host that made it.
+func (r *Repository) Created() time.Time { return r.created }
+
+// Store is the object store that holds the repository.
+func (r *Repository) Store() objstore.Store { return r.store }
+
+// Trust is who may sign for which host.
+func (r *Repository) Trust() *keyring.Trust { return r.trust }
+
+// Identity is what the repository was opened with.
+func (r *Repository) Identity() *keyring.Identity { return r.identity }
+
+// Codec compresses and decompresses chunks.
+func (r *Repository) Codec() *seal.Codec { return r.codec }
+
+// PutDocument signs v, as JSON, and stores it under key. Errors: ErrNoSigner, those of [objstore.Store].
+func (r *Repository) PutDocument(ctx context.Context, key string, v any) error {
+	_, err := r.putDocument(ctx, key, v)
+	return err
+}
+
+func (r *Repository) putDocument(ctx context.Context, key string, v any) ([]byte, error) {
+	signer, ok := r.identity.Signer()
+	if !ok {
+		return nil, fmt.Errorf("sign %s: %w", key, ErrNoSigner)
+	}
+	payload, err := json.Marshal(v)
+	if err != nil {
+		return nil, fmt.Errorf("encode %s: %w", key, err)
+	}
+	doc := keyring.Sign(signer, r.id, key, payload)
+	if err := r.store.Put(ctx, key, objstore.Bytes(doc)); err != nil {
+		return nil, fmt.Errorf("store %s: %w", key, err)
+	}
+	return doc, nil
+}
+
+// Document reads the signed document under key, checks its signature and decodes it into v (unless v is nil).
+// It returns the object's bytes.
+func (r *Repository) Document(ctx context.Context, key string, v any) ([]byte, error) {
+	doc, err := objstore.ReadAll(ctx, r.store, key, maxDocument)
+	if err != nil {
+		return nil, fmt.Errorf("read %s: %w", key, err)
+	}
+	if err := r.DecodeDocument(key, doc, v); err != nil {
+		return doc, err
+	}
+	return doc, nil
+}
+
+// DecodeDocument checks the signature of doc as the object under key and decodes it into v (unless v is nil).
+func (r *Repository) DecodeDocument(key string, doc []byte, v any) error {
+	payload, _, err := keyring.Open(doc, r.id, key, r.trust)
+	if err != nil {
+		return fmt.Errorf("read %s: %w", key, err)
+	}
+	if v == nil {
+		return nil
+	}
+	if err := json.Unmarshal(payload, v); err != nil {
+		return fmt.Errorf("read %s: %w: %w", key, snapshot.ErrFormat, err)
+	}
+	return nil
+}

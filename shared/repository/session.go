@@ -1,0 +1,207 @@
+package repository
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"iter"
+	"sync"
+	"sync/atomic"
+	"time"
+
+	"github.com/btcdecoded/holdfast/shared/seal"
+	"github.com/btcdecoded/holdfast/shared/snapshot"
+)
+
+var errClosed = errors.New("the backup is finished already")
+
+// Session writes one snapshot. Chunk, KnownFile and LearnFile are safe for concurrent use; Parent and Emit belong to
+// one goroutine each. End with Commit or Close; Close after Commit does nothing.
+//
+// Until Commit has put the manifest nothing that a session stored is visible; after a crash the next session of the
+// same source finds the packs in its journal and uses them again.
+type Session struct {
+	repo    *Repository
+	src     snapshot.Source
+	options BeginOptions
+	state   *state
+
+	plan    plan
+	keys    *seal.Keys
+	gear    *[256]uint64
+	refs    *refset
+	maps    *mapCache
+	packs   *packWriter
+	journal *journal
+	tree    *treeBuilder
+	damaged map[uint64]bool // packs that failed a check: nothing of them is used again
+
+	mu      sync.Mutex
+	written []writtenPack // packs of this run, and those of the interrupted one; guarded by mu
+
+	addedBytes  atomic.Uint64
+	resumed     int
+	resumedSize uint64
+	done        bool
+}
+
+// BeginOptions says what to write.
+type BeginOptions struct {
+	Source snapshot.Source
+	Kind   string                // of the source: "files"
+	Type   snapshot.SnapshotType // empty: incremental where possible, else full
+	State  string                // directory of the host's state; made if missing
+	Tool   string                // "holdfast 1.2.3"
+	Now    func() time.Time
+}
+
+// Resumed is how many packs, and bytes, of an interrupted run this one found again.
+func (s *Session) Resumed() (packs int, size uint64) { return s.resumed, s.resumedSize }
+
+// Type is what the snapshot will be, and why, if that differs from what was asked for.
+func (s *Session) Type() (t snapshot.SnapshotType, why string) { return s.plan.kind, s.plan.why }
+
+// Sequence is the number that the snapshot will have.
+func (s *Session) Sequence() uint64 { return s.plan.next }
+
+// Warnings are what was found in the repository and does not keep the backup from going on, such as a rollback.
+func (s *Session) Warnings() []error { return s.plan.warnings }
+
+// Captured is when the parent's capture began, by this host's clock; zero without a parent.
+func (s *Session) Captured() time.Time {
+	if s.plan.parent == nil {
+		return time.Time{}
+	}
+	return s.plan.parent.stored.Started
+}
+
+// Parent yields the parent's entries in order, and nothing where there is no parent. Entries whose content lies in
+// damaged packs are left out, so that they are stored again.
+func (s *Session) Parent(ctx context.Context) iter.Seq2[*snapshot.Entry, error] {
+	return func(yield func(*snapshot.Entry, error) bool) {
+		if s.plan.parent == nil {
+			return
+		}
+		for e, err := range s.plan.parent.entries(ctx) {
+			if err == nil && len(s.damaged) > 0 && s.isDamaged(e) {
+				continue
+			}
+			if !yield(e, err) || err != nil {
+				return
+			}
+		}
+	}
+}
+
+func (s *Session) isDamaged(e *snapshot.Entry) bool {
+	bad := false
+	e.Packs(func(r snapshot.Range) {
+		for n := range s.damaged {
+			bad = bad || r.First <= n && n <= r.Last
+		}
+	})
+	return bad
+}
+
+// ParentExtents returns the extents of an entry of the parent, reading its maps.
+func (s *Session) ParentExtents(ctx context.Context, e *snapshot.Entry) ([]snapshot.Extent, error) {
+	out := e.Extents
+	for _, m := range e.Maps {
+		extents, err := s.readMap(ctx, m)
+		if err != nil {
+			return nil, fmt.Errorf("read the map of %q: %w", e.Path, err)
+		}
+		out = append(out, extents...)
+	}
+	return out, nil
+}
+
+// readMap reads a map of the parent from the state directory, or from the repository where that is allowed.
+func (s *Session) readMap(ctx context.Context, m snapshot.MapRef) ([]snapshot.Extent, error) {
+	if plain, ok := s.maps.get(m.Ref.ID); ok && s.keys.ChunkID(snapshot.Map, plain) == m.Ref.ID {
+		return CheckedMap(plain, m)
+	}
+	reader, err := s.plan.reader(ctx)
+	if err != nil {
+		return nil, err
+	}
+	return reader.Map(ctx, m)
+}
+
+// Gear is the chain's keyed table for the chunker.
+func (s *Session) Gear() *[256]uint64 { return s.gear }
+
+// FileID is the keyed hash of a whole file.
+func (s *Session) FileID(content []byte) snapshot.FileID { return s.keys.FileID(content) }
+
+// KnownFile returns the extents of a small file whose content is stored already.
+func (s *Session) KnownFile(id snapshot.FileID, size uint64) ([]snapshot.Extent, bool) {
+	return s.refs.file(id, size)
+}
+
+// LearnFile notes where the content of a small file was stored.
+func (s *Session) LearnFile(id snapshot.FileID, size uint64, extents []snapshot.Extent) {
+	s.refs.learn(id, size, extents)
+}
+
+// Chunk stores plain unless it is stored already, and returns where it is. It compresses in the caller's goroutine and
+// blocks while uploads lag. What it returns is durable only when Commit has succeeded.
+func (s *Session) Chunk(ctx context.Context, kind snapshot.Kind, plain []byte) (snapshot.Ref, error) {
+	if err := ctx.Err(); err != nil {
+		return snapshot.Ref{}, err
+	}
+	if len(plain) > snapshot.MaxChunk {
+		return snapshot.Ref{}, fmt.Errorf("chunk of %d bytes: at most %d", len(plain), snapshot.MaxChunk)
+	}
+	id := s.keys.ChunkID(kind, plain)
+	ref, ok, err := s.refs.find(kind, id)
+	if err != nil || ok {
+		return ref, err
+	}
+	buf := s.repo.buffers.get(0)
+	defer s.repo.buffers.put(buf)
+	*buf = s.repo.codec.Compress((*buf)[:0], plain)
+	ref, err = s.packs.add(kind, id, *buf, len(plain))
+	if err != nil {
+		return ref, err
+	}
+	s.addedBytes.Add(uint64(ref.Sealed))
+	s.refs.add(KindRef{Kind: kind, Ref: ref})
+	if kind == snapshot.Map {
+		s.maps.put(id, plain)
+	}
+	return ref, nil
+}
+
+// Added is how many bytes this run has sealed so far.
+func (s *Session) Added() uint64 { return s.addedBytes.Load() }
+
+// Emit adds the next entry to the tree; entries come in the order of snapshot.ComparePaths.
+func (s *Session) Emit(ctx context.Context, e *snapshot.Entry) error { return s.tree.emit(ctx, e) }
+
+// packStored is called for each pack that the store has acknowledged.
+func (s *Session) packStored(p writtenPack) error {
+	s.mu.Lock()
+	s.written = append(s.written, p)
+	s.mu.Unlock()
+	return s.journal.pack(p)
+}
+
+// Close gives the session up, if it was not committed, and its lock. What it stored waits for the next session.
+func (s *Session) Close() error {
+	if s.done {
+		return nil
+	}
+	s.done = true
+	// Packs that are being filled are closed as well: the next run finds them.
+	err := s.packs.flush()
+	s.tree.discard()
+	return errors.Join(ignoreCanceled(err), s.journal.close(), s.maps.close(), s.state.close())
+}
+
+func ignoreCanceled(err error) error {
+	if errors.Is(err, context.Canceled) || errors.Is(err, errClosed) {
+		return nil
+	}
+	return err
+}
