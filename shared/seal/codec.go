@@ -112,6 +112,9 @@ func (c *Codec) Decompress(dst, encoded []byte, plainLen int) ([]byte, error) {
 		}
 		return append(dst, body...), nil
 	case methodZstd:
+		if len(body) > plainLen {
+			return nil, fmt.Errorf("%w: frame of %d bytes for %d", ErrEncoding, len(body), plainLen)
+		}
 		return c.unzstd(dst, body, plainLen)
 	}
 	return nil, fmt.Errorf("%w: method %d", ErrEncoding, encoded[0])
