@@ -87,6 +87,9 @@ func (a *app) root() *cobra.Command {
 // commands lists all commands in the order of the help.
 func (a *app) commands() []func() *cobra.Command {
 	return []func() *cobra.Command{
+		a.initCommand,
+		a.keyCommand,
+		a.policyCommand,
 		a.versionCommand, a.manCommand,
 	}
 }

@@ -6,6 +6,8 @@ import (
 	"errors"
 	"fmt"
 	"io"
+
+	"github.com/btcdecoded/holdfast/shared/repository"
 )
 
 // The exit codes; scripts rely on them and they never change. docs/guide.md lists them.
@@ -73,9 +75,17 @@ func code(ctx context.Context, err error) (int, string) {
 	if errors.As(err, &h) {
 		hint = h.Hint()
 	}
+	if ctx.Err() != nil && errors.Is(err, context.Canceled) {
+		return exitInterrupted, hint
+	}
 	var u usageError
 	if errors.As(err, &u) {
 		return exitUsage, hint
+	}
+	var damage *repository.DamageError
+	var rollback *repository.RollbackError
+	if errors.As(err, &damage) || errors.As(err, &rollback) {
+		return exitDamaged, "`holdfast verify` names everything that is hit"
 	}
 	for _, row := range exitTable() {
 		if errors.Is(err, row.is) {
@@ -84,9 +94,6 @@ func code(ctx context.Context, err error) (int, string) {
 			}
 			return row.code, hint
 		}
-	}
-	if ctx.Err() != nil && errors.Is(err, context.Canceled) {
-		return exitInterrupted, hint
 	}
 	return exitError, hint
 }

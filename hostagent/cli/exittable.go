@@ -1,18 +1,42 @@
 package cli
 
 import (
-	"github.com/btcdecoded/holdfast/hostagent/state"
+	"github.com/btcdecoded/holdfast/shared/keyring"
+	"github.com/btcdecoded/holdfast/shared/objstore"
+	"github.com/btcdecoded/holdfast/shared/repository"
+	"github.com/btcdecoded/holdfast/shared/snapshot"
 )
 
-// exitRow maps errors that are row.is to a code and a hint.
+// exitRow maps errors that row.is to a code and a hint.
 type exitRow struct {
 	is   error
 	code int
 	hint string
 }
 
+// exitTable is searched from the top.
 func exitTable() []exitRow {
+	const damaged = "`holdfast verify` names everything that is wrong; a copy of the repository may have the object"
 	return []exitRow{
-		{state.ErrLocked, exitLocked, "wait for the other run to end, or stop it; a run that was killed holds no lock"},
+		{repository.ErrNoRepository, exitNoRepository, "`holdfast init` makes one"},
+		{repository.ErrUnfinished, exitNoRepository, "`holdfast init` with the identity that began it finishes it"},
+		{repository.ErrLocked, exitLocked, "wait for the other run to end; a run that was killed holds no lock"},
+		{errNoIdentityFile, exitIdentity, "name the file with --identity or HOLDFAST_IDENTITY; `holdfast init` makes one for a new repository"},
+		{keyring.ErrNoIdentity, exitIdentity, "name another file with --identity; `holdfast key list` shows who can open the snapshots"},
+		{keyring.ErrKeyID, exitIdentity, ""},
+		{keyring.ErrPermissions, exitIdentity, ""},
+		{keyring.ErrUntrusted, exitIdentity, "this identity trusts other signers than the repository's: use the identity of this repository, or add a line \"trust KEY *\" with the signer's key if you know it"},
+		{repository.ErrNoSigner, exitIdentity, "reading needs no signer, writing does: use the identity that init made"},
+		{keyring.ErrSignature, exitDamaged, damaged},
+		{keyring.ErrUnsigned, exitDamaged, damaged},
+		{snapshot.ErrFormat, exitDamaged, damaged},
+		{repository.ErrAccess, exitDamaged, damaged},
+		{repository.ErrRepositoryExists, exitError, "use it as it is, or name another place"},
+		{repository.ErrUnsupported, exitError, "update holdfast"},
+		{repository.ErrNoSnapshot, exitError, "`holdfast snapshots` lists them"},
+		{repository.ErrNoPath, exitError, "`holdfast ls` and `holdfast find` show what is in a snapshot"},
+		{repository.ErrConflict, exitError, "run the backup again"},
+		{objstore.ErrDenied, exitError, "the credentials do not allow this"},
+		{objstore.ErrFull, exitError, "make room at the repository, or prune"},
 	}
 }

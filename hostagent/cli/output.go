@@ -143,3 +143,10 @@ func printable(path string) string {
 	q := strconv.Quote(path)
 	return strings.ReplaceAll(q[1:len(q)-1], `\"`, `"`)
 }
+
+// note tells the user something that is good to know.
+func (a *app) note(format string, args ...any) {
+	if !a.flags.json && !a.flags.quiet {
+		fmt.Fprintf(a.stdio.Err, format+"\n", args...)
+	}
+}

@@ -36,7 +36,8 @@ func TestScripts(t *testing.T) {
 			return os.MkdirAll(e.WorkDir+"/home", 0o700)
 		},
 		Cmds: map[string]func(*testscript.TestScript, bool, []string){
-			"status": status,
+			"status":  status,
+			"capture": capture,
 		},
 		RequireExplicitExec: true,
 		RequireUniqueNames:  true,

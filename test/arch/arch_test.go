@@ -37,10 +37,9 @@ var layers = map[string][]string{
 	"shared/repository/layout": {"shared/snapshot"},
 	// The agent.
 	"hostagent":          {"shared", "events"},
-	"hostagent/state":    {"shared/snapshot", "shared/repository/layout"},
 	"hostagent/progress": {},
 	"hostagent/source":   {"shared"},
-	"hostagent/restorer": {"shared", "hostagent/state"},
+	"hostagent/restorer": {"shared"},
 	"hostagent/cli":      {"shared", "events", "hostagent"},
 	// What crosses between processes, and the cloud.
 	"events":    {},

@@ -1,0 +1,231 @@
+package cli
+
+import (
+	"context"
+	"fmt"
+	"io"
+	"slices"
+
+	"github.com/spf13/cobra"
+
+	"github.com/btcdecoded/holdfast/shared/keyring"
+	"github.com/btcdecoded/holdfast/shared/repository"
+)
+
+func (a *app) keyCommand() *cobra.Command {
+	cmd := &cobra.Command{
+		Use:   "key",
+		Short: "Who can open and who can sign",
+		Long: `Recipients can open the snapshots, signers can write them. Both are listed in the repository, signed. What an
+identity file trusts by itself stands in it, as its own signer and its trust lines.`,
+		Example: "  holdfast key list\n  holdfast key add age1… --label offline\n  holdfast key check --identity /media/usb/identity",
+		GroupID: groupTend,
+	}
+	parent(cmd)
+	cmd.AddCommand(a.keyShowCommand(), a.keyNewCommand(), a.keyListCommand(), a.keyAddCommand(), a.keyRemoveCommand(), a.keyCheckCommand())
+	return cmd
+}
+
+// publicIdentity is what may be shown of an identity.
+type publicIdentity struct {
+	File       string          `json:"file"`
+	Recipients []string        `json:"recipients"`
+	Signer     string          `json:"signer,omitempty"`
+	Trusted    []trustedSigner `json:"trusted"`
+}
+
+type trustedSigner struct {
+	Key  string `json:"key"`
+	Host string `json:"host"`
+}
+
+func publicOf(path string, id *keyring.Identity) publicIdentity {
+	out := publicIdentity{File: path, Recipients: []string{}, Trusted: []trustedSigner{}}
+	for _, r := range id.Recipients() {
+		out.Recipients = append(out.Recipients, r.Recipient)
+	}
+	if signer, ok := id.Signer(); ok {
+		out.Signer = signer.Public().String()
+	}
+	for _, t := range id.Trusted() {
+		out.Trusted = append(out.Trusted, trustedSigner{t.Key.String(), t.Host})
+	}
+	return out
+}
+
+func (p publicIdentity) write(w io.Writer) {
+	fmt.Fprintf(w, "identity   %s\n", p.File)
+	for _, r := range p.Recipients {
+		fmt.Fprintf(w, "opens      what is sealed for %s\n", r)
+	}
+	if p.Signer != "" {
+		fmt.Fprintf(w, "signs as   %s\n", p.Signer)
+	}
+	for _, t := range p.Trusted {
+		fmt.Fprintf(w, "trusts     %s for %s\n", t.Key, hostWords(t.Host))
+	}
+}
+
+func hostWords(host string) string {
+	if host == "*" {
+		return "all hosts"
+	}
+	return "host " + host
+}
+
+func (a *app) keyShowCommand() *cobra.Command {
+	return &cobra.Command{
+		Use:     "show",
+		Short:   "Show the public part of the identity",
+		Long:    "Show what the identity file opens, how it signs and whom it trusts. Secrets are never shown.",
+		Example: "  holdfast key show\n  holdfast key show --identity /media/usb/identity",
+		Args:    arguments(0, 0, ""),
+		RunE: func(*cobra.Command, []string) error {
+			id, err := a.identity()
+			if err != nil {
+				return err
+			}
+			public := publicOf(a.identityPath(), id)
+			return a.print(public, public.write)
+		},
+	}
+}
+
+func (a *app) keyNewCommand() *cobra.Command {
+	return &cobra.Command{
+		Use:   "new FILE",
+		Short: "Make an identity file",
+		Long: `Make an identity file, for another host or to be kept offline. Nothing is registered: ` + "`key add`" + ` gives its
+recipient and its signer rights in a repository. To open a repository that another identity made, the new file needs a
+line "trust KEY *" with that identity's signer, as ` + "`key show`" + ` prints it there.`,
+		Example: "  holdfast key new /media/usb/identity",
+		Args:    arguments(1, 1, "the FILE to write"),
+		RunE: func(_ *cobra.Command, args []string) error {
+			id, err := newIdentity(args[0])
+			if err != nil {
+				return err
+			}
+			public := publicOf(args[0], id)
+			return a.print(public, public.write)
+		},
+	}
+}
+
+func (a *app) keyListCommand() *cobra.Command {
+	return &cobra.Command{
+		Use:     "list",
+		Short:   "List the repository's recipients and signers",
+		Long:    "List who can open new snapshots (recipients) and whose signatures count, for which host (signers).",
+		Example: "  holdfast key list",
+		Args:    arguments(0, 0, ""),
+		RunE: func(cmd *cobra.Command, _ []string) error {
+			repo, err := a.open(cmd.Context())
+			if err != nil {
+				return err
+			}
+			return a.printAccess(repo)
+		},
+	}
+}
+
+func (a *app) printAccess(repo *repository.Repository) error {
+	access := repo.Access()
+	return a.print(access, func(w io.Writer) {
+		t := newTable("ROLE", "KEY", "FOR", "LABEL")
+		for _, r := range access.Recipients {
+			t.row("recipient", r.Recipient, "all hosts", r.Label)
+		}
+		for _, s := range access.Signers {
+			t.row("signer", s.Key, hostWords(s.Host), s.Label)
+		}
+		t.write(w)
+	})
+}
+
+func (a *app) keyAddCommand() *cobra.Command {
+	var signer bool
+	var label, forHost string
+	cmd := &cobra.Command{
+		Use:   "add KEY",
+		Short: "Add a recipient or a signer",
+		Long: `Add a recipient (an age public key), who can then open all snapshots: the keys of old ones are sealed for it as
+well. With --signer, add a public signing key whose signatures count for --for-host, or for all hosts if "*".`,
+		Example: `  holdfast key add age1… --label offline
+  holdfast key add --signer BASE64 --for-host web-2`,
+		Args: arguments(1, 1, "one KEY"),
+		RunE: func(cmd *cobra.Command, args []string) error {
+			if signer == (forHost == "") {
+				return usagef("key add: --signer and --for-host belong together")
+			}
+			repo, err := a.open(cmd.Context())
+			if err != nil {
+				return err
+			}
+			if signer {
+				err = addSigner(cmd.Context(), repo, args[0], forHost, label)
+			} else {
+				err = a.addRecipient(cmd.Context(), repo, args[0], label)
+			}
+			if err != nil {
+				return fmt.Errorf("add key: %w", err)
+			}
+			return a.printAccess(repo)
+		},
+	}
+	cmd.Flags().BoolVar(&signer, "signer", false, "KEY is a signer's public key, not a recipient")
+	cmd.Flags().StringVar(&forHost, "for-host", "", "`NAME` of the host that the signer speaks for, or *")
+	cmd.Flags().StringVar(&label, "label", "", "a `TEXT` for people")
+	return cmd
+}
+
+func addSigner(ctx context.Context, repo *repository.Repository, key, host, label string) error {
+	public, err := keyring.ParsePublicKey(key)
+	if err != nil {
+		return usageError{err}
+	}
+	return repo.ChangeAccess(ctx, func(next *repository.Access) error {
+		if slices.ContainsFunc(next.Signers, func(s repository.AccessSigner) bool { return s.Key == public.String() && s.Host == host }) {
+			return fmt.Errorf("signer %s has that right already", key)
+		}
+		next.Signers = append(next.Signers, repository.AccessSigner{Key: public.String(), Host: host, Label: label})
+		return nil
+	})
+}
+
+func (a *app) keyRemoveCommand() *cobra.Command {
+	return &cobra.Command{
+		Use:   "remove KEY",
+		Short: "Remove a recipient or a signer",
+		Long: `Remove a recipient or a signer from the repository. A recipient who is removed can not open chains that begin from
+now on; what was sealed for it before stays readable to it. Take a full backup of each source to begin new chains.
+Signatures of a removed signer no longer count, also those of snapshots that it made.`,
+		Example: "  holdfast key remove age1…",
+		Args:    arguments(1, 1, "one KEY"),
+		RunE: func(cmd *cobra.Command, args []string) error {
+			repo, err := a.open(cmd.Context())
+			if err != nil {
+				return err
+			}
+			recipient := false
+			err = repo.ChangeAccess(cmd.Context(), func(next *repository.Access) error {
+				before := len(next.Recipients) + len(next.Signers)
+				next.Recipients = slices.DeleteFunc(next.Recipients, func(r repository.AccessRecipient) bool {
+					recipient = recipient || r.Recipient == args[0]
+					return r.Recipient == args[0]
+				})
+				next.Signers = slices.DeleteFunc(next.Signers, func(s repository.AccessSigner) bool { return s.Key == args[0] })
+				if len(next.Recipients)+len(next.Signers) == before {
+					return hinted{fmt.Errorf("the repository has no key %s", args[0]), "`holdfast key list` shows them"}
+				}
+				return nil
+			})
+			if err != nil {
+				return fmt.Errorf("remove key: %w", err)
+			}
+			if recipient {
+				a.warn("%s can still open every snapshot of the chains that exist; new chains, which begin with a full backup, are closed to it", args[0])
+			}
+			return a.printAccess(repo)
+		},
+	}
+}

@@ -1,0 +1,143 @@
+package cli
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+
+	"github.com/spf13/cobra"
+
+	"github.com/btcdecoded/holdfast/shared/keyring"
+	"github.com/btcdecoded/holdfast/shared/repository"
+	"github.com/btcdecoded/holdfast/shared/snapshot"
+)
+
+// addRecipient seals the keys of all chains for a new recipient, then those of new ones.
+func (a *app) addRecipient(ctx context.Context, repo *repository.Repository, key, label string) error {
+	rec, err := keyring.ParseRecipient(key)
+	if err != nil {
+		return err
+	}
+	rec.Label = label
+	// New chains first: a chain that begins in between is sealed for the recipient either way.
+	err = repo.ChangeAccess(ctx, func(next *repository.Access) error {
+		for _, r := range next.Recipients {
+			if r.Recipient == rec.Recipient {
+				return errHasKey
+			}
+		}
+		next.Recipients = append(next.Recipients, repository.AccessRecipient{Type: rec.Type, Recipient: rec.Recipient, Label: label})
+		return nil
+	})
+	if err != nil && !errors.Is(err, errHasKey) {
+		return err
+	}
+	// A recipient that is there already is completed: an earlier run may have been interrupted here.
+	n, err := repo.ShareKeys(ctx, rec)
+	if err != nil {
+		return err
+	}
+	if n > 0 {
+		a.note("%s can open the snapshots that are there: keys of %s sealed for it", rec.Recipient, count(uint64(n), "chain", "chains"))
+	}
+	return nil
+}
+
+var errHasKey = errors.New("the repository has that recipient already")
+
+// checkedChain is one chain that key check tried to open.
+type checkedChain struct {
+	Source   string `json:"source"`
+	Chain    string `json:"chain"`
+	Snapshot uint64 `json:"snapshot"` // the newest of the chain, which was opened
+	Opens    bool   `json:"opens"`
+	Error    string `json:"error,omitempty"`
+}
+
+func (a *app) keyCheckCommand() *cobra.Command {
+	return &cobra.Command{
+		Use:   "check",
+		Short: "Prove that an identity opens the snapshots",
+		Long: `Open the newest snapshot of every chain with the identity, such as the copy that is kept offline. Exit code 12 if it
+does not open all of them.`,
+		Example: "  holdfast key check --identity /media/usb/identity",
+		Args:    arguments(0, 0, ""),
+		RunE: func(cmd *cobra.Command, _ []string) error {
+			repo, err := a.open(cmd.Context())
+			if err != nil {
+				return err
+			}
+			chains, err := checkChains(cmd.Context(), repo)
+			if err != nil {
+				return err
+			}
+			bad := 0
+			for _, c := range chains {
+				if !c.Opens {
+					bad++
+				}
+			}
+			err = a.print(map[string]any{"identity": a.identityPath(), "chains": chains}, func(w io.Writer) {
+				for _, c := range chains {
+					if !c.Opens {
+						fmt.Fprintf(w, "%s chain %s: %s\n", c.Source, c.Chain[:8], c.Error)
+					}
+				}
+				fmt.Fprintf(w, "%s opens %d of %s\n", a.identityPath(), len(chains)-bad, count(uint64(len(chains)), "chain", "chains"))
+			})
+			if err == nil && bad > 0 {
+				return outcome(exitIdentity)
+			}
+			return err
+		},
+	}
+}
+
+// checkChains opens the newest snapshot of each chain, down to its root chunk.
+func checkChains(ctx context.Context, repo *repository.Repository) ([]checkedChain, error) {
+	sources, err := repo.Sources(ctx)
+	if err != nil {
+		return nil, err
+	}
+	out := []checkedChain{}
+	for _, src := range sources {
+		all, err := repo.Manifests(ctx, src)
+		if err != nil {
+			return nil, err
+		}
+		newest := map[string]*repository.Stored{}
+		order := []string{}
+		for _, m := range all {
+			if newest[m.Chain] == nil {
+				order = append(order, m.Chain)
+			}
+			newest[m.Chain] = m
+		}
+		for _, chain := range order {
+			c, err := checkChain(ctx, repo, src, newest[chain])
+			if err != nil {
+				return nil, err
+			}
+			out = append(out, c)
+		}
+	}
+	return out, nil
+}
+
+func checkChain(ctx context.Context, repo *repository.Repository, src snapshot.Source, m *repository.Stored) (checkedChain, error) {
+	c := checkedChain{Source: src.String(), Chain: m.Chain, Snapshot: m.Sequence}
+	s, err := repo.Snapshot(ctx, m)
+	if err == nil {
+		_, err = s.Root(ctx)
+	}
+	switch {
+	case err == nil:
+		c.Opens = true
+	case errors.Is(err, keyring.ErrNoIdentity), errors.Is(err, keyring.ErrKeyID):
+		c.Error = err.Error()
+	default:
+		return c, err
+	}
+	return c, nil
+}
