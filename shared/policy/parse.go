@@ -50,7 +50,7 @@ func syntax(data []byte) (root ast.Node, errs Errors) {
 	case !utf8.Valid(data):
 		return fail("the file is not UTF-8 text")
 	}
-	// The parser of YAML is foreign code that was seen to panic on damaged input; a policy that it can't read is an
+	// The parser of YAML is foreign code with a history of panics on damaged input; a policy that it can't read is an
 	// error of the policy, not of ours.
 	defer func() {
 		if r := recover(); r != nil {

@@ -189,6 +189,7 @@ func FuzzParse(f *testing.F) {
 	f.Add([]byte("version: 1\nhosts: {a: {sources: {b: {files: {roots: [/]}, hooks: {before: [{command: \"a\\tb: '#\"}]}}}}}\n"))
 	f.Add([]byte("[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[["))
 	f.Add([]byte("a: &a [*a]\n"))
+	f.Add([]byte("version: 1\nhosts: {a: {sources: {b: {files: {roots: [/]}, hooks: {before: [{command: [\"\\x7f\\u2028\\b\\u0085\", \"\", \" \", \"1e3\"]}]}}}}}\n"))
 	f.Fuzz(func(t *testing.T, data []byte) {
 		p, err := policy.Parse(data)
 		if err != nil {

@@ -34,22 +34,22 @@ func Schema() []byte { return []byte(schema) }
 
 // Policy is a whole policy file, defaults filled in.
 type Policy struct {
-	Version    int              `yaml:"version" json:"version"`
-	Repository Repository       `yaml:"repository,omitempty" json:"repository,omitzero"`
-	Hosts      map[string]*Host `yaml:"hosts" json:"hosts"`
+	Version    int              `json:"version"`
+	Repository Repository       `json:"repository,omitzero"`
+	Hosts      map[string]*Host `json:"hosts"`
 }
 
 // Repository says where the snapshots go.
 type Repository struct {
-	Primary    string   `yaml:"primary,omitempty" json:"primary,omitempty"`       // address of the repository
-	Copies     []string `yaml:"copies,omitempty" json:"copies,omitempty"`         // addresses of its copies
-	Recipients []string `yaml:"recipients,omitempty" json:"recipients,omitempty"` // age recipients and KMS keys
+	Primary    string   `json:"primary,omitempty"`    // address of the repository
+	Copies     []string `json:"copies,omitempty"`     // addresses of its copies
+	Recipients []string `json:"recipients,omitempty"` // age recipients and KMS keys
 }
 
 // Host is one machine.
 type Host struct {
-	MaxSize Size               `yaml:"max_size,omitempty" json:"max_size,omitzero"` // stored bytes; 0: no objective
-	Sources map[string]*Source `yaml:"sources" json:"sources"`
+	MaxSize Size               `json:"max_size,omitzero"` // stored bytes; 0: no objective
+	Sources map[string]*Source `json:"sources"`
 }
 
 // The kinds of sources.
@@ -62,17 +62,17 @@ const (
 
 // Source is one thing that is backed up. Exactly one of Files, SQLite, Postgres and Docker is set.
 type Source struct {
-	Files    *Files    `yaml:"files,omitempty" json:"files,omitempty"`
-	SQLite   *SQLite   `yaml:"sqlite,omitempty" json:"sqlite,omitempty"`
-	Postgres *Postgres `yaml:"postgres,omitempty" json:"postgres,omitempty"`
-	Docker   *Docker   `yaml:"docker,omitempty" json:"docker,omitempty"`
+	Files    *Files    `json:"files,omitempty"`
+	SQLite   *SQLite   `json:"sqlite,omitempty"`
+	Postgres *Postgres `json:"postgres,omitempty"`
+	Docker   *Docker   `json:"docker,omitempty"`
 
-	Schedule   Schedule   `yaml:"schedule,omitempty" json:"schedule,omitzero"`
-	Objectives Objectives `yaml:"objectives" json:"objectives"`
-	Retention  Retention  `yaml:"retention,omitempty" json:"retention,omitzero"`
-	Checks     []Check    `yaml:"checks,omitempty" json:"checks,omitempty"`
-	Hooks      Hooks      `yaml:"hooks,omitempty" json:"hooks,omitzero"`
-	Metrics    bool       `yaml:"metrics" json:"metrics"` // metrics and alarms of its own; default: tier critical
+	Schedule   Schedule   `json:"schedule,omitzero"`
+	Objectives Objectives `json:"objectives"`
+	Retention  Retention  `json:"retention,omitzero"`
+	Checks     []Check    `json:"checks,omitempty"`
+	Hooks      Hooks      `json:"hooks,omitzero"`
+	Metrics    bool       `json:"metrics"` // metrics and alarms of its own; default: tier critical
 }
 
 // Kind tells what the source is: one of the Kind constants.
@@ -92,18 +92,18 @@ func (s *Source) Kind() string {
 
 // Files is a source of kind files: directory trees.
 type Files struct {
-	Roots         []string `yaml:"roots" json:"roots"`                                    // absolute, cleaned paths
-	Include       []string `yaml:"include,omitempty" json:"include,omitempty"`            // patterns
-	Exclude       []string `yaml:"exclude,omitempty" json:"exclude,omitempty"`            // patterns
-	OneFileSystem bool     `yaml:"one_file_system,omitempty" json:"one_file_system"`      // do not enter other file systems
-	ExcludeCaches bool     `yaml:"exclude_caches,omitempty" json:"exclude_caches"`        // leave out directories with a CACHEDIR.TAG
-	MaxFileSize   Size     `yaml:"max_file_size,omitempty" json:"max_file_size,omitzero"` // larger files are left out; 0: none are
-	Watch         bool     `yaml:"watch,omitempty" json:"watch"`                          // a change makes a snapshot within seconds
+	Roots         []string `json:"roots"`                  // absolute, cleaned paths
+	Include       []string `json:"include,omitempty"`      // patterns
+	Exclude       []string `json:"exclude,omitempty"`      // patterns
+	OneFileSystem bool     `json:"one_file_system"`        // do not enter other file systems
+	ExcludeCaches bool     `json:"exclude_caches"`         // leave out directories with a CACHEDIR.TAG
+	MaxFileSize   Size     `json:"max_file_size,omitzero"` // larger files are left out; 0: none are
+	Watch         bool     `json:"watch"`                  // a change makes a snapshot within seconds
 }
 
 // SQLite is a source of kind sqlite: one database file.
 type SQLite struct {
-	Path string `yaml:"path" json:"path"` // absolute, cleaned
+	Path string `json:"path"` // absolute, cleaned
 }
 
 // The modes of a postgres source.
@@ -114,23 +114,23 @@ const (
 
 // Postgres is a source of kind postgres: a cluster (physical) or a database (logical).
 type Postgres struct {
-	Service string `yaml:"service" json:"service"` // name in the host's pg_service.conf, where the address and user stand
-	Mode    string `yaml:"mode" json:"mode"`       // Physical or Logical
+	Service string `json:"service"` // name in the host's pg_service.conf, where the address and user stand
+	Mode    string `json:"mode"`    // Physical or Logical
 }
 
 // Docker is a source of kind docker. At least one list has an element.
 type Docker struct {
-	Images     []string `yaml:"images,omitempty" json:"images,omitempty"`
-	Volumes    []string `yaml:"volumes,omitempty" json:"volumes,omitempty"`
-	Containers []string `yaml:"containers,omitempty" json:"containers,omitempty"`
+	Images     []string `json:"images,omitempty"`
+	Volumes    []string `json:"volumes,omitempty"`
+	Containers []string `json:"containers,omitempty"`
 }
 
 // Schedule says when snapshots are taken. A zero member is not scheduled.
 type Schedule struct {
-	Full         Cron     `yaml:"full,omitempty" json:"full,omitzero"`
-	Differential Cron     `yaml:"differential,omitempty" json:"differential,omitzero"`
-	Incremental  Cron     `yaml:"incremental,omitempty" json:"incremental,omitzero"`
-	Continuous   Duration `yaml:"continuous,omitempty" json:"continuous,omitzero"` // interval at which the log is flushed
+	Full         Cron     `json:"full,omitzero"`
+	Differential Cron     `json:"differential,omitzero"`
+	Incremental  Cron     `json:"incremental,omitzero"`
+	Continuous   Duration `json:"continuous,omitzero"` // interval at which the log is flushed
 }
 
 // Tier groups sources by how much their loss hurts. It orders messages and work; it changes no data.
@@ -157,26 +157,26 @@ const (
 
 // Objectives are what the source must meet; the package compliance judges it.
 type Objectives struct {
-	Tier     Tier     `yaml:"tier" json:"tier"`
-	RPO      Duration `yaml:"rpo" json:"rpo"`                              // most that may be lost
-	RTO      Duration `yaml:"rto,omitempty" json:"rto,omitzero"`           // longest restore; 0: no objective
-	MaxSize  Size     `yaml:"max_size,omitempty" json:"max_size,omitzero"` // stored bytes; 0: no objective
-	Copies   int      `yaml:"copies" json:"copies"`                        // places with the snapshots, the primary counted
-	KeyCheck Duration `yaml:"key_check" json:"key_check"`                  // age of the last proof of the offline identity
-	Verify   Duration `yaml:"verify" json:"verify"`                        // age at which a snapshot must have been verified
+	Tier     Tier     `json:"tier"`
+	RPO      Duration `json:"rpo"`               // most that may be lost
+	RTO      Duration `json:"rto,omitzero"`      // longest restore; 0: no objective
+	MaxSize  Size     `json:"max_size,omitzero"` // stored bytes; 0: no objective
+	Copies   int      `json:"copies"`            // places with the snapshots, the primary counted
+	KeyCheck Duration `json:"key_check"`         // age of the last proof of the offline identity
+	Verify   Duration `json:"verify"`            // age at which a snapshot must have been verified
 }
 
 // Retention says which snapshots are kept; the package retention decides. All zero keeps everything.
 type Retention struct {
-	KeepLast   int      `yaml:"keep_last,omitempty" json:"keep_last,omitempty"`
-	KeepWithin Duration `yaml:"keep_within,omitempty" json:"keep_within,omitzero"`
-	Hourly     int      `yaml:"hourly,omitempty" json:"hourly,omitempty"`
-	Daily      int      `yaml:"daily,omitempty" json:"daily,omitempty"`
-	Weekly     int      `yaml:"weekly,omitempty" json:"weekly,omitempty"`
-	Monthly    int      `yaml:"monthly,omitempty" json:"monthly,omitempty"`
-	Yearly     int      `yaml:"yearly,omitempty" json:"yearly,omitempty"`
-	KeepTags   []string `yaml:"keep_tags,omitempty" json:"keep_tags,omitempty"`
-	TimeZone   string   `yaml:"time_zone,omitempty" json:"time_zone,omitempty"` // where hours and days begin; empty: UTC
+	KeepLast   int      `json:"keep_last,omitempty"`
+	KeepWithin Duration `json:"keep_within,omitzero"`
+	Hourly     int      `json:"hourly,omitempty"`
+	Daily      int      `json:"daily,omitempty"`
+	Weekly     int      `json:"weekly,omitempty"`
+	Monthly    int      `json:"monthly,omitempty"`
+	Yearly     int      `json:"yearly,omitempty"`
+	KeepTags   []string `json:"keep_tags,omitempty"`
+	TimeZone   string   `json:"time_zone,omitempty"` // where hours and days begin; empty: UTC
 }
 
 // Empty reports whether no rule is set, which keeps everything.
@@ -199,20 +199,20 @@ func (r Retention) same(o Retention) bool {
 
 // Check is a query that a restored source must answer as expected.
 type Check struct {
-	Query  string `yaml:"query" json:"query"`
-	Expect string `yaml:"expect" json:"expect"` // an operator (=, !=, <, <=, >, >=) and a value, or a value
+	Query  string `json:"query"`
+	Expect string `json:"expect"` // an operator (=, !=, <, <=, >, >=) and a value, or a value
 }
 
 // Hooks are commands around a backup. The after hooks always run.
 type Hooks struct {
-	Before []Hook `yaml:"before,omitempty" json:"before,omitempty"`
-	After  []Hook `yaml:"after,omitempty" json:"after,omitempty"`
+	Before []Hook `json:"before,omitempty"`
+	After  []Hook `json:"after,omitempty"`
 }
 
 // Hook is one command; no shell interprets it unless it names one.
 type Hook struct {
-	Command []string `yaml:"command" json:"command"`
-	Timeout Duration `yaml:"timeout" json:"timeout"`
+	Command []string `json:"command"`
+	Timeout Duration `json:"timeout"`
 }
 
 // Lookup returns a source of the policy. The error names the nearest host or source that exists.
