@@ -4,7 +4,6 @@ import (
 	"encoding/binary"
 	"fmt"
 	"math"
-	"strings"
 )
 
 // Flags of an entry as trees write them.
@@ -58,7 +57,7 @@ func (e *Entry) check() error {
 	}
 	last := ""
 	for i := range e.Xattrs {
-		if name := e.Xattrs[i].Name; name <= last || strings.IndexByte(name, 0) >= 0 {
+		if name := e.Xattrs[i].Name; name <= last || hasZero(name) {
 			return fmt.Errorf("%w: extended attribute %q after %q", ErrFormat, brief(name), brief(last))
 		}
 		last = e.Xattrs[i].Name
@@ -77,29 +76,37 @@ func (e *Entry) check() error {
 
 // checkShape checks the fields that every entry has, and that only its type has what only its type may have.
 func (e *Entry) checkShape() error {
-	file := e.Type == File
-	switch e.Type {
-	case File, Directory, FIFO, Socket, Symlink, CharDevice, Device:
-	default:
-		return fmt.Errorf("%w: entry of type %q", ErrFormat, byte(e.Type))
-	}
 	switch {
 	case e.Mode > maxMode:
 		return fmt.Errorf("%w: mode %o", ErrFormat, e.Mode)
 	case e.MTime.Nsec >= maxNsec || e.CTime.Nsec >= maxNsec:
 		return fmt.Errorf("%w: time with %d, %d nanoseconds", ErrFormat, e.MTime.Nsec, e.CTime.Nsec)
-	case len(e.Target) > MaxPath || strings.IndexByte(e.Target, 0) >= 0:
+	case len(e.Target) > MaxPath || hasZero(e.Target):
 		return fmt.Errorf("%w: target of a link of %d bytes, or with a zero byte", ErrFormat, len(e.Target))
+	case !e.HasFileID && e.FileID != (FileID{}):
+		return fmt.Errorf("%w: file id that is not announced", ErrFormat)
+	}
+	switch e.Type {
+	case File, FIFO, Socket, Symlink, CharDevice, Device:
+	case Directory:
+		if e.Linked {
+			return fmt.Errorf("%w: directory with several names", ErrFormat)
+		}
+	default:
+		return fmt.Errorf("%w: entry of type %q", ErrFormat, byte(e.Type))
+	}
+	return e.checkForeign()
+}
+
+// checkForeign refuses what belongs to other types of entries.
+func (e *Entry) checkForeign() error {
+	switch {
 	case e.Type != Symlink && e.Target != "":
 		return fmt.Errorf("%w: target of what is no link", ErrFormat)
 	case e.Type != CharDevice && e.Type != Device && (e.Major != 0 || e.Minor != 0):
 		return fmt.Errorf("%w: device number of what is no device", ErrFormat)
-	case e.Linked && e.Type == Directory:
-		return fmt.Errorf("%w: directory with several names", ErrFormat)
-	case !file && (e.HasFileID || e.Size != 0 || len(e.Extents)+len(e.Maps) > 0):
+	case e.Type != File && (e.HasFileID || e.Size != 0 || len(e.Extents)+len(e.Maps) > 0):
 		return fmt.Errorf("%w: content of what is no file", ErrFormat)
-	case !e.HasFileID && e.FileID != (FileID{}):
-		return fmt.Errorf("%w: file id that is not announced", ErrFormat)
 	}
 	return nil
 }

@@ -35,7 +35,7 @@ func checkComponents(path string, start int) error {
 		if name == "" || name == "." || name == ".." {
 			return fmt.Errorf("%w: path %q has the component %q", ErrFormat, brief(path), name)
 		}
-		if strings.IndexByte(name, 0) >= 0 {
+		if hasZero(name) {
 			return fmt.Errorf("%w: path %q has a zero byte", ErrFormat, brief(path))
 		}
 		if end < 0 {

@@ -52,7 +52,7 @@ func sampleEntries() []*Entry {
 		with("/dev/null", CharDevice, func(e *Entry) { e.Major, e.Minor = 1, 3 }),
 		with("/dev/sda", Device, func(e *Entry) { e.Major, e.Minor, e.User, e.Group = 8, 1<<20, "", "disk" }),
 		with("/dev/socket", Socket, nil),
-		with("/long"+strings.Repeat("/directory", 1000), Directory, nil),
+		with("/long"+strings.Repeat("/directory", 450), Directory, nil),
 	}
 }
 
