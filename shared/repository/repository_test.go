@@ -5,11 +5,13 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"hash/crc32"
 	"maps"
 	"math/rand/v2"
 	"os"
 	"path/filepath"
 	"slices"
+	"strings"
 	"testing"
 	"time"
 
@@ -19,6 +21,7 @@ import (
 	"github.com/btcdecoded/holdfast/shared/objstore"
 	"github.com/btcdecoded/holdfast/shared/objstore/mem"
 	"github.com/btcdecoded/holdfast/shared/repository"
+	"github.com/btcdecoded/holdfast/shared/repository/layout"
 	"github.com/btcdecoded/holdfast/shared/snapshot"
 )
 
@@ -84,11 +87,7 @@ func store(ctx context.Context, s *repository.Session, tree files) error {
 
 // mtime stands for the time of change: it differs when the content does.
 func mtime(b []byte) snapshot.Time {
-	var sum uint32
-	for _, c := range b {
-		sum = sum*31 + uint32(c)
-	}
-	return snapshot.Time{Sec: int64(sum)}
+	return snapshot.Time{Sec: int64(crc32.ChecksumIEEE(b))}
 }
 
 func backup(ctx context.Context, r *repository.Repository, state string, kind snapshot.SnapshotType, tree files) (*repository.Stored, error) {
@@ -149,13 +148,17 @@ func wantRestored(t *testing.T, r *repository.Repository, m *repository.Stored, 
 	}
 }
 
+// randomFiles makes n files below size bytes each, of which half compress well.
 func randomFiles(seed uint64, n int, size int) files {
 	rng := rand.New(rand.NewPCG(seed, 1))
+	noise := rand.NewChaCha8([32]byte{byte(seed)})
 	out := files{}
 	for i := range n {
 		b := make([]byte, rng.IntN(size))
-		for j := range b {
-			b[j] = byte(rng.IntN(1 + i%256))
+		if i%2 == 0 {
+			_, _ = noise.Read(b)
+		} else {
+			b = bytes.Repeat(fmt.Appendf(nil, "line %d of a file that compresses\n", i), len(b)/30+1)
 		}
 		out[fmt.Sprintf("/etc/d%02d/f%04d", i%7, i)] = b
 	}
@@ -363,4 +366,38 @@ func TestIdentities(t *testing.T) {
 		t.Fatal(err)
 	}
 	wantRestored(t, open(t, r.Store(), pinned), m, files{"/etc/a": []byte("a")})
+}
+
+// writerOnly is an identity that signs like id and opens nothing.
+func writerOnly(t *testing.T, id *keyring.Identity) *keyring.Identity {
+	t.Helper()
+	path := filepath.Join(t.TempDir(), "identity")
+	if err := id.WriteFile(path); err != nil {
+		t.Fatal(err)
+	}
+	text, err := os.ReadFile(path)
+	if err != nil {
+		t.Fatal(err)
+	}
+	var kept []byte
+	for line := range bytes.Lines(text) {
+		if !bytes.HasPrefix(line, []byte("AGE-SECRET-KEY")) {
+			kept = append(kept, line...)
+		}
+	}
+	out, err := keyring.ParseIdentity(bytes.NewReader(kept))
+	if err != nil {
+		t.Fatal(err)
+	}
+	return out
+}
+
+func isPack(key string) bool { return strings.Contains(key, "/packs/") }
+
+// mark notes that a pack failed a check.
+func mark(t *testing.T, r *repository.Repository, p snapshot.PackInfo) {
+	t.Helper()
+	if err := r.PutDocument(t.Context(), layout.DamagedKey(src, p.ID), map[string]string{"pack": p.ID.String()}); err != nil {
+		t.Fatal(err)
+	}
 }
