@@ -3,6 +3,7 @@ package objstore
 import (
 	"errors"
 	"fmt"
+	"io"
 	"strings"
 )
 
@@ -96,4 +97,15 @@ func CheckLevel(prefix string) error {
 		return fmt.Errorf("prefix %q does not end in '/': %w", prefix, ErrKey)
 	}
 	return CheckPrefix(prefix)
+}
+
+// unmetered is implemented by readers that count what is read from them against a bandwidth.
+type unmetered interface{ Unmetered() io.ReaderAt }
+
+// Unmetered returns the reader below r from which a driver reads what it does not send: to compare, to hash.
+func Unmetered(r io.ReaderAt) io.ReaderAt {
+	if u, ok := r.(unmetered); ok {
+		return u.Unmetered()
+	}
+	return r
 }
