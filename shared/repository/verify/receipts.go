@@ -1,0 +1,110 @@
+package verify
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"slices"
+
+	"github.com/btcdecoded/holdfast/shared/objstore"
+	"github.com/btcdecoded/holdfast/shared/repository/layout"
+	"github.com/btcdecoded/holdfast/shared/repository/record"
+	"github.com/btcdecoded/holdfast/shared/snapshot"
+)
+
+// maxReceiptProblems bounds the problems that one receipt names.
+const maxReceiptProblems = 100
+
+// finish judges the snapshots and writes down what was found.
+func (s *source) finish(ctx context.Context) error {
+	c := s.c
+	c.result.Documents += int(s.documents.Load())
+	c.result.Chunks += s.chunks.Load()
+	c.result.Sources = append(c.result.Sources, SourceResult{
+		Source: s.src, Head: s.head(), Objects: s.inv.Objects, UnnamedPacks: s.unnamedPacks, UnnamedBytes: s.unnamedBytes,
+	})
+	from := len(c.result.Snapshots)
+	for _, sn := range s.snaps {
+		r := SnapshotResult{ID: sn.id, Manifest: sn.Hash, Entries: sn.entries}
+		sn.live(func(p *pack) {
+			if p.read {
+				r.Packs++
+				r.Bytes += int64(p.Size)
+			}
+		})
+		c.result.Snapshots = append(c.result.Snapshots, r)
+	}
+	for n := range s.bad {
+		if c.wanted(s.id(n)) {
+			c.result.Snapshots = append(c.result.Snapshots, SnapshotResult{ID: s.id(n)})
+		}
+	}
+	judged := c.result.Snapshots[from:]
+	slices.SortFunc(judged, func(a, b SnapshotResult) int { return compareIDs(a.ID, b.ID) })
+	for i := range judged {
+		judged[i].Problems = c.findings.of(judged[i].ID)
+		judged[i].Pass = len(judged[i].Problems) == 0
+	}
+	if !c.record {
+		return nil
+	}
+	if err := s.recordDamage(ctx); err != nil {
+		return err
+	}
+	return s.recordReceipts(ctx, judged)
+}
+
+// head is the newest snapshot, as later runs may expect it.
+func (s *source) head() Seen {
+	n := s.highest()
+	seen := Seen{Sequence: n}
+	if h, ok := s.hash(n); ok && n > 0 {
+		seen.Manifest, _ = layout.ParseHash(h)
+	}
+	return seen
+}
+
+// recordDamage tells later backups, and repair, which packs failed.
+func (s *source) recordDamage(ctx context.Context) error {
+	for _, p := range s.usedPacks() {
+		fault := p.fault.Load()
+		if fault == nil || fault.problem == Unreadable {
+			continue // that the store did not answer says nothing about the pack
+		}
+		if _, ok := s.inv.Damaged[p.ID]; ok {
+			continue
+		}
+		err := s.c.repo.PutDocument(ctx, s.inv.DamagedKey(p.ID), record.Damaged{
+			Pack: p.ID.String(), Chain: p.chain.id.String(), Time: s.c.opts.Now().UTC(), Problem: string(fault.problem),
+		})
+		if err != nil && !errors.Is(err, objstore.ErrExist) {
+			return fmt.Errorf("record the damage of pack %s: %w", p.ID, err)
+		}
+	}
+	return nil
+}
+
+func (s *source) recordReceipts(ctx context.Context, judged []SnapshotResult) error {
+	for _, r := range judged {
+		if r.Manifest == (snapshot.Hash{}) {
+			continue // nothing to write a receipt about
+		}
+		now := s.c.opts.Now().UTC()
+		receipt := record.Receipt{
+			Sequence: r.ID.Sequence, Manifest: r.Manifest.String(), Level: string(s.c.opts.Level), Result: record.Pass,
+			Started: s.c.result.Started, Finished: now, Packs: r.Packs, Bytes: r.Bytes, Sample: s.c.opts.Sample.String(),
+			Problems: r.Problems[:min(len(r.Problems), maxReceiptProblems)],
+		}
+		if !r.Pass {
+			receipt.Result = record.Fail
+		}
+		if receipt.Problems == nil {
+			receipt.Problems = []string{}
+		}
+		key := layout.ReceiptKey(r.ID, layout.ReceiptHost, now, receipt.Level)
+		if err := s.c.repo.PutDocument(ctx, key, receipt); err != nil {
+			return fmt.Errorf("write the receipt of %s: %w", r.ID, err)
+		}
+	}
+	return nil
+}
