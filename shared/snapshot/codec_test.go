@@ -197,7 +197,15 @@ func TestBombs(t *testing.T) {
 
 func fuzz(f *testing.F, name string) {
 	format := formats()[name]
-	f.Add(format.sample)
+	if name == "tree" { // short seeds: the fuzzer spends its time on minimising long ones
+		entries := sampleEntries()
+		for i, e := range entries[1 : len(entries)-1] {
+			f.Add(encodeTree([]*Entry{e}))
+			f.Add(encodeTree(entries[i : i+2]))
+		}
+	} else {
+		f.Add(format.sample)
+	}
 	f.Fuzz(func(t *testing.T, b []byte) {
 		again, err := format.recode(b)
 		if err != nil {

@@ -175,7 +175,7 @@ func (r *reader) checkIndexEntry(e *IndexEntry, offset uint64) {
 		return
 	}
 	if err := checkLengths(e.Sealed, e.Plain); err != nil {
-		r.err, r.b = err, nil
+		r.refuse(err)
 		return
 	}
 	if offset+uint64(e.Sealed) > MaxPack-PackFooterSize {

@@ -72,7 +72,7 @@ func (r *reader) ref(to *Ref) {
 		return
 	}
 	if err := to.Check(); err != nil {
-		r.err, r.b = err, nil
+		r.refuse(err)
 	}
 }
 
@@ -158,7 +158,7 @@ func (r *reader) extents(room []Extent) (list []Extent, length uint64) {
 	list = room[:0]
 	if n > cap(list) {
 		// Holes alternate with data, which takes 40 bytes: the bytes left bound the memory.
-		list = make([]Extent, 0, min(n, len(r.b)/(minExtent+minRef+1)*2+2))
+		list = make([]Extent, 0, min(n, r.left()/(minExtent+minRef+1)*2+2))
 	}
 	hole := false
 	for range n {
@@ -200,6 +200,6 @@ func (r *reader) extent(e *Extent) {
 		err = e.checkRun()
 	}
 	if err != nil {
-		r.err, r.b = err, nil
+		r.refuse(err)
 	}
 }

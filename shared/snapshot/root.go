@@ -68,7 +68,7 @@ func (r *reader) path() string {
 	}
 	p := string(b)
 	if err := CheckPath(p); err != nil {
-		r.err, r.b = err, nil
+		r.refuse(err)
 	}
 	return p
 }

@@ -10,7 +10,7 @@ func DecodeTree(plain []byte, fn func(*Entry) error) error {
 		return fmt.Errorf("decode tree: %w: %d bytes, over the limit of a chunk", ErrFormat, len(plain))
 	}
 	d := treeDecoder{r: reader{b: plain}}
-	for len(d.r.b) > 0 {
+	for d.r.left() > 0 {
 		e, err := d.next()
 		if err != nil {
 			return fmt.Errorf("decode tree: after %q: %w", brief(d.prev), err)

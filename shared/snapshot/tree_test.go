@@ -34,9 +34,9 @@ func TestTreeRoundTrip(t *testing.T) {
 func TestTreeTruncated(t *testing.T) {
 	b := encodeTree(sampleEntries())
 	ends := map[int]bool{0: true}
-	for r := (reader{b: b}); len(r.b) > 0; {
+	for r := (reader{b: b}); r.left() > 0; {
 		r.str()
-		ends[len(b)-len(r.b)] = true
+		ends[r.off] = true
 	}
 	for n := range b {
 		_, err := decodeTree(b[:n])
