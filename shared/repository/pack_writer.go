@@ -5,6 +5,7 @@ import (
 	"crypto/rand"
 	"encoding/binary"
 	"fmt"
+	"slices"
 	"sync"
 
 	"golang.org/x/sync/errgroup"
@@ -90,7 +91,8 @@ func (w *packWriter) add(kind snapshot.Kind, id snapshot.Hash, encoded []byte, p
 	}
 	p := *slot
 	offset := uint32(len(p.buf))
-	p.buf = p.sealer.Seal(p.buf, offset, kind, id, encoded)
+	// The cipher grows its buffer by just what it needs: growing it here keeps that from copying for each chunk.
+	p.buf = p.sealer.Seal(slices.Grow(p.buf, len(encoded)+seal.Overhead), offset, kind, id, encoded)
 	sealed := uint32(len(p.buf)) - offset
 	p.index = append(p.index, snapshot.IndexEntry{Kind: kind, ID: id, Sealed: sealed, Plain: uint32(plain)})
 	ref := snapshot.Ref{Pack: p.number, Offset: offset, Sealed: sealed, Plain: uint32(plain), ID: id}
