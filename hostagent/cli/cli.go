@@ -87,7 +87,7 @@ func (a *app) root() *cobra.Command {
 // commands lists all commands in the order of the help.
 func (a *app) commands() []func() *cobra.Command {
 	return []func() *cobra.Command{
-		a.initCommand,
+		a.initCommand, a.backupCommand, a.snapshotsCommand, a.lsCommand, a.catCommand, a.diffCommand, a.findCommand,
 		a.keyCommand,
 		a.policyCommand,
 		a.versionCommand, a.manCommand,

@@ -80,8 +80,8 @@ func (m *Meter) Current(path string) {
 	m.current = path
 }
 
-// Expect says how much work there is in all, as soon as that is known.
-func (m *Meter) Expect(files, bytes uint64) {
+// Total says how much work there is in all, as soon as that is known.
+func (m *Meter) Total(files, bytes uint64) {
 	m.mu.Lock()
 	defer m.mu.Unlock()
 	m.total = Counts{Files: files, Bytes: bytes}
@@ -259,3 +259,6 @@ func cut(s string, width int) string {
 	head := width * 3 / 4
 	return string(r[:head]) + "…" + string(r[n-(width-head-1):])
 }
+
+// Off reports whether nothing is shown, so that nobody need count what only the display would use.
+func (m *Meter) Off() bool { return m.mode == Off }

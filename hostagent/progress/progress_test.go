@@ -21,7 +21,7 @@ func run(t *testing.T, mode progress.Mode, width int) string {
 	synctest.Test(t, func(t *testing.T) {
 		m := progress.New(&out, mode, width, time.Now)
 		err := m.Run("backup etc", func() error {
-			m.Expect(80, 40*mib)
+			m.Total(80, 40*mib)
 			for range 20 {
 				time.Sleep(time.Second)
 				m.Current("/etc/a\x1b[31mname")

@@ -1,0 +1,302 @@
+package cli
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"os"
+	"path/filepath"
+	"strings"
+
+	"github.com/spf13/cobra"
+
+	"github.com/btcdecoded/holdfast/hostagent/source/files"
+	"github.com/btcdecoded/holdfast/shared/policy"
+	"github.com/btcdecoded/holdfast/shared/repository"
+	"github.com/btcdecoded/holdfast/shared/snapshot"
+)
+
+const backupLong = `Back up sources of the policy (all of this host's without arguments), or the directory trees named by --files.
+
+A full backup reads everything and shares nothing with earlier snapshots. A differential stores what is new since the
+last full, an incremental what is new since the last snapshot; every snapshot is complete by itself. auto, the default,
+makes an incremental where it can and a full where it must.
+
+A run that was interrupted is taken up by the next: what had arrived is used again. A file that changes, vanishes or
+can not be read is named, the rest goes on, and the exit code is 3.
+
+Patterns of --exclude are as in .gitignore: "*.log" fits anywhere, "/var/cache/" is one directory, "**" stands for any
+number of directories. --include takes back what an exclude left out.
+
+Copies that the policy names are brought up to date after a backup of its sources.`
+
+const backupExample = `  holdfast backup --files /etc --name etc
+  holdfast backup --files /srv/app --files /opt/app --name app --exclude '*.log' --exclude-caches
+  holdfast backup                    # all sources of the policy
+  holdfast backup etc --type full`
+
+// backupFlags are the flags of backup.
+type backupFlags struct {
+	roots, excludes, includes, excludeFiles, tags []string
+	name, kind                                    string
+	oneFileSystem, excludeCaches, noCopies        bool
+	maxFileSize                                   byteSize
+}
+
+func (a *app) backupCommand() *cobra.Command {
+	var f backupFlags
+	cmd := &cobra.Command{
+		Use:     "backup [SOURCE...]",
+		Short:   "Back up sources of the policy, or directory trees",
+		Long:    backupLong,
+		Example: backupExample,
+		GroupID: groupUse,
+		RunE: func(cmd *cobra.Command, args []string) error {
+			return a.backup(cmd.Context(), f, args)
+		},
+	}
+	p := cmd.Flags()
+	p.StringArrayVar(&f.roots, "files", nil, "a `DIR` (or file) to back up, without a policy (repeatable)")
+	p.StringVar(&f.name, "name", "", "`NAME` of the source, with --files")
+	p.StringArrayVar(&f.excludes, "exclude", nil, "leave out what fits the `PATTERN` (repeatable)")
+	p.StringArrayVar(&f.includes, "include", nil, "take back what fits the `PATTERN` (repeatable)")
+	p.StringArrayVar(&f.excludeFiles, "exclude-file", nil, "`FILE` with patterns, one a line (repeatable)")
+	p.BoolVar(&f.oneFileSystem, "one-file-system", false, "do not enter other file systems")
+	p.BoolVar(&f.excludeCaches, "exclude-caches", false, "leave out directories with a CACHEDIR.TAG")
+	p.Var(&f.maxFileSize, "max-file-size", "leave out files over this `SIZE`")
+	p.StringVar(&f.kind, "type", "auto", "`TYPE` of the snapshot: full, differential, incremental or auto")
+	p.StringArrayVar(&f.tags, "tag", nil, "a `TAG` for the snapshot (repeatable)")
+	p.BoolVar(&f.noCopies, "no-copies", false, "do not bring the policy's copies up to date")
+	return cmd
+}
+
+// job is one source to back up.
+type job struct {
+	source  snapshot.Source
+	options files.Options
+	hooks   policy.Hooks
+}
+
+func (a *app) backup(ctx context.Context, f backupFlags, args []string) error {
+	kind, err := parseType(f.kind)
+	if err != nil {
+		return err
+	}
+	var pol *policy.Policy
+	var jobs []job
+	var refused []error
+	if len(f.roots) > 0 || f.name != "" {
+		jobs, err = a.adHocJob(f, args)
+	} else {
+		jobs, refused, pol, err = a.policyJobs(f, args)
+	}
+	if err != nil {
+		return err
+	}
+	repo, err := a.open(ctx)
+	if err != nil {
+		return err
+	}
+	results := []backupResult{}
+	errs := refused
+	for _, j := range jobs {
+		result, err := a.backupOne(ctx, repo, j, kind, f.tags)
+		if result != nil {
+			results = append(results, *result)
+		}
+		if err != nil {
+			errs = append(errs, fmt.Errorf("back up %s: %w", j.source, err))
+		}
+		if ctx.Err() != nil {
+			break
+		}
+	}
+	copies := []copyResult{}
+	if pol != nil && !f.noCopies && ctx.Err() == nil {
+		var cerrs []error
+		copies, cerrs = a.runCopies(ctx, repo, pol.Repository.Copies, jobs)
+		errs = append(errs, cerrs...)
+	}
+	if err := a.printBackups(results, copies); err != nil {
+		return err
+	}
+	return backupOutcome(results, errs)
+}
+
+func parseType(s string) (snapshot.SnapshotType, error) {
+	switch t := snapshot.SnapshotType(s); t {
+	case snapshot.Full, snapshot.Differential, snapshot.Incremental:
+		return t, nil
+	case "auto", "":
+		return "", nil
+	}
+	return "", usagef("type %q: want full, differential, incremental or auto", s)
+}
+
+// backupOutcome joins how the runs ended. An error of one source wins over files that another has left out.
+func backupOutcome(results []backupResult, errs []error) error {
+	if len(errs) > 0 {
+		return errors.Join(errs...)
+	}
+	code := exitOK
+	for _, r := range results {
+		switch {
+		case r.Rollback:
+			return outcome(exitDamaged)
+		case r.Partial:
+			code = exitPartial
+		}
+	}
+	if code != exitOK {
+		return outcome(code)
+	}
+	return nil
+}
+
+// adHocJob is the source that the flags describe.
+func (a *app) adHocJob(f backupFlags, args []string) ([]job, error) {
+	switch {
+	case len(args) > 0:
+		return nil, usagef("backup: --files and --name describe a source by themselves; drop %q", args[0])
+	case len(f.roots) == 0:
+		return nil, usagef("backup: --name needs --files")
+	case f.name == "":
+		return nil, hinted{usagef("backup: --files needs --name"), "the source's name stays the same in all its snapshots, such as --name etc"}
+	}
+	host, err := a.host()
+	if err != nil {
+		return nil, err
+	}
+	src := snapshot.Source{Host: host, Name: f.name}
+	if err := src.Check(); err != nil {
+		return nil, usageError{err}
+	}
+	options, err := f.options(nil)
+	if err != nil {
+		return nil, err
+	}
+	for _, root := range f.roots {
+		abs, err := filepath.Abs(root)
+		if err != nil {
+			return nil, fmt.Errorf("root %s: %w", root, err)
+		}
+		if _, err := os.Lstat(abs); err != nil {
+			return nil, fmt.Errorf("back up %s: %w", src, err)
+		}
+		options.Roots = append(options.Roots, abs)
+	}
+	return []job{{source: src, options: options}}, nil
+}
+
+// options are the options of the flags, after those of the policy's source.
+func (f backupFlags) options(p *policy.Files) (files.Options, error) {
+	var lines []string
+	var o files.Options
+	if p != nil {
+		o = files.Options{Roots: p.Roots, OneFileSystem: p.OneFileSystem, CacheDirTag: p.ExcludeCaches, MaxFileSize: uint64(p.MaxFileSize)}
+		lines = append(lines, p.Exclude...)
+		lines = append(lines, taken(p.Include)...)
+	}
+	for _, name := range f.excludeFiles {
+		b, err := readLimited(name, 16<<20)
+		if err != nil {
+			return o, fmt.Errorf("read patterns: %w", err)
+		}
+		lines = append(lines, strings.Split(string(b), "\n")...)
+	}
+	lines = append(append(lines, f.excludes...), taken(f.includes)...)
+	patterns, err := files.ParsePatterns(lines)
+	if err != nil {
+		return o, usageError{err}
+	}
+	o.Patterns = patterns
+	o.OneFileSystem = o.OneFileSystem || f.oneFileSystem
+	o.CacheDirTag = o.CacheDirTag || f.excludeCaches
+	if f.maxFileSize > 0 {
+		o.MaxFileSize = uint64(f.maxFileSize)
+	}
+	return o, nil
+}
+
+// taken makes patterns of includes: they take back what an earlier pattern leaves out.
+func taken(includes []string) []string {
+	out := make([]string, 0, len(includes))
+	for _, p := range includes {
+		out = append(out, "!"+p)
+	}
+	return out
+}
+
+// policyJobs are the named sources of this host in the policy, or all. Sources of kinds that can't be backed up yet
+// are errors of their own and do not keep the others from running.
+func (a *app) policyJobs(f backupFlags, args []string) (jobs []job, refused []error, p *policy.Policy, err error) {
+	if p, err = a.loadPolicy(); err != nil {
+		return nil, nil, nil, err
+	}
+	if p == nil {
+		return nil, nil, nil, hinted{usagef("backup: nothing to back up"), "name directories with --files DIR --name NAME, or a policy with --policy"}
+	}
+	host, err := a.host()
+	if err != nil {
+		return nil, nil, nil, err
+	}
+	names := args
+	if len(args) == 0 {
+		p.Each(func(h, name string, _ *policy.Source) {
+			if h == host {
+				names = append(names, name)
+			}
+		})
+		if len(names) == 0 {
+			return nil, nil, nil, hinted{fmt.Errorf("the policy has no sources for host %s", host), "say which host this is with --host"}
+		}
+	}
+	for _, name := range names {
+		name = strings.TrimPrefix(name, host+"/")
+		s, err := p.Lookup(host, name)
+		if err != nil {
+			return nil, nil, nil, usageError{err}
+		}
+		src := snapshot.Source{Host: host, Name: name}
+		if s.Files == nil {
+			refused = append(refused, fmt.Errorf("back up %s: sources of kind %s can not be backed up by this version", src, s.Kind()))
+			continue
+		}
+		options, err := f.options(s.Files)
+		if err != nil {
+			return nil, nil, nil, fmt.Errorf("source %s: %w", src, err)
+		}
+		options.Owned = p.Hosts[host].Owned()
+		jobs = append(jobs, job{source: src, options: options, hooks: s.Hooks})
+	}
+	return jobs, refused, p, nil
+}
+
+func (a *app) printBackups(results []backupResult, copies []copyResult) error {
+	doc := struct {
+		Backups []backupResult `json:"backups"`
+		Copies  []copyResult   `json:"copies,omitempty"`
+	}{results, copies}
+	if a.flags.quiet && !a.flags.json {
+		for _, r := range results {
+			if r.Partial {
+				r.write(a.stdio.Err)
+			}
+		}
+	}
+	return a.print(doc, func(w io.Writer) {
+		for _, r := range results {
+			r.write(w)
+		}
+		for _, c := range copies {
+			c.write(w)
+		}
+	})
+}
+
+// isRollback reports whether a warning of a session is one.
+func isRollback(err error) bool {
+	var r *repository.RollbackError
+	return errors.As(err, &r)
+}

@@ -1,0 +1,174 @@
+package cli
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"time"
+
+	"github.com/btcdecoded/holdfast/hostagent/hook"
+	"github.com/btcdecoded/holdfast/hostagent/progress"
+	"github.com/btcdecoded/holdfast/hostagent/source/files"
+	"github.com/btcdecoded/holdfast/shared/policy"
+	"github.com/btcdecoded/holdfast/shared/repository"
+	"github.com/btcdecoded/holdfast/shared/snapshot"
+)
+
+// shownProblems is how many problems are printed; the snapshot has them all.
+const shownProblems = 20
+
+// backupResult is what one backup did.
+type backupResult struct {
+	Snapshot     string          `json:"snapshot"`
+	Type         string          `json:"type"`
+	Why          string          `json:"why,omitempty"` // why it is not of the type that was asked for
+	Parent       uint64          `json:"parent"`
+	Counts       snapshot.Counts `json:"counts"`
+	Seconds      float64         `json:"seconds"`
+	Partial      bool            `json:"partial"`
+	Rollback     bool            `json:"rollback"`
+	ResumedPacks int             `json:"resumed_packs"`
+	ResumedBytes uint64          `json:"resumed_bytes"`
+	Problems     []problemLine   `json:"problems"`
+
+	name string // as this host calls the snapshot
+}
+
+// problemLine is one thing that could not be captured as it should.
+type problemLine struct {
+	Path      string `json:"path"`
+	Operation string `json:"operation"`
+	Error     string `json:"error"`
+}
+
+// backupOne backs up one source, with its hooks around it.
+func (a *app) backupOne(ctx context.Context, repo *repository.Repository, j job, kind snapshot.SnapshotType, tags []string) (result *backupResult, err error) {
+	session, err := repo.Begin(ctx, repository.BeginOptions{
+		Source: j.source, Kind: policy.KindFiles, Type: kind, State: a.statePath(), Tool: "holdfast " + a.version, Now: a.now,
+	})
+	if err != nil {
+		return nil, err
+	}
+	defer func() {
+		if cerr := session.Close(); cerr != nil && err == nil {
+			err = cerr
+		}
+	}()
+	for _, w := range session.Warnings() {
+		a.warn("%v", w)
+	}
+	// The hooks run under the source's lock: two runs never stop and start the same service.
+	env := []string{"HOLDFAST_HOST=" + j.source.Host, "HOLDFAST_SOURCE=" + j.source.Name}
+	defer func() {
+		// What the hooks before stopped must be started again however the backup ended, also when it was interrupted.
+		if herr := hook.Run(context.WithoutCancel(ctx), j.hooks.After, env, a.stdio.Err); herr != nil {
+			err = errors.Join(err, herr)
+		}
+	}()
+	if err := hook.Run(ctx, j.hooks.Before, env, a.stdio.Err); err != nil {
+		return nil, err
+	}
+	return a.capture(ctx, session, j, tags)
+}
+
+// capture captures the trees into the session and commits it.
+func (a *app) capture(ctx context.Context, session *repository.Session, j job, tags []string) (*backupResult, error) {
+	started := a.now()
+	meter := a.meter()
+	var captured *files.Result
+	var stored *repository.Stored
+	err := meter.Run("backup "+j.source.Name, func() error {
+		stop := estimate(ctx, meter, j.options)
+		defer stop()
+		var err error
+		captured, err = files.Capture(ctx, j.options, session, meter)
+		if err != nil {
+			return err
+		}
+		stored, err = session.Commit(ctx, repository.Result{
+			Roots: captured.Roots, Counts: captured.Counts, Problems: captured.Problems,
+			Partial: captured.Counts.Errors > 0, Tags: tags, Started: started,
+		})
+		if stored != nil && err != nil {
+			// The snapshot exists; only this host's memory of it does not, which the next run makes up for.
+			meter.Clear()
+			a.warn("%v", err)
+			err = nil
+		}
+		return err
+	})
+	if err != nil {
+		return nil, err
+	}
+	return a.resultOf(session, stored, captured, a.now().Sub(started)), nil
+}
+
+// estimate counts beside the capture what there is to do, for the time that is left. A wrong or missing estimate only
+// concerns what is shown.
+func estimate(ctx context.Context, meter *progress.Meter, options files.Options) (stop func()) {
+	if meter.Off() {
+		return func() {}
+	}
+	ctx, cancel := context.WithCancel(ctx)
+	done := make(chan struct{})
+	go func() {
+		defer close(done)
+		if n, size, err := files.Scan(ctx, options); err == nil {
+			meter.Total(n, size)
+		}
+	}()
+	return func() {
+		cancel()
+		<-done
+	}
+}
+
+func (a *app) resultOf(session *repository.Session, m *repository.Stored, captured *files.Result, spent time.Duration) *backupResult {
+	r := &backupResult{
+		Snapshot: m.ID().String(), Parent: m.Parent, Counts: m.Counts, Seconds: spent.Seconds(), Partial: m.Partial,
+		Problems: []problemLine{}, name: a.name(m.ID()),
+	}
+	t, why := session.Type()
+	r.Type, r.Why = string(t), why
+	r.ResumedPacks, r.ResumedBytes = session.Resumed()
+	for _, w := range session.Warnings() {
+		r.Rollback = r.Rollback || isRollback(w)
+	}
+	for _, p := range captured.Problems {
+		r.Problems = append(r.Problems, problemLine{string(p.Path), p.Operation, p.Error})
+	}
+	return r
+}
+
+func (r backupResult) write(w io.Writer) {
+	for i, p := range r.Problems {
+		if i == shownProblems {
+			fmt.Fprintf(w, "… and %s\n", count(uint64(len(r.Problems)-i), "more problem", "more problems"))
+			break
+		}
+		fmt.Fprintf(w, "%s: %s: %s\n", p.Operation, printable(p.Path), printable(p.Error))
+	}
+	if r.ResumedPacks > 0 {
+		fmt.Fprintf(w, "took up an interrupted run: %s, %s\n", count(uint64(r.ResumedPacks), "pack", "packs"), size(r.ResumedBytes))
+	}
+	kind := r.Type
+	if r.Why != "" {
+		kind += " (" + r.Why + ")"
+	}
+	state := "saved"
+	if r.Partial {
+		state = "saved, PARTIAL: " + count(r.Counts.Errors, "thing", "things") + " left out"
+	}
+	fmt.Fprintf(w, "%s %s: %s\n", r.name, state, kind)
+	changed := ""
+	if r.Parent > 0 {
+		changed = fmt.Sprintf(" (%s new, %s changed)", count(r.Counts.NewFiles, "file", "files"), count(r.Counts.ChangedFiles, "file", "files"))
+	}
+	fmt.Fprintf(w, "  %s, %s%s; read %s, added %s in %s\n",
+		count(r.Counts.Files, "file", "files"), size(r.Counts.Bytes), changed, size(r.Counts.ReadBytes), size(r.Counts.AddedBytes),
+		duration(time.Duration(r.Seconds*float64(time.Second))))
+	if r.Counts.NotConsistent > 0 {
+		fmt.Fprintf(w, "  %s captured while a database may have been writing: not consistent\n", count(r.Counts.NotConsistent, "file was", "files were"))
+	}
+}

@@ -1,0 +1,298 @@
+package cli
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"slices"
+	"strings"
+	"time"
+
+	"github.com/spf13/cobra"
+
+	"github.com/btcdecoded/holdfast/shared/objstore"
+	"github.com/btcdecoded/holdfast/shared/repository"
+	"github.com/btcdecoded/holdfast/shared/repository/layout"
+	"github.com/btcdecoded/holdfast/shared/repository/record"
+	"github.com/btcdecoded/holdfast/shared/snapshot"
+)
+
+const snapshotsLong = `List the snapshots of all sources, or of those named, oldest first.
+
+SIZE is the content of all files, ADDED what the snapshot stored that was not there before. VERIFIED is the deepest level
+of the last verification that passed, and its day. STATE is ok, or what is wrong:
+
+  partial     files were left out; the backup named them
+  failed      the last verification found damage
+  condemned   prune has announced the removal
+  clock off   the host's clock was off by more than 5 minutes when the snapshot was made
+  unreadable  the manifest is damaged or not signed by a trusted key
+  rollback    the repository shows less than this host has seen before`
+
+func (a *app) snapshotsCommand() *cobra.Command {
+	var tags []string
+	var last int
+	cmd := &cobra.Command{
+		Use:     "snapshots [SOURCE...]",
+		Short:   "List snapshots",
+		Long:    snapshotsLong,
+		Example: "  holdfast snapshots\n  holdfast snapshots etc --last 5\n  holdfast snapshots web-1/etc --json",
+		GroupID: groupUse,
+		RunE: func(cmd *cobra.Command, args []string) error {
+			repo, err := a.open(cmd.Context())
+			if err != nil {
+				return err
+			}
+			sources, err := a.sources(cmd.Context(), repo, args)
+			if err != nil {
+				return err
+			}
+			lines := []snapshotLine{}
+			for _, src := range sources {
+				of, err := a.snapshotLines(cmd.Context(), repo, src)
+				if err != nil {
+					return err
+				}
+				of = slices.DeleteFunc(of, func(l snapshotLine) bool { return !hasTags(l.Tags, tags) })
+				if last > 0 && len(of) > last {
+					of = of[len(of)-last:]
+				}
+				lines = append(lines, of...)
+			}
+			return a.printSnapshots(lines)
+		},
+	}
+	cmd.Flags().StringArrayVar(&tags, "tag", nil, "only those with the `TAG` (repeatable: with all of them)")
+	cmd.Flags().IntVar(&last, "last", 0, "only the last `N` of each source")
+	return cmd
+}
+
+func hasTags(have, want []string) bool {
+	for _, t := range want {
+		if !slices.Contains(have, t) {
+			return false
+		}
+	}
+	return true
+}
+
+// snapshotLine is one snapshot in a listing.
+type snapshotLine struct {
+	Snapshot string          `json:"snapshot"`
+	Type     string          `json:"type"`
+	Parent   uint64          `json:"parent"`
+	Chain    string          `json:"chain"`
+	Started  time.Time       `json:"started"`
+	Finished time.Time       `json:"finished"`
+	Arrived  time.Time       `json:"arrived"`
+	Counts   snapshot.Counts `json:"counts"`
+	Tags     []string        `json:"tags"`
+	Verified *verifiedLine   `json:"verified"`
+	States   []string        `json:"states"`
+	Error    string          `json:"error,omitempty"`
+
+	name string
+}
+
+// verifiedLine is the last verification of a snapshot.
+type verifiedLine struct {
+	Level  string    `json:"level"`
+	Result string    `json:"result"`
+	Time   time.Time `json:"time"`
+	Sample string    `json:"sample,omitempty"`
+}
+
+func (a *app) snapshotLines(ctx context.Context, repo *repository.Repository, src snapshot.Source) ([]snapshotLine, error) {
+	all, err := repo.Manifests(ctx, src)
+	var bad *repository.BadManifestError
+	if err != nil && !errors.As(err, &bad) {
+		return nil, err
+	}
+	condemned, err := repo.Condemned(ctx, src)
+	if err != nil {
+		return nil, err
+	}
+	verified, err := lastReceipts(ctx, repo, src)
+	if err != nil {
+		return nil, err
+	}
+	rollback, err := a.rollback(ctx, repo, src)
+	if err != nil {
+		return nil, err
+	}
+	var lines []snapshotLine
+	for _, m := range all {
+		l := a.snapshotLine(m)
+		if v := verified[m.Sequence]; v != nil && v.manifest == m.Hash.String() {
+			l.Verified = &v.verifiedLine
+			if v.Result == record.Fail {
+				l.States = append(l.States, "failed")
+			}
+		}
+		if slices.ContainsFunc(condemned, func(c repository.Listed) bool { return c.Sequence == m.Sequence }) {
+			l.States = append(l.States, "condemned")
+		}
+		lines = append(lines, l)
+	}
+	if bad != nil {
+		for n, err := range bad.Errors {
+			id := snapshot.ID{Source: src, Sequence: n}
+			lines = append(lines, snapshotLine{Snapshot: id.String(), States: []string{"unreadable"}, Tags: []string{}, Error: err.Error(), name: a.name(id)})
+		}
+		slices.SortFunc(lines, func(x, y snapshotLine) int { return naturalID(x.Snapshot, y.Snapshot) })
+	}
+	if rollback != nil {
+		a.warn("%v", rollback)
+		if n := len(lines); n > 0 {
+			lines[n-1].States = append(lines[n-1].States, "rollback")
+		}
+	}
+	return lines, nil
+}
+
+// naturalID compares two ids of the same source by their numbers.
+func naturalID(x, y string) int {
+	if len(x) != len(y) {
+		return len(x) - len(y)
+	}
+	return strings.Compare(x, y)
+}
+
+func (a *app) snapshotLine(m *repository.Stored) snapshotLine {
+	l := snapshotLine{
+		Snapshot: m.ID().String(), Type: string(m.Type), Parent: m.Parent, Chain: m.Chain, Started: m.Started,
+		Finished: m.Finished, Arrived: m.Arrived.UTC(), Counts: m.Counts, Tags: m.Tags, States: []string{}, name: a.name(m.ID()),
+	}
+	if l.Tags == nil {
+		l.Tags = []string{}
+	}
+	if m.Partial {
+		l.States = append(l.States, "partial")
+	}
+	if repository.ClockOff(m) {
+		l.States = append(l.States, "clock off")
+	}
+	return l
+}
+
+func (a *app) printSnapshots(lines []snapshotLine) error {
+	return a.print(lines, func(w io.Writer) {
+		if len(lines) == 0 {
+			fmt.Fprintln(w, "no snapshots")
+			return
+		}
+		t := newTable("SNAPSHOT", "TYPE", "PARENT", "STARTED", ">FILES", ">SIZE", ">ADDED", ">DURATION", "VERIFIED", "STATE")
+		for _, l := range lines {
+			if l.Error != "" {
+				t.row(l.name, "", "", "", "", "", "", "", "", "unreadable")
+				continue
+			}
+			parent := ""
+			if l.Parent > 0 {
+				parent = fmt.Sprintf("@%d", l.Parent)
+			}
+			state := strings.Join(l.States, ", ")
+			if state == "" {
+				state = "ok"
+			}
+			t.row(l.name, l.Type, parent, stamp(l.Started), fmt.Sprint(l.Counts.Files), size(l.Counts.Bytes),
+				size(l.Counts.AddedBytes), duration(l.Finished.Sub(l.Started)), l.Verified.String(), state)
+		}
+		t.write(w)
+		for _, l := range lines {
+			if l.Error != "" {
+				fmt.Fprintf(w, "%s: %s\n", l.name, l.Error)
+			}
+		}
+	})
+}
+
+func (v *verifiedLine) String() string {
+	switch {
+	case v == nil:
+		return "never"
+	case v.Result == record.Fail:
+		return "FAILED " + v.Level
+	case v.Sample != "":
+		return v.Level + " " + v.Sample + " " + v.Time.Format("2006-01-02")
+	}
+	return v.Level + " " + v.Time.Format("2006-01-02")
+}
+
+// lastReceipt is a verification with the manifest that it was of.
+type lastReceipt struct {
+	verifiedLine
+	manifest string
+}
+
+// lastReceipts finds, for each snapshot, the verification to show: the last one that failed unless a later one as deep
+// passed, else the last of the deepest level. Only receipts that can matter are read.
+func lastReceipts(ctx context.Context, repo *repository.Repository, src snapshot.Source) (map[uint64]*lastReceipt, error) {
+	newest := map[receiptOf]string{}
+	for _, where := range []string{layout.ReceiptHost, layout.ReceiptCloud} {
+		keys, err := receiptKeys(ctx, repo, src, where)
+		if err != nil {
+			return nil, err
+		}
+		for _, key := range keys { // ascending by time: the last one stays
+			_, level, n, err := layout.ParseReceipt(src, where, key)
+			if err == nil {
+				newest[receiptOf{n, level, where}] = key
+			}
+		}
+	}
+	best := map[uint64]*lastReceipt{}
+	for of, key := range newest {
+		var r record.Receipt
+		if _, err := repo.Document(ctx, key, &r); err != nil {
+			if ctx.Err() != nil {
+				return nil, err
+			}
+			continue // not signed, or gone: it proves nothing
+		}
+		got := &lastReceipt{verifiedLine{r.Level, r.Result, r.Finished, r.Sample}, r.Manifest}
+		if old := best[of.sequence]; old == nil || got.outranks(old) {
+			best[of.sequence] = got
+		}
+	}
+	return best, nil
+}
+
+type receiptOf struct {
+	sequence uint64
+	level    string
+	where    string
+}
+
+func receiptKeys(ctx context.Context, repo *repository.Repository, src snapshot.Source, where string) ([]string, error) {
+	var keys []string
+	err := repo.Store().List(ctx, layout.ReceiptPrefix(src, where), func(o objstore.Info) error {
+		keys = append(keys, o.Key)
+		return nil
+	})
+	if err != nil {
+		return nil, fmt.Errorf("list receipts of %s: %w", src, err)
+	}
+	return keys, nil
+}
+
+// depth orders the levels of verification.
+func depth(level string) int {
+	return slices.Index([]string{"structure", "bytes", "content", "restore"}, level)
+}
+
+// outranks reports whether v says more about the snapshot today than o: a failure stays until something as deep passed
+// later, and among passes the deepest counts, then the latest.
+func (v *lastReceipt) outranks(o *lastReceipt) bool {
+	vFailed, oFailed := v.Result == record.Fail, o.Result == record.Fail
+	switch {
+	case vFailed && !oFailed:
+		return v.Time.After(o.Time) || depth(v.Level) > depth(o.Level)
+	case !vFailed && oFailed:
+		return !(o.Time.After(v.Time) || depth(o.Level) > depth(v.Level))
+	case depth(v.Level) != depth(o.Level):
+		return depth(v.Level) > depth(o.Level)
+	}
+	return v.Time.After(o.Time)
+}

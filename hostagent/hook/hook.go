@@ -1,0 +1,53 @@
+// Package hook runs the commands that a policy names before and after a backup. Use [Run].
+package hook
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"os/exec"
+	"strings"
+	"syscall"
+	"time"
+
+	"github.com/btcdecoded/holdfast/shared/policy"
+)
+
+// grace is how long a command has to end after it was asked to, and how long its children may keep its output open.
+const grace = 5 * time.Second
+
+// Run runs the hooks in order and stops at the first that fails or takes longer than its limit. What they print goes
+// to out. env is added to the environment of this process. No shell is involved.
+func Run(ctx context.Context, hooks []policy.Hook, env []string, out io.Writer) error {
+	for _, h := range hooks {
+		if err := run(ctx, h, env, out); err != nil {
+			return fmt.Errorf("hook %q: %w", strings.Join(h.Command, " "), err)
+		}
+	}
+	return nil
+}
+
+func run(ctx context.Context, h policy.Hook, env []string, out io.Writer) error {
+	if len(h.Command) == 0 {
+		return errors.New("names no command")
+	}
+	limited, cancel := context.WithTimeout(ctx, h.Timeout.Std())
+	defer cancel()
+	cmd := exec.CommandContext(limited, h.Command[0], h.Command[1:]...) //nolint:gosec // the policy's owner says what runs
+	cmd.Env = append(cmd.Environ(), env...)
+	cmd.Stdout, cmd.Stderr = out, out
+	// A group of its own: what the command has started ends with it, and a Ctrl-C at the terminal is for the backup,
+	// which then still runs the hooks after it.
+	cmd.SysProcAttr = &syscall.SysProcAttr{Setpgid: true}
+	cmd.Cancel = func() error { return syscall.Kill(-cmd.Process.Pid, syscall.SIGTERM) }
+	cmd.WaitDelay = grace
+	err := cmd.Run()
+	if cmd.Process != nil && limited.Err() != nil {
+		_ = syscall.Kill(-cmd.Process.Pid, syscall.SIGKILL)
+	}
+	if err != nil && ctx.Err() == nil && errors.Is(limited.Err(), context.DeadlineExceeded) {
+		return fmt.Errorf("took longer than %s", h.Timeout)
+	}
+	return err
+}
