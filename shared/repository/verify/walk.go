@@ -79,7 +79,8 @@ func (w *walker) walk(ctx context.Context, sn *snap) (bool, error) {
 		return false, ctx.Err()
 	}
 	if err != nil {
-		if s.c.opts.Level == Content && !errors.Is(err, keyring.ErrNoIdentity) {
+		// Mostly a list is to blame, which has been named already.
+		if s.c.opts.Level == Content && !errors.Is(err, keyring.ErrNoIdentity) && len(s.c.findings.of(sn.id)) == 0 {
 			w.incomplete(sn, "its tree can not be read: "+err.Error())
 		}
 		return false, nil
