@@ -1,0 +1,99 @@
+package files
+
+import (
+	"bytes"
+	"strings"
+
+	"golang.org/x/sys/unix"
+)
+
+const (
+	cacheTag = "CACHEDIR.TAG"
+	// cacheSignature begins a valid tag: https://bford.info/cachedir/
+	cacheSignature = "Signature: 8a477f597d28d172789f06886806bc55"
+
+	// sqliteHeader begins every SQLite database: https://www.sqlite.org/fileformat2.html, "Magic Header String".
+	sqliteHeader = "SQLite format 3\x00"
+)
+
+// isCache reports whether the directory has a tag that says that it is a cache.
+func (l *lister) isCache(n *node, fd int) bool {
+	return n.find(cacheTag) >= 0 && l.hasHeader(fd, cacheTag, cacheSignature)
+}
+
+// hasHeader reports whether a regular file begins with header.
+func (l *lister) hasHeader(dirFD int, name, header string) bool {
+	fd, err := l.sys.openQuietly(dirFD, name, 0)
+	if err != nil {
+		return false
+	}
+	defer func() { _ = unix.Close(fd) }()
+	if m, err := fstat(fd); err != nil || m.mode&unix.S_IFMT != unix.S_IFREG {
+		return false
+	}
+	buf := make([]byte, len(header))
+	n, err := l.sys.readFull(fd, buf, 0)
+	return err == nil && string(buf[:n]) == header
+}
+
+// findDatabases looks for databases that may be written to while their files are read one after the other. It sees all
+// names, those that are left out as well: without its log a database is not consistent either.
+func (l *lister) findDatabases(n *node, fd int) {
+	n.running = n.inRunning
+	if !n.inRunning && n.find("PG_VERSION") >= 0 && n.find("postmaster.pid") >= 0 && n.find("global") >= 0 {
+		// postmaster.pid is there exactly while a server runs, or after it crashed: then files don't fit together either.
+		_, err := lstat(fd, "global/pg_control")
+		n.begins = err == nil
+		n.running = n.begins
+	}
+	for _, r := range n.names {
+		base, ok := databaseBase(n.name(r))
+		if !ok || n.sqlite[base] || n.find(base) < 0 || l.sel.owned[joinPath(n.path, base)] {
+			continue
+		}
+		if l.hasHeader(fd, base, sqliteHeader) {
+			if n.sqlite == nil {
+				n.sqlite = map[string]bool{}
+			}
+			n.sqlite[base] = true
+		}
+	}
+}
+
+// databaseBase returns the name of the database to which a log of this name would belong.
+func databaseBase(name []byte) (string, bool) {
+	for _, suffix := range databaseSuffixes {
+		if base, ok := bytes.CutSuffix(name, []byte(suffix)); ok && len(base) > 0 {
+			return string(base), true
+		}
+	}
+	return "", false
+}
+
+// databaseOf reports whether a file belongs to a database that may be writing, and of which kind the database is that has
+// its main file here.
+func (n *node) databaseOf(name string) (live bool, database string) {
+	if n.sqlite[name] {
+		return true, "SQLite database"
+	}
+	if len(n.sqlite) > 0 && strings.Contains(name, "-") {
+		if base, ok := databaseBase([]byte(name)); ok && n.sqlite[base] {
+			return true, ""
+		}
+	}
+	return n.running, ""
+}
+
+// readFull reads until p is full or the file ends.
+func (s *system) readFull(fd int, p []byte, offset int64) (int, error) {
+	for n := 0; ; {
+		m, err := s.pread(fd, p[n:], offset+int64(n))
+		if err != nil {
+			return n, err
+		}
+		n += m
+		if m == 0 || n == len(p) {
+			return n, nil
+		}
+	}
+}

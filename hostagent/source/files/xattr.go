@@ -1,0 +1,87 @@
+package files
+
+import (
+	"bytes"
+	"slices"
+	"strconv"
+	"strings"
+
+	"golang.org/x/sys/unix"
+
+	"github.com/btcdecoded/holdfast/shared/snapshot"
+)
+
+// attributes reads extended attributes, ACLs among them, of an open file or of a name in a directory.
+type attributes struct {
+	fd   int
+	path string // if not empty, instead of fd: a path through /proc, as no call takes a directory and a name
+}
+
+func attributesOf(fd int) attributes { return attributes{fd: fd} }
+
+func attributesAt(dirFD int, name string) attributes {
+	return attributes{path: "/proc/self/fd/" + strconv.Itoa(dirFD) + "/" + name}
+}
+
+func (a attributes) list(buf []byte) (int, error) {
+	if a.path != "" {
+		return unix.Llistxattr(a.path, buf)
+	}
+	return unix.Flistxattr(a.fd, buf)
+}
+
+func (a attributes) get(name string, buf []byte) (int, error) {
+	if a.path != "" {
+		return unix.Lgetxattr(a.path, name, buf)
+	}
+	return unix.Fgetxattr(a.fd, name, buf)
+}
+
+// read returns all attributes in ascending order of names. Attributes that vanish meanwhile are left out.
+func (a attributes) read() ([]snapshot.Xattr, error) {
+	var stack [1024]byte
+	list, err := whole(stack[:], a.list)
+	if err == unix.ENOTSUP || err == unix.EPERM || err == nil && len(list) == 0 { //nolint:errorlint // bare errnos
+		return nil, nil
+	}
+	if err != nil {
+		return nil, err
+	}
+	var out []snapshot.Xattr
+	var failed error
+	for _, name := range bytes.Split(bytes.TrimSuffix(list, []byte{0}), []byte{0}) {
+		name := string(name)
+		var small [256]byte
+		value, err := whole(small[:], func(buf []byte) (int, error) { return a.get(name, buf) })
+		switch {
+		case err == unix.ENODATA: //nolint:errorlint // a bare errno
+		case err != nil:
+			failed = err
+		default:
+			out = append(out, snapshot.Xattr{Name: name, Value: slices.Clone(value)})
+		}
+	}
+	slices.SortFunc(out, func(x, y snapshot.Xattr) int { return strings.Compare(x.Name, y.Name) })
+	out = slices.CompactFunc(out, func(x, y snapshot.Xattr) bool { return x.Name == y.Name })
+	return out, failed
+}
+
+// whole calls read with a buffer that is large enough, beginning with buf.
+func whole(buf []byte, read func([]byte) (int, error)) ([]byte, error) {
+	for {
+		n, err := read(buf)
+		switch {
+		case err == unix.EINTR: //nolint:errorlint // a bare errno
+		case err == unix.ERANGE: //nolint:errorlint // a bare errno: ask for the size; it may grow again before the next call
+			size, err := read(nil)
+			if err != nil {
+				return nil, err
+			}
+			buf = make([]byte, size+256)
+		case err != nil:
+			return nil, err
+		default:
+			return buf[:n], nil
+		}
+	}
+}
