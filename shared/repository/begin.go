@@ -57,15 +57,18 @@ func (s *Session) begin(ctx context.Context) error {
 	if s.maps, err = openMapCache(s.state, s.plan.parent == nil); err != nil {
 		return err
 	}
+	if s.pages, err = openPageCache(s.state, s.plan.parent == nil); err != nil {
+		return errors.Join(err, s.maps.close())
+	}
 	s.refs = newRefset()
 	next, err := s.resume(ctx)
 	if err != nil {
-		return errors.Join(err, s.maps.close())
+		return errors.Join(err, s.maps.close(), s.pages.close())
 	}
 	s.knowParent(ctx)
 	cache, err := newParentWriter(s.state)
 	if err != nil {
-		return errors.Join(err, s.maps.close(), s.journal.close())
+		return errors.Join(err, s.maps.close(), s.pages.close(), s.journal.close())
 	}
 	s.packs = newPackWriter(ctx, s.repo.store, s.src, s.plan.chain, s.keys, next, s.packStored)
 	s.tree = &treeBuilder{store: s.Chunk, cache: cache, live: new(bitset)}

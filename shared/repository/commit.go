@@ -61,7 +61,7 @@ func (s *Session) Commit(ctx context.Context, result Result) (*Stored, error) {
 		return nil, errors.Join(err, s.Close())
 	}
 	s.done = true
-	return stored, errors.Join(s.remember(stored, root), s.journal.close(), s.maps.close(), s.state.close())
+	return stored, errors.Join(s.remember(stored, root), s.journal.close(), s.maps.close(), s.pages.close(), s.state.close())
 }
 
 // storeAll makes everything durable that the manifest will name: steps 1 and 2.

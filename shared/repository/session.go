@@ -31,6 +31,7 @@ type Session struct {
 	gear    *[256]uint64
 	refs    *refset
 	maps    *mapCache
+	pages   *pageCache
 	packs   *packWriter
 	journal *journal
 	tree    *treeBuilder
@@ -196,7 +197,7 @@ func (s *Session) Close() error {
 	// Packs that are being filled are closed as well: the next run finds them.
 	err := s.packs.flush()
 	s.tree.discard()
-	return errors.Join(ignoreCanceled(err), s.journal.close(), s.maps.close(), s.state.close())
+	return errors.Join(ignoreCanceled(err), s.journal.close(), s.maps.close(), s.pages.close(), s.state.close())
 }
 
 func ignoreCanceled(err error) error {

@@ -51,6 +51,7 @@ const (
 	journalFile = "journal"
 	parentFile  = "parent"
 	mapsFile    = "maps"
+	pagesFile   = "pages"
 )
 
 // openState takes the lock of a source's state directory. Errors: ErrLocked.
