@@ -163,7 +163,7 @@ type Objectives struct {
 	MaxSize  Size     `json:"max_size,omitzero"` // stored bytes; 0: no objective
 	Copies   int      `json:"copies"`            // places with the snapshots, the primary counted
 	KeyCheck Duration `json:"key_check"`         // age of the last proof of the offline identity
-	Verify   Duration `json:"verify"`            // age at which a snapshot must have been verified
+	Verify   Duration `json:"verify"`            // greatest age of the newest verified snapshot
 }
 
 // Retention says which snapshots are kept; the package retention decides. All zero keeps everything.

@@ -88,6 +88,21 @@ func (d Duration) String() string {
 	return b.String()
 }
 
+// Rough writes the duration for people, in at most two neighbouring units: 45s, 59m, 2h59m, 5d3h.
+func (d Duration) Rough() string {
+	units := durationUnits()[1:]
+	for i, u := range units {
+		if d.Std() < u.length {
+			continue
+		}
+		if u.length <= time.Minute { // minutes and below say enough alone
+			return Duration(d.Std().Truncate(u.length)).String()
+		}
+		return Duration(d.Std().Truncate(units[i+1].length)).String()
+	}
+	return "0s"
+}
+
 // Std returns the duration as the standard library has it.
 func (d Duration) Std() time.Duration { return time.Duration(d) }
 

@@ -37,6 +37,17 @@ func TestDuration(t *testing.T) {
 	}
 }
 
+func TestRough(t *testing.T) {
+	for d, want := range map[time.Duration]string{
+		0: "0s", -time.Hour: "0s", 250 * time.Millisecond: "250ms", 45700 * time.Millisecond: "45s", 59*time.Minute + 59*time.Second: "59m",
+		time.Hour: "1h", 3*time.Hour - time.Second: "2h59m", 123*time.Hour + 59*time.Minute: "5d3h", 2160 * time.Hour: "90d",
+	} {
+		if got := policy.Duration(d).Rough(); got != want {
+			t.Errorf("%s: %q, want %q", d, got, want)
+		}
+	}
+}
+
 func TestSize(t *testing.T) {
 	for _, tt := range []struct {
 		in   string

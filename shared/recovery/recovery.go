@@ -8,6 +8,8 @@ import (
 	"fmt"
 	"slices"
 	"time"
+
+	"github.com/btcdecoded/holdfast/shared/policy"
 )
 
 // ClockTolerance is how far a host's clock may differ from the store's before its times are not believed.
@@ -151,18 +153,7 @@ func byTime(points []Point, at time.Time) (Selection, error) {
 	return s, nil
 }
 
-// rough writes a length of time in at most two units.
-func rough(d time.Duration) string {
-	switch {
-	case d < time.Minute:
-		return d.Round(time.Second).String()
-	case d < time.Hour:
-		return fmt.Sprintf("%dm", int(d/time.Minute))
-	case d < 48*time.Hour:
-		return fmt.Sprintf("%dh%02dm", int(d/time.Hour), int(d%time.Hour/time.Minute))
-	}
-	return fmt.Sprintf("%dd%dh", int(d/(24*time.Hour)), int(d%(24*time.Hour)/time.Hour))
-}
+func rough(d time.Duration) string { return policy.Duration(d).Rough() }
 
 // chosen describes points[i].
 func chosen(points []Point, i int, reason string) Selection {

@@ -55,9 +55,9 @@ func TestSelect(t *testing.T) {
 		{"not yet", recovery.Selector{Sequence: 9}, 0, "nearest before: @7 of 2026-11-20T16:00:00Z", "", 0},
 		{"exact", recovery.Selector{At: at("2026-11-20 11:00")}, 2, "newest at or before 2026-11-20T11:00:00Z", "", 0},
 		{"between", recovery.Selector{At: at("2026-11-20 11:59")}, 2, "59m earlier", "", 0},
-		{"clock off counts by arrival", recovery.Selector{At: at("2026-11-20 14:30")}, 5, "30m earlier", "5h00m off", 0},
+		{"clock off counts by arrival", recovery.Selector{At: at("2026-11-20 14:30")}, 5, "30m earlier", "5h off", 0},
 		{"before its arrival", recovery.Selector{At: at("2026-11-20 13:59")}, 3, "1h59m earlier", "partial", 2},
-		{"after all", recovery.Selector{At: at("2026-11-25 16:00")}, 7, "5d0h earlier; there is none after it", "pin it", 0},
+		{"after all", recovery.Selector{At: at("2026-11-25 16:00")}, 7, "5d earlier; there is none after it", "pin it", 0},
 		{"before all", recovery.Selector{At: at("2026-11-20 09:30")}, 0, "no snapshot at or before 2026-11-20T09:30:00Z; nearest after: @1 of 2026-11-20T10:00:00Z", "", 0},
 	} {
 		t.Run(tt.name, func(t *testing.T) {
