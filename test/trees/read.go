@@ -8,6 +8,7 @@ import (
 	"io"
 	"os"
 	"slices"
+	"strings"
 
 	"golang.org/x/sys/unix"
 )
@@ -171,4 +172,23 @@ func Paths(nodes []Node, kind uint32) []string {
 	}
 	slices.Sort(paths)
 	return paths
+}
+
+// Open opens a regular file of a tree for reading. path is relative to top and may be longer than PATH_MAX.
+func Open(top, path string) (*os.File, error) {
+	d, err := openDir(unix.AT_FDCWD, top)
+	if err != nil {
+		return nil, err
+	}
+	names := strings.Split(path, "/")
+	for _, name := range names[:len(names)-1] {
+		sub, err := d.open(name)
+		d.close()
+		if err != nil {
+			return nil, err
+		}
+		d = sub
+	}
+	defer d.close()
+	return os.Open(d.path(names[len(names)-1]))
 }

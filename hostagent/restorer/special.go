@@ -1,0 +1,81 @@
+package restorer
+
+import (
+	"errors"
+	"fmt"
+
+	"golang.org/x/sys/unix"
+
+	"github.com/btcdecoded/holdfast/shared/snapshot"
+)
+
+// special makes a symlink, FIFO or device beside and renames it.
+func (r *run) special(j *job) {
+	id, err := r.makeSpecial(j)
+	if errors.Is(err, unix.EPERM) && (j.entry.Type == snapshot.CharDevice || j.entry.Type == snapshot.Device) {
+		r.warn(WarnDevice, j.entry.Path, err)
+		if j.leads {
+			r.groups.settle(r, j, inode{}, err)
+		}
+		r.progress.Add(1, 0, 0)
+		r.done(j.dir)
+		return
+	}
+	if err == nil {
+		r.replaced(j)
+	}
+	r.finished(j, id, "make", err)
+}
+
+func (r *run) makeSpecial(j *job) (id inode, err error) {
+	at, err := r.dirs.pin(j.dir)
+	if err != nil {
+		return inode{}, err
+	}
+	defer r.dirs.unpin(j.dir)
+	if err := r.faulty("create", j.entry.Path); err != nil {
+		return inode{}, err
+	}
+	temp := r.names.next()
+	if err := makeNode(at, temp, j.entry); err != nil {
+		return inode{}, err
+	}
+	if id, err = r.dressNode(at, temp, j); err == nil {
+		err = r.rename(j, temp)
+	}
+	if err != nil {
+		_ = unix.Unlinkat(at, temp, 0)
+	}
+	return id, err
+}
+
+func makeNode(at int, name string, e *snapshot.Entry) error {
+	switch e.Type {
+	case snapshot.Symlink:
+		return unix.Symlinkat(e.Target, at, name)
+	case snapshot.FIFO:
+		return unix.Mknodat(at, name, unix.S_IFIFO|0o600, 0)
+	case snapshot.CharDevice, snapshot.Device:
+		return unix.Mknodat(at, name, kindOf(e.Type)|0o600, int(unix.Mkdev(e.Major, e.Minor))) //nolint:gosec // as mknod(2) has it
+	}
+	return fmt.Errorf("%w: type %q", snapshot.ErrFormat, byte(e.Type))
+}
+
+// dressNode sets the metadata of the node that was just made. Somebody may have put another file there: what is
+// given away must be what was made, and have no other name.
+func (r *run) dressNode(at int, name string, j *job) (inode, error) {
+	fd, err := openAt(at, name, unix.O_PATH, 0)
+	if err != nil {
+		return inode{}, err
+	}
+	defer unix.Close(fd) //nolint:errcheck // nothing was written through it
+	st, err := fstat(fd)
+	if err != nil {
+		return inode{}, err
+	}
+	if typeOf(&st) != kindOf(j.entry.Type) || st.Nlink != 1 {
+		return inode{}, errSwapped
+	}
+	_, err = r.setMetadata(target{fd: fd, opath: true, fresh: true, acl: j.dir.acl}, j.entry)
+	return inodeOf(&st), err
+}
