@@ -10,6 +10,7 @@ import (
 	"time"
 
 	"github.com/btcdecoded/holdfast/shared/policy"
+	"github.com/btcdecoded/holdfast/shared/snapshot"
 )
 
 // ClockTolerance is how far a host's clock may differ from the store's before its times are not believed.
@@ -27,6 +28,14 @@ type Point struct {
 	Condemned bool      `json:"condemned,omitempty"`
 	// NotConsistent: holds files that a database may have been writing to.
 	NotConsistent bool `json:"not_consistent,omitempty"`
+}
+
+// FromManifest gives the point of a snapshot. Verified, Damaged and Condemned are not in a manifest.
+func FromManifest(m *snapshot.Manifest, arrived time.Time) Point {
+	return Point{
+		Sequence: m.Sequence, Started: m.Started, Finished: m.Finished, Arrived: arrived,
+		Partial: m.Partial, NotConsistent: m.Counts.NotConsistent > 0,
+	}
 }
 
 // ClockOff reports whether the host's clock was more than [ClockTolerance] off when the snapshot finished. An unknown

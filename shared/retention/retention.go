@@ -60,6 +60,14 @@ type Snapshot struct {
 	Tags       []string
 }
 
+// FromManifest gives what a manifest tells retention. Verified, Condemned, Pinned and Held are not in a manifest, and
+// tags may be added by marks.
+func FromManifest(m *snapshot.Manifest, arrived time.Time) Snapshot {
+	return Snapshot{
+		Sequence: m.Sequence, Time: arrived, Type: m.Type, ChainStart: m.ChainStart, Partial: m.Partial, Tags: slices.Clone(m.Tags),
+	}
+}
+
 // Decision says whether a snapshot is kept, and why.
 type Decision struct {
 	Sequence uint64   `json:"sequence"`

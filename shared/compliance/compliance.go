@@ -1,0 +1,227 @@
+// Package compliance judges whether a source meets its objectives. It does no I/O: [Evaluate] turns the objectives of a
+// policy and what was observed ([Facts]) into [State]s, each with the cause, since when, and the next step as a command
+// that can be pasted. [Breached] says whether anything is not met.
+//
+// The states' texts are stable for equal facts, so that a message is sent once and not at every evaluation: they name
+// times, never lengths of time that grow.
+//
+// Ages are measured by the store's clock: the arrival of a snapshot, less the time that its capture took. A snapshot
+// counts for the RPO if it is not partial, not damaged, not announced for deletion, and the host's clock was not more
+// than [recovery.ClockTolerance] off.
+package compliance
+
+import (
+	"fmt"
+	"time"
+
+	"github.com/btcdecoded/holdfast/shared/policy"
+	"github.com/btcdecoded/holdfast/shared/recovery"
+	"github.com/btcdecoded/holdfast/shared/snapshot"
+)
+
+// Code says what is wrong, in a word. Codes never change their meaning.
+type Code string
+
+// The codes. The first group is no breach.
+const (
+	OK           Code = "ok"
+	Orphan       Code = "orphan"        // in the repository, not in the policy
+	NotProtected Code = "not_protected" // the host can destroy its own history; a breach for tier critical
+	Gap          Code = "gap"           // the last days have a gap longer than the RPO
+	Unusual      Code = "unusual"       // size or duration far from what it was
+	ClockOff     Code = "clock_off"     // the host's clock is off
+
+	Never         Code = "never"          // in the policy, no snapshot
+	Late          Code = "late"           // the RPO is missed
+	Failing       Code = "failing"        // the last run failed
+	Unverified    Code = "unverified"     // not verified in time
+	Damaged       Code = "damaged"        // a verification failed
+	Rollback      Code = "rollback"       // the repository ends earlier than what was seen before
+	TooFewCopies  Code = "too_few_copies" // fewer copies than the policy wants
+	CopyLate      Code = "copy_late"      // a copy lags behind
+	Oversized     Code = "oversized"      // more bytes stored than the policy allows
+	Unknown       Code = "unknown"        // an objective that was never measured
+	Slow          Code = "slow"           // a restore would take longer than the RTO
+	RestoreFailed Code = "restore_failed" // the last measured restore failed
+	KeyUnchecked  Code = "key_unchecked"  // the offline identity was not proven in time
+)
+
+// State is the judgement on one objective of one source.
+type State struct {
+	Source    string    `json:"source"`    // host/source, or the host for its size
+	Objective string    `json:"objective"` // rpo, run, history, verification, protection, copies, size, rto, key_check, clock, usual, policy
+	Code      Code      `json:"code"`
+	Breach    bool      `json:"breach"`         // an objective is not met
+	Since     time.Time `json:"since,omitzero"` // zero where no time can be named
+	Cause     string    `json:"cause"`
+	Next      string    `json:"next,omitempty"` // a command; empty if there is nothing to do
+}
+
+// Snapshot is what is known about a snapshot.
+type Snapshot struct {
+	recovery.Point
+	Bytes int64 `json:"bytes"` // content, unsealed
+}
+
+// usable reports whether the snapshot counts for the RPO.
+func (s *Snapshot) usable() bool {
+	return !s.Partial && !s.Damaged && !s.Condemned && !s.ClockOff()
+}
+
+// state is the time whose state the snapshot is sure to hold, by the store's clock.
+func (s *Snapshot) state() time.Time {
+	if took := s.Finished.Sub(s.Started); took > 0 {
+		return s.Arrived.Add(-took)
+	}
+	return s.Arrived
+}
+
+// Run is the last attempt to back the source up, as far as this observer knows.
+type Run struct {
+	Time  time.Time `json:"time"`
+	Error string    `json:"error,omitempty"` // empty: it went well
+}
+
+// Copy is the state of the source in one copy of the repository.
+type Copy struct {
+	Place     string    `json:"place"`            // its address
+	Error     string    `json:"error,omitempty"`  // could not be looked at
+	Missing   int       `json:"missing"`          // snapshots that are not there yet
+	Waiting   time.Time `json:"waiting,omitzero"` // arrival, in the primary, of the oldest of them
+	Dependent bool      `json:"dependent"`        // whoever can delete the primary can delete it: it does not count as a copy
+}
+
+// Restore is a measured restore.
+type Restore struct {
+	Time   time.Time     `json:"time"`
+	Took   time.Duration `json:"took_ns"`
+	Bytes  int64         `json:"bytes"`
+	Failed string        `json:"failed,omitempty"` // why it failed; empty: it went well
+}
+
+// Facts is what was observed about one source.
+type Facts struct {
+	Source    snapshot.Source
+	Snapshots []Snapshot // ascending by sequence
+	LastSeen  uint64     // highest sequence number that this observer ever saw; 0: none
+	LastRun   *Run       // nil: not known
+	Copies    []Copy
+	Protected bool          // the host can neither delete nor overwrite what it wrote
+	Stored    int64         // bytes of the source's objects in the primary, all versions
+	Restored  *Restore      // newest measured restore; nil: none
+	Thaw      time.Duration // time until the objects can be read, for cold storage classes
+	KeyProven time.Time     // last proof of the offline identity; zero: never
+	LogUntil  time.Time     // a continuous source's log reaches to here; zero: no log
+}
+
+// Evaluate judges a source. Without objectives (nil) the source is not in the policy. The states come in a fixed order,
+// one or more for each objective that applies, [OK] included.
+func Evaluate(o *policy.Objectives, f Facts, now time.Time) []State {
+	e := &evaluation{f: f, now: now}
+	if o == nil {
+		e.add("policy", Orphan, false, time.Time{}, "the source is in the repository and not in the policy: nobody backs it up", "")
+		return e.states
+	}
+	e.o = *o
+	e.rollback()
+	e.run()
+	if len(f.Snapshots) == 0 {
+		e.add("rpo", Never, true, time.Time{}, "the source has no snapshot", "holdfast backup "+e.name())
+		e.protection()
+		return e.states
+	}
+	e.rpo()
+	e.gap()
+	e.clock()
+	e.damaged()
+	e.verification()
+	e.protection()
+	e.copies()
+	e.size()
+	e.rto()
+	e.keyCheck()
+	e.usual()
+	return e.states
+}
+
+// EvaluateHost judges the bytes stored for all sources of a host. Without objective (0) there is no state.
+func EvaluateHost(host string, limit policy.Size, stored int64) []State {
+	if limit == 0 {
+		return nil
+	}
+	e := &evaluation{f: Facts{Source: snapshot.Source{Host: host}}}
+	e.sizeOf(limit, stored, "holdfast prune --dry-run")
+	return e.states
+}
+
+// Breached reports whether any objective is not met.
+func Breached(states []State) bool {
+	for _, s := range states {
+		if s.Breach {
+			return true
+		}
+	}
+	return false
+}
+
+// Worst returns the state to show where there is room for one: the first breach, else the first that is not OK, else
+// the first. It returns the zero state for none.
+func Worst(states []State) State {
+	var worst State
+	rank := -1
+	for _, s := range states {
+		r := 0
+		switch {
+		case s.Breach:
+			r = 2
+		case s.Code != OK:
+			r = 1
+		}
+		if r > rank {
+			worst, rank = s, r
+		}
+	}
+	return worst
+}
+
+type evaluation struct {
+	o      policy.Objectives
+	f      Facts
+	now    time.Time
+	states []State
+}
+
+func (e *evaluation) name() string {
+	if e.f.Source.Name == "" {
+		return e.f.Source.Host
+	}
+	return e.f.Source.String()
+}
+
+func (e *evaluation) add(objective string, code Code, breach bool, since time.Time, cause, next string) {
+	if !since.IsZero() {
+		since = since.UTC()
+	}
+	e.states = append(e.states, State{
+		Source: e.name(), Objective: objective, Code: code, Breach: breach, Since: since, Cause: cause, Next: next,
+	})
+}
+
+func stamp(t time.Time) string { return t.UTC().Format(time.RFC3339) }
+
+func plural(n int, what string) string {
+	if n == 1 {
+		return "1 " + what
+	}
+	return fmt.Sprintf("%d %ss", n, what)
+}
+
+// newest returns the newest snapshot for which fits holds, or nil.
+func (e *evaluation) newest(fits func(*Snapshot) bool) *Snapshot {
+	for i := len(e.f.Snapshots) - 1; i >= 0; i-- {
+		if s := &e.f.Snapshots[i]; fits(s) {
+			return s
+		}
+	}
+	return nil
+}
