@@ -88,6 +88,8 @@ func (a *app) root() *cobra.Command {
 func (a *app) commands() []func() *cobra.Command {
 	return []func() *cobra.Command{
 		a.initCommand, a.backupCommand, a.snapshotsCommand, a.lsCommand, a.catCommand, a.diffCommand, a.findCommand,
+		a.restoreCommand,
+		a.verifyCommand,
 		a.keyCommand,
 		a.policyCommand,
 		a.versionCommand, a.manCommand,

@@ -1,6 +1,7 @@
 package cli
 
 import (
+	"github.com/btcdecoded/holdfast/hostagent/restorer"
 	"github.com/btcdecoded/holdfast/shared/keyring"
 	"github.com/btcdecoded/holdfast/shared/objstore"
 	"github.com/btcdecoded/holdfast/shared/repository"
@@ -36,6 +37,9 @@ func exitTable() []exitRow {
 		{repository.ErrNoSnapshot, exitError, "`holdfast snapshots` lists them"},
 		{repository.ErrNoPath, exitError, "`holdfast ls` and `holdfast find` show what is in a snapshot"},
 		{repository.ErrConflict, exitError, "run the backup again"},
+		{restorer.ErrBusy, exitLocked, "wait for the other restore to end"},
+		{restorer.ErrSelection, exitError, "`holdfast ls` shows what is in the snapshot"},
+		{restorer.ErrFull, exitError, "make room at the target; the same command goes on from where it stopped"},
 		{objstore.ErrDenied, exitError, "the credentials do not allow this"},
 		{objstore.ErrFull, exitError, "make room at the repository, or prune"},
 	}

@@ -1,0 +1,318 @@
+package cli
+
+import (
+	"context"
+	"fmt"
+	"io"
+	"path"
+	"path/filepath"
+	"strings"
+	"time"
+
+	"github.com/spf13/cobra"
+
+	"github.com/btcdecoded/holdfast/hostagent/restorer"
+	"github.com/btcdecoded/holdfast/hostagent/source/files"
+	"github.com/btcdecoded/holdfast/shared/policy"
+	"github.com/btcdecoded/holdfast/shared/repository"
+)
+
+const restoreLong = `Restore a snapshot (the newest without @N or --at), or only the PATHs of it: directories with all they hold, or files.
+
+--to DIR restores to another place: one directory becomes DIR itself, one file goes into DIR, several keep their whole
+paths below DIR. --in-place restores over the original. --map PATH=DIR sends one root or path to a place of its own.
+
+Only what differs is written, beside what is there, and renamed when it is complete: each file has its old or its new
+content, at any time. A restore that was interrupted is finished by doing it again. --delete also removes what the
+snapshot does not have; what the policy excludes, and --keep, stays. --dry-run shows what would be done.
+
+Without root, owners and devices can not be restored; the rest is, with one warning. Exit code 3 if something could not
+be restored.`
+
+// restoreFlags are the flags of restore.
+type restoreFlags struct {
+	to, at                                           string
+	maps, keep                                       []string
+	inPlace, remove, dryRun, compare, byName, showIt bool
+}
+
+func (a *app) restoreCommand() *cobra.Command {
+	var f restoreFlags
+	cmd := &cobra.Command{
+		Use:   "restore SOURCE[@N] [PATH...] {--to DIR | --in-place}",
+		Short: "Restore a snapshot, or parts of it",
+		Long:  restoreLong,
+		Example: `  holdfast restore etc --to /tmp/etc
+  holdfast restore etc@42 /etc/ssh --to /tmp/ssh
+  holdfast restore etc --at "2026-01-31 09:30" --in-place --dry-run
+  holdfast restore app --in-place --delete`,
+		GroupID: groupUse,
+		Args:    arguments(1, -1, "SOURCE[@N] and the PATHs to restore"),
+		RunE: func(cmd *cobra.Command, args []string) error {
+			return a.restore(cmd.Context(), f, args)
+		},
+	}
+	p := cmd.Flags()
+	p.StringVar(&f.to, "to", "", "restore to this `DIR`")
+	p.BoolVar(&f.inPlace, "in-place", false, "restore over the original")
+	p.StringArrayVar(&f.maps, "map", nil, "send one root or path to its own place: `PATH=DIR` (repeatable)")
+	p.StringVar(&f.at, "at", "", atHelp)
+	p.BoolVar(&f.remove, "delete", false, "remove what the snapshot does not have")
+	p.StringArrayVar(&f.keep, "keep", nil, "with --delete, never remove what fits the `PATTERN` (repeatable)")
+	p.BoolVar(&f.dryRun, "dry-run", false, "change nothing, show what would be done")
+	p.BoolVar(&f.compare, "verify", false, "compare content even where size and time are equal")
+	p.BoolVar(&f.byName, "owners-by-name", false, "set owners by name where this host knows it, not by id")
+	p.BoolVar(&f.showIt, "list", false, "print each thing that is done")
+	return cmd
+}
+
+func (a *app) restore(ctx context.Context, f restoreFlags, args []string) error {
+	options, err := f.options(args[1:])
+	if err != nil {
+		return err
+	}
+	repo, err := a.open(ctx)
+	if err != nil {
+		return err
+	}
+	m, err := a.find(ctx, repo, args[0], f.at)
+	if err != nil {
+		return err
+	}
+	if m.Kind != policy.KindFiles {
+		return fmt.Errorf("restore %s: snapshots of kind %s can not be restored by this version", a.name(m.ID()), m.Kind)
+	}
+	if m.Partial {
+		a.warn("%s is partial: the backup left out %s", a.name(m.ID()), count(m.Counts.Errors, "thing", "things"))
+	}
+	if options.Protect, err = a.protect(m, f.keep); err != nil {
+		return err
+	}
+	options.Keep = a.ownPlaces()
+	snap, err := repo.Snapshot(ctx, m)
+	if err != nil {
+		return err
+	}
+	meter := a.meter()
+	result := restoreResult{Snapshot: m.ID().String(), DryRun: f.dryRun, Actions: []actionLine{}, name: a.name(m.ID())}
+	if f.dryRun || f.showIt {
+		options.OnAction = func(done restorer.Action) {
+			if a.flags.json {
+				result.Actions = append(result.Actions, actionLine{done.Operation, done.Path, done.Bytes})
+				return
+			}
+			meter.Clear()
+			fmt.Fprintf(a.stdio.Out, "%-8s %s\n", done.Operation, printable(done.Path))
+		}
+	}
+	began := a.now()
+	err = meter.Run("restore "+m.Source, func() error {
+		var err error
+		result.Result, err = restorer.Restore(ctx, snap, options, meter)
+		return err
+	})
+	result.Seconds = a.now().Sub(began).Seconds()
+	if err != nil {
+		return fmt.Errorf("restore %s: %w", a.name(m.ID()), err)
+	}
+	return a.printRestore(result)
+}
+
+// options are what the flags say, as far as they need no repository.
+func (f restoreFlags) options(paths []string) (restorer.Options, error) {
+	o := restorer.Options{Delete: f.remove, DryRun: f.dryRun, Verify: f.compare, ByName: f.byName}
+	switch {
+	case f.to != "" && f.inPlace:
+		return o, usagef("restore: --to and --in-place exclude each other")
+	case f.to == "" && !f.inPlace && len(f.maps) == 0:
+		return o, hinted{usagef("restore: where to?"), "--to DIR restores to another place, --in-place over the original"}
+	case len(f.keep) > 0 && !f.remove:
+		return o, usagef("restore: --keep belongs to --delete")
+	}
+	for _, p := range paths {
+		if !path.IsAbs(p) {
+			return o, hinted{usagef("restore: path %q is not absolute", p), "paths are those of the snapshot, as `holdfast ls` shows them"}
+		}
+		o.Select = append(o.Select, path.Clean(p))
+	}
+	var err error
+	if f.to != "" {
+		if o.Target, err = filepath.Abs(f.to); err != nil {
+			return o, fmt.Errorf("restore to %s: %w", f.to, err)
+		}
+	}
+	for _, m := range f.maps {
+		from, to, ok := strings.Cut(m, "=")
+		if !ok || !path.IsAbs(from) || to == "" {
+			return o, usagef("restore: --map %q: want PATH=DIR", m)
+		}
+		if to, err = filepath.Abs(to); err != nil {
+			return o, fmt.Errorf("restore to %s: %w", to, err)
+		}
+		if o.Map == nil {
+			o.Map = map[string]string{}
+		}
+		o.Map[path.Clean(from)] = to
+	}
+	return o, nil
+}
+
+// protect says what --delete must leave alone: what the backup of this source never captures, by the policy, and what
+// the user names.
+func (a *app) protect(m *repository.Stored, keep []string) (func(string, bool) bool, error) {
+	lines := keep
+	var owned []string
+	p, err := a.loadPolicy()
+	if err != nil {
+		return nil, err
+	}
+	if p != nil {
+		if s, err := p.Lookup(m.Host, m.Source); err == nil && s.Files != nil {
+			lines = append(append(append([]string{}, s.Files.Exclude...), taken(s.Files.Include)...), keep...)
+			owned = p.Hosts[m.Host].Owned()
+		}
+	}
+	patterns, err := files.ParsePatterns(lines)
+	if err != nil {
+		return nil, usageError{err}
+	}
+	return func(path string, isDir bool) bool {
+		for _, o := range owned {
+			if path == o {
+				return true
+			}
+		}
+		return patterns.Match(path, isDir)
+	}, nil
+}
+
+// ownPlaces are the places of this program that no restore removes.
+func (a *app) ownPlaces() []string {
+	places := []string{a.statePath(), a.identityPath()}
+	if address, err := a.address(); err == nil {
+		if dir, ok := localPath(address); ok {
+			places = append(places, dir)
+		}
+	}
+	for i, p := range places {
+		if abs, err := filepath.Abs(p); err == nil {
+			places[i] = abs
+		}
+	}
+	return places
+}
+
+// localPath is the directory of a repository that is one on this host.
+func localPath(address string) (string, bool) {
+	if rest, ok := strings.CutPrefix(address, "file://"); ok {
+		return rest, true
+	}
+	return address, !strings.Contains(address, "://")
+}
+
+// restoreResult is what a restore did.
+type restoreResult struct {
+	Snapshot string
+	DryRun   bool
+	Actions  []actionLine
+	Seconds  float64
+	Result   *restorer.Result
+
+	name string
+}
+
+type actionLine struct {
+	Operation string `json:"operation"`
+	Path      string `json:"path"`
+	Bytes     uint64 `json:"bytes"`
+}
+
+func (a *app) printRestore(r restoreResult) error {
+	err := a.print(r.document(), func(w io.Writer) { r.write(w) })
+	if a.flags.quiet && !a.flags.json {
+		r.writeProblems(a.stdio.Err)
+	}
+	if err == nil && r.Result.Failed > 0 {
+		return outcome(exitPartial)
+	}
+	return err
+}
+
+func (r restoreResult) document() any {
+	type warning struct {
+		Kind  string `json:"kind"`
+		Count uint64 `json:"count"`
+		Path  string `json:"path"`
+		Error string `json:"error,omitempty"`
+	}
+	doc := struct {
+		Snapshot    string        `json:"snapshot"`
+		DryRun      bool          `json:"dry_run"`
+		Files       uint64        `json:"files"`
+		Directories uint64        `json:"directories"`
+		Others      uint64        `json:"others"`
+		Bytes       uint64        `json:"bytes"`
+		Unchanged   uint64        `json:"unchanged"`
+		Created     uint64        `json:"created"`
+		Updated     uint64        `json:"updated"`
+		Metadata    uint64        `json:"metadata"`
+		Deleted     uint64        `json:"deleted"`
+		Written     uint64        `json:"written_bytes"`
+		Reused      uint64        `json:"reused_bytes"`
+		Failed      uint64        `json:"failed"`
+		Resumed     bool          `json:"resumed"`
+		Seconds     float64       `json:"seconds"`
+		Problems    []problemLine `json:"problems"`
+		Warnings    []warning     `json:"warnings"`
+		Actions     []actionLine  `json:"actions,omitempty"`
+	}{
+		r.Snapshot, r.DryRun, r.Result.Files, r.Result.Directories, r.Result.Others, r.Result.Bytes, r.Result.Unchanged,
+		r.Result.Created, r.Result.Updated, r.Result.Metadata, r.Result.Deleted, r.Result.Written, r.Result.Reused,
+		r.Result.Failed, r.Result.Resumed, r.Seconds,
+		[]problemLine{},
+		[]warning{},
+		r.Actions,
+	}
+	for _, p := range r.Result.Problems {
+		doc.Problems = append(doc.Problems, problemLine{p.Path, p.Operation, p.Err.Error()})
+	}
+	for _, w := range r.Result.Warnings {
+		one := warning{Kind: w.Kind, Count: w.Count, Path: w.Path}
+		if w.Err != nil {
+			one.Error = w.Err.Error()
+		}
+		doc.Warnings = append(doc.Warnings, one)
+	}
+	return doc
+}
+
+func (r restoreResult) write(w io.Writer) {
+	r.writeProblems(w)
+	done := "restored"
+	switch {
+	case r.DryRun:
+		done = "would be restored; nothing was changed"
+	case r.Result.Failed > 0:
+		done = "restored, INCOMPLETE: " + count(r.Result.Failed, "thing", "things") + " could not be"
+	}
+	fmt.Fprintf(w, "%s %s: %s, %s in %s\n", r.name, done, count(r.Result.Files, "file", "files"), size(r.Result.Bytes),
+		duration(time.Duration(r.Seconds*float64(time.Second))))
+	fmt.Fprintf(w, "  %d new, %d changed, %d only metadata, %d as they were", r.Result.Created, r.Result.Updated, r.Result.Metadata, r.Result.Unchanged)
+	if r.Result.Deleted > 0 {
+		fmt.Fprintf(w, ", %d removed", r.Result.Deleted)
+	}
+	fmt.Fprintf(w, "; %s written\n", size(r.Result.Written))
+}
+
+func (r restoreResult) writeProblems(w io.Writer) {
+	for i, p := range r.Result.Problems {
+		if i == shownProblems {
+			fmt.Fprintf(w, "… and %s\n", count(r.Result.Failed-uint64(i), "more problem", "more problems"))
+			break
+		}
+		fmt.Fprintf(w, "%s: %s: %s\n", p.Operation, printable(p.Path), printable(p.Err.Error()))
+	}
+	for _, warn := range r.Result.Warnings {
+		fmt.Fprintf(w, "warning: %s: %s, the first is %s\n", warn.Kind, count(warn.Count, "case", "cases"), printable(warn.Path))
+	}
+}
