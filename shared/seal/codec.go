@@ -46,7 +46,7 @@ func NewCodec() *Codec {
 // Compress appends the encoding of a chunk to dst: a method byte and a body, at most one byte longer than plain.
 func (c *Codec) Compress(dst, plain []byte) []byte {
 	start := len(dst)
-	if c.pays(plain) {
+	if c.pays(plain, dst[start:]) {
 		dst = c.encoder.EncodeAll(plain, append(dst, methodZstd))
 		if body := len(dst) - start - 1; gains(body, len(plain)) {
 			return dst
@@ -65,8 +65,8 @@ const (
 )
 
 // pays guesses whether a chunk can be compressed. Where samples of it look like noise, and a part from its middle does not
-// shrink, all of it is stored: media, archives and encrypted data then cost little.
-func (c *Codec) pays(plain []byte) bool {
+// shrink, all of it is stored: media, archives and encrypted data then cost little. room is empty; its capacity may be used.
+func (c *Codec) pays(plain, room []byte) bool {
 	if len(plain) < 16 {
 		return false
 	}
@@ -74,7 +74,7 @@ func (c *Codec) pays(plain []byte) bool {
 		return true
 	}
 	middle := plain[len(plain)/2:][:trialSize]
-	return gains(len(c.encoder.EncodeAll(middle, make([]byte, 0, trialSize+trialSize/8))), trialSize)
+	return gains(len(c.encoder.EncodeAll(middle, room)), trialSize)
 }
 
 // noisy reports whether samples of plain have an entropy of more than 7.9 bits per byte.
