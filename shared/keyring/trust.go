@@ -45,6 +45,9 @@ func (t *Trust) Allows(key PublicKey, host string) bool {
 
 // List returns all lines of trust, sorted by host and key.
 func (t *Trust) List() []TrustedSigner {
+	if t == nil {
+		return nil
+	}
 	t.mu.RLock()
 	defer t.mu.RUnlock()
 	list := make([]TrustedSigner, 0, len(t.keys))
