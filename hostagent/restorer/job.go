@@ -238,7 +238,7 @@ func (r *run) rename(j *job, temp string) error {
 
 // clearWay removes a directory that stands where a job's file must go.
 func (r *run) clearWay(at int, j *job) error {
-	fd, err := r.openExisting(at, j.name)
+	fd, _, err := r.openExisting(at, j.name)
 	if err != nil {
 		return err
 	}

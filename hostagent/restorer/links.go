@@ -115,7 +115,7 @@ func (r *run) link(j *job) {
 
 func (r *run) makeLink(j *job, x *group) error {
 	if r.options.DryRun {
-		return nil
+		return r.pretendWay(j)
 	}
 	from, err := r.dirs.pin(x.dir)
 	if err != nil {

@@ -3,6 +3,7 @@ package restorer
 import (
 	"bytes"
 	"errors"
+	"maps"
 	"os"
 	"os/user"
 	"slices"
@@ -44,7 +45,7 @@ func (r *run) setMetadata(t target, e *snapshot.Entry) (changed bool, err error)
 	if err != nil {
 		return false, err
 	}
-	attributes, err := r.setXattrs(t, e)
+	attributes, err := r.setXattrs(t, e, st.Mode&0o7777)
 	if err != nil {
 		return false, err
 	}
@@ -141,14 +142,16 @@ func (r *run) setMode(t target, e *snapshot.Entry, mode uint32) error {
 	return err
 }
 
-// setXattrs makes the attributes those of e. Labels that this host's security module set are not removed.
-func (r *run) setXattrs(t target, e *snapshot.Entry) (changed bool, err error) {
+// setXattrs makes the attributes those of e. Labels that this host's security module set are not removed. ACLs come
+// last, as they may take away the owner's right to write, which other attributes need.
+func (r *run) setXattrs(t target, e *snapshot.Entry, mode uint32) (changed bool, err error) {
 	var have map[string][]byte
 	if !t.fresh || t.acl {
 		if have, err = xattrs(t.fd); err != nil {
 			return false, err
 		}
 	}
+	var set []snapshot.Xattr
 	for _, x := range e.Xattrs {
 		value, ok := have[x.Name]
 		delete(have, x.Name)
@@ -156,41 +159,45 @@ func (r *run) setXattrs(t target, e *snapshot.Entry) (changed bool, err error) {
 			continue
 		}
 		if !r.root && (strings.HasPrefix(x.Name, "trusted.") || strings.HasPrefix(x.Name, "security.")) {
-			r.warnUnchecked(t, WarnAttribute, e.Path, unix.EPERM)
+			if !t.check {
+				r.warn(WarnAttribute, e.Path, unix.EPERM)
+			}
 			continue
 		}
-		if t.check {
-			changed = true
-			continue
+		set = append(set, x)
+	}
+	maps.DeleteFunc(have, func(name string, _ []byte) bool { return !removable(name, r.root) })
+	if len(set)+len(have) == 0 || t.check {
+		return len(set)+len(have) > 0, nil
+	}
+	path := procPath(t.fd)
+	if !r.root && mode&0o200 == 0 && e.Type != snapshot.Symlink {
+		_ = unix.Chmod(path, mode|0o200) // the mode is set again after this
+	}
+	for name := range have {
+		if err := unix.Removexattr(path, name); err != nil && !errors.Is(err, unix.ENODATA) {
+			r.warn(WarnAttribute, e.Path, err)
 		}
-		switch err := unix.Setxattr(procPath(t.fd), x.Name, x.Value, 0); {
+	}
+	slices.SortStableFunc(set, func(a, b snapshot.Xattr) int { return rank(a) - rank(b) })
+	for _, x := range set {
+		switch err := unix.Setxattr(path, x.Name, x.Value, 0); {
 		case err == nil:
-			changed = true
 		case errors.Is(err, unix.ENOTSUP), errors.Is(err, unix.EPERM), errors.Is(err, unix.EACCES), errors.Is(err, unix.EINVAL):
 			r.warn(WarnAttribute, e.Path, err)
 		default:
-			return changed, err
+			return true, err
 		}
 	}
-	for name := range have {
-		if !removable(name, r.root) {
-			continue
-		}
-		changed = true
-		if t.check {
-			continue
-		}
-		if err := unix.Removexattr(procPath(t.fd), name); err != nil && !errors.Is(err, unix.ENODATA) {
-			r.warn(WarnAttribute, e.Path, err)
-		}
-	}
-	return changed, nil
+	return true, nil
 }
 
-func (r *run) warnUnchecked(t target, kind, path string, err error) {
-	if !t.check {
-		r.warn(kind, path, err)
+// rank sorts ACLs to the end.
+func rank(x snapshot.Xattr) int {
+	if strings.HasPrefix(x.Name, "system.posix_acl_") {
+		return 1
 	}
+	return 0
 }
 
 func removable(name string, root bool) bool {

@@ -69,7 +69,7 @@ func (r *run) removeEntry(at *int, name, path string, st *unix.Stat_t, id inode,
 
 // removeContent empties the directory name in *at.
 func (r *run) removeContent(at *int, name, path string, st *unix.Stat_t, id inode, depth int) bool {
-	fd, err := r.openExisting(*at, name)
+	fd, _, err := r.openExisting(*at, name)
 	if err != nil {
 		r.failed(path, "remove", err)
 		return false

@@ -52,7 +52,13 @@ func TestRestoreOverAnotherTree(t *testing.T) {
 		f, dir := snapshotOf(t, seed, trees.Options{})
 		target := trees.TempDir(t)
 		trees.Make(t, target, seed, trees.Options{})
-		disturb(t, target, seed)
+		victim := trees.TempDir(t)
+		trees.Make(t, victim, seed, trees.Options{Plain: true, Entries: 10})
+		untouched, err := trees.Read(victim)
+		if err != nil {
+			t.Fatal(err)
+		}
+		disturb(t, target, victim, seed)
 		before, err := trees.Read(target)
 		if err != nil {
 			t.Fatal(err)
@@ -69,14 +75,21 @@ func TestRestoreOverAnotherTree(t *testing.T) {
 		perfect(t, result)
 		equal(t, dir, target)
 		noTemps(t, target)
+		now, err := trees.Read(victim)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if diffs := trees.CompareNodes(untouched, now); len(diffs) > 0 {
+			t.Fatalf("seed %d: what symlinks lead to was changed: %q", seed, diffs)
+		}
 		if dry.Created != result.Created || dry.Deleted != result.Deleted {
 			t.Errorf("seed %d: the dry run promised %+v, done was %+v", seed, dry, result)
 		}
 	}
 }
 
-// disturb changes a tree at random places.
-func disturb(t *testing.T, dir string, seed uint64) {
+// disturb changes a tree at random places. Symlinks that it makes lead to victim.
+func disturb(t *testing.T, dir, victim string, seed uint64) {
 	t.Helper()
 	rng := rand.New(rand.NewPCG(seed, 99))
 	nodes, err := trees.Read(dir)
@@ -94,13 +107,17 @@ func disturb(t *testing.T, dir string, seed uint64) {
 			continue // no room for a suffix; sockets are not restored
 		}
 		path := filepath.Join(dir, n.Path)
+		// What was replaced above must not be followed.
+		if real, err := filepath.EvalSymlinks(filepath.Dir(path)); err != nil || real != filepath.Dir(path) {
+			continue
+		}
 		must(os.Chmod(filepath.Dir(path), 0o700))
 		switch rng.IntN(12) {
 		case 0:
 			must(trees.Remove(path))
 		case 1: // another type
 			must(trees.Remove(path))
-			must(os.Symlink("/etc", path))
+			must(os.Symlink(victim, path))
 		case 2:
 			must(trees.Remove(path))
 			must(os.MkdirAll(filepath.Join(path, "sub", "dir"), 0o755))

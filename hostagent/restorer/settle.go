@@ -73,20 +73,26 @@ func (r *run) settle(j *job, extents []snapshot.Extent) bool {
 
 // pretend counts what would be made.
 func (r *run) pretend(j *job) {
-	if j.existing != nil && typeOf(j.existing) == unix.S_IFDIR {
-		at, err := r.dirs.pin(j.dir)
-		if err == nil {
-			err = r.clearWay(at, j)
-			r.dirs.unpin(j.dir)
-		}
-		if err != nil {
-			r.finished(j, inode{}, "replace", err)
-			return
-		}
+	if err := r.pretendWay(j); err != nil {
+		r.finished(j, inode{}, "replace", err)
+		return
 	}
 	r.measured(j)
 	r.replaced(j)
 	r.finished(j, inode{}, "", nil)
+}
+
+// pretendWay tells in a dry run whether a directory that is in the way could be removed.
+func (r *run) pretendWay(j *job) error {
+	if j.existing == nil || typeOf(j.existing) != unix.S_IFDIR {
+		return nil
+	}
+	at, err := r.dirs.pin(j.dir)
+	if err != nil {
+		return err
+	}
+	defer r.dirs.unpin(j.dir)
+	return r.clearWay(at, j)
 }
 
 // same reports whether what is there has the type and content of the entry.

@@ -267,7 +267,7 @@ func (r *run) openDirectory(parent *directory, name, source string, existing *un
 			return nil, err
 		}
 	}
-	fd, err := r.openExisting(at, name)
+	fd, before, err := r.openExisting(at, name)
 	if err != nil {
 		return nil, err
 	}
@@ -278,6 +278,7 @@ func (r *run) openDirectory(parent *directory, name, source string, existing *un
 	}
 	d.id = inodeOf(&st)
 	if d.existed {
+		d.lent = before
 		d.acl = inheritsACL(fd)
 		if err := r.listDirectory(d, fd); err != nil {
 			_ = unix.Close(fd)
@@ -290,32 +291,31 @@ func (r *run) openDirectory(parent *directory, name, source string, existing *un
 	return d, nil
 }
 
-// openExisting opens a directory that this user may own without being allowed to use it: as its metadata is set at the
-// end anyway, it is made usable.
-func (r *run) openExisting(at int, name string) (int, error) {
-	fd, err := openDirAt(at, name)
-	if r.root || r.options.DryRun {
-		return fd, err
+// openExisting opens a directory that this user may own without being allowed to use it: it is made usable, and before
+// is the mode that it had. Where nothing was changed before is 0.
+func (r *run) openExisting(at int, name string) (fd int, before uint32, err error) {
+	fd, err = openDirAt(at, name)
+	if r.root || r.options.DryRun || err != nil && !errors.Is(err, unix.EACCES) {
+		return fd, 0, err
 	}
-	if errors.Is(err, unix.EACCES) {
-		opath, perr := openAt(at, name, unix.O_PATH|unix.O_DIRECTORY, 0)
-		if perr != nil {
-			return -1, err
+	if err == nil {
+		st, serr := fstat(fd)
+		if serr == nil && st.Mode&0o700 != 0o700 && unix.Fchmod(fd, st.Mode&0o7777|0o700) == nil {
+			before = st.Mode & 0o7777
 		}
-		perr = unix.Chmod(procPath(opath), 0o700)
-		_ = unix.Close(opath)
-		if perr != nil {
-			return -1, err
-		}
-		return openDirAt(at, name)
+		return fd, before, nil // if it isn't ours, writing will tell
 	}
-	if err != nil {
-		return -1, err
+	opath, perr := openAt(at, name, unix.O_PATH|unix.O_DIRECTORY, 0)
+	if perr != nil {
+		return -1, 0, err
 	}
-	if st, serr := fstat(fd); serr == nil && st.Mode&0o700 != 0o700 {
-		_ = unix.Fchmod(fd, st.Mode&0o7777|0o700) // if it isn't ours, writing will tell
+	defer unix.Close(opath) //nolint:errcheck // nothing was written through it
+	st, perr := fstat(opath)
+	if perr != nil || unix.Chmod(procPath(opath), st.Mode&0o7777|0o700) != nil {
+		return -1, 0, err
 	}
-	return fd, nil
+	fd, err = openDirAt(at, name)
+	return fd, st.Mode & 0o7777, err
 }
 
 // lateDirs are directories that their owner can't use once they have their mode.
@@ -368,6 +368,9 @@ func (r *run) finishDirectory(d *directory) {
 	}
 	defer r.dirs.unpin(d)
 	r.cleanDirectory(d, fd)
+	if d.lent != 0 {
+		_ = unix.Fchmod(fd, d.lent)
+	}
 	if d.entry == nil {
 		return
 	}

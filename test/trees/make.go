@@ -241,7 +241,7 @@ func (m *maker) hollow(path string, size int64) error {
 }
 
 func (m *maker) symlink(path string) error {
-	targets := []string{"/etc/passwd", "..", "nowhere", "file", "a/b/\xff", strings.Repeat("/long", 200)}
+	targets := []string{"/nonexistent/absolute", "..", "nowhere", "file", "a/b/\xff", strings.Repeat("/long", 200)}
 	if err := os.Symlink(targets[m.rng.IntN(len(targets))], path); err != nil {
 		return err
 	}
