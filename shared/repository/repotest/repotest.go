@@ -91,6 +91,14 @@ func (f *Fixture) Open(t testing.TB, store objstore.Store) *repository.Repositor
 	return r
 }
 
+// Fork is another host that works on store with the same identity and a state of its own.
+func (f *Fixture) Fork(t testing.TB, store *mem.Store) *Fixture {
+	t.Helper()
+	fork := *f
+	fork.Store, fork.Repo, fork.state, fork.Trees = store, f.Open(t, store), t.TempDir(), maps.Clone(f.Trees)
+	return &fork
+}
+
 // ID is the name of the source's snapshot n.
 func (f *Fixture) ID(n uint64) snapshot.ID { return snapshot.ID{Source: f.Source, Sequence: n} }
 

@@ -1,0 +1,326 @@
+package copier
+
+import (
+	"context"
+	"crypto/sha256"
+	"errors"
+	"fmt"
+	"slices"
+
+	"github.com/btcdecoded/holdfast/shared/objstore"
+	"github.com/btcdecoded/holdfast/shared/repository"
+	"github.com/btcdecoded/holdfast/shared/repository/inventory"
+	"github.com/btcdecoded/holdfast/shared/repository/layout"
+	"github.com/btcdecoded/holdfast/shared/snapshot"
+)
+
+// copySnapshot copies what one snapshot needs, then its manifest:
+//
+//  1. packs, several at a time. A crash leaves packs that nothing names; the next run finds them by their names;
+//  2. lists. The same;
+//  3. the manifest, if everything else is there. Now the copy has the snapshot.
+//
+// BUG: a run that goes on after more than 14 days, while the copy is being pruned, may count on a pack of the
+// interrupted run that prune is about to remove. Verification of the copy at level structure finds it.
+func (s *source) copySnapshot(m *repository.Stored) error {
+	id := m.ID()
+	_, there := s.theirs.Manifests[id.Sequence]
+	_, expired := s.theirs.Expired[id.Sequence]
+	if there || expired {
+		s.present(1)
+		return nil // complete when it was committed, or removed by the copy's own retention
+	}
+	packs, ok, err := s.packs(m)
+	if err != nil {
+		return err
+	}
+	complete, err := s.copyPacks(m, packs)
+	if err != nil {
+		return err
+	}
+	if !ok || !complete {
+		s.withhold(id)
+		return nil
+	}
+	for _, l := range m.Lists {
+		ok, err := s.copyList(l, id)
+		if err != nil {
+			return err
+		}
+		if !ok {
+			s.withhold(id)
+			return nil
+		}
+	}
+	key := layout.ManifestKey(id)
+	err = s.put(s.ctx, key, m.Bytes)
+	if errors.Is(err, objstore.ErrExist) {
+		return &DivergedError{Key: key, Detail: "another manifest with this number appeared in the copy"}
+	}
+	if err != nil {
+		return err
+	}
+	s.copied(s.src, int64(len(m.Bytes)))
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.result.Committed = append(s.result.Committed, id)
+	return nil
+}
+
+// packs returns the packs that the snapshot uses. It reports false, with a finding, if they can't be told.
+func (s *source) packs(m *repository.Stored) ([]snapshot.PackInfo, bool, error) {
+	var all []snapshot.PackInfo
+	ok := true
+	for _, l := range m.Lists {
+		infos, err := s.list(l)
+		if err != nil {
+			return nil, false, err
+		}
+		if key := layout.ListKey(s.src, l.List); s.bad[key] {
+			s.note(key, "", false, m.ID())
+			ok = false
+			continue
+		}
+		all = append(all, infos...)
+	}
+	live, err := repository.LivePacks(m.Manifest, all)
+	if err != nil {
+		s.note(layout.ManifestKey(m.ID()), err.Error(), false, m.ID())
+		return nil, false, nil
+	}
+	return live, ok, nil
+}
+
+// list reads a list of the original once; one that is not in order is noted in s.bad.
+func (s *source) list(l snapshot.List) ([]snapshot.PackInfo, error) {
+	key := layout.ListKey(s.src, l.List)
+	infos, known := s.lists[l.List]
+	if known || s.bad[key] {
+		return infos, nil
+	}
+	b, err := s.fetch(s.ctx, key, l.Size, l.List)
+	if err == nil {
+		infos, err = snapshot.DecodeList(b)
+	}
+	switch {
+	case err == nil:
+		s.lists[l.List] = infos
+	case isDamage(err):
+		s.bad[key] = true
+		s.note(key, err.Error(), false)
+	default:
+		return nil, err
+	}
+	return infos, nil
+}
+
+// copyPacks copies those packs that the copy does not have; it reports whether it has all of them now.
+func (s *source) copyPacks(m *repository.Stored, packs []snapshot.PackInfo) (bool, error) {
+	id := m.ID()
+	chain, err := layout.ParseChain(m.Chain)
+	if err != nil {
+		return false, err
+	}
+	complete := true
+	var missing []snapshot.PackInfo
+	for _, p := range packs {
+		name := inventory.Pack{Chain: chain, ID: p.ID}
+		key := s.ours.PackKey(name)
+		o, there := s.theirs.Packs[name]
+		switch {
+		case s.done[name]:
+		case s.bad[key]:
+			s.note(key, "", false, id)
+			complete = false
+		case there && o.Size == int64(p.Size):
+			s.done[name] = true
+			s.present(1)
+		case there:
+			s.note(key, fmt.Sprintf("has %d bytes instead of %d", o.Size, p.Size), true, id)
+			s.bad[key], complete = true, false
+		default:
+			missing = append(missing, p)
+			s.expect(int64(p.Size))
+		}
+	}
+	arrived := make([]bool, len(missing))
+	err = each(s.ctx, s.opts.Workers, indexes(len(missing)), func(ctx context.Context, i int) error {
+		p := missing[i]
+		var err error
+		arrived[i], err = s.transfer(ctx, layout.PackKey(s.src, chain, p.ID), int64(p.Size), p.ID.String(), id)
+		return err
+	})
+	for i, p := range missing {
+		name := inventory.Pack{Chain: chain, ID: p.ID}
+		if arrived[i] {
+			s.done[name] = true
+			continue
+		}
+		s.bad[s.ours.PackKey(name)], complete = true, false
+	}
+	return complete, err
+}
+
+func indexes(n int) []int {
+	out := make([]int, n)
+	for i := range out {
+		out[i] = i
+	}
+	return out
+}
+
+// copyList copies one list unless the copy has it.
+func (s *source) copyList(l snapshot.List, id snapshot.ID) (bool, error) {
+	key := layout.ListKey(s.src, l.List)
+	hash, err := layout.ParseHash(l.List)
+	if err != nil {
+		return false, err
+	}
+	o, there := s.theirs.Lists[hash]
+	switch {
+	case there && o.Size == l.Size:
+		s.present(1)
+		return true, nil
+	case there:
+		s.note(key, fmt.Sprintf("has %d bytes instead of %d", o.Size, l.Size), true, id)
+		return false, nil
+	}
+	ok, err := s.transfer(s.ctx, key, l.Size, l.List, id)
+	if ok {
+		s.theirs.Lists[hash] = inventory.Object{Size: l.Size}
+	}
+	return ok, err
+}
+
+// damage says what is wrong with an object.
+type damage string
+
+func (d damage) Error() string { return string(d) }
+
+// isDamage tells what is wrong with an object from what is wrong with the way to it.
+func isDamage(err error) bool {
+	var d damage
+	return errors.As(err, &d) || errors.Is(err, objstore.ErrNotExist) || errors.Is(err, snapshot.ErrFormat)
+}
+
+// fetch reads an object of the original that is named by its bytes, and checks them. One object is in memory at a
+// time for each worker: at most 64 MiB.
+func (s *source) fetch(ctx context.Context, key string, size int64, name string) ([]byte, error) {
+	if size < 0 || size > maxNamed {
+		return nil, damage(fmt.Sprintf("should have %d bytes", size))
+	}
+	r, err := s.from.Store().Get(ctx, key, 0, size+1)
+	if errors.Is(err, objstore.ErrNotExist) {
+		return nil, damage("is missing")
+	}
+	if err != nil {
+		return nil, fmt.Errorf("read %s: %w", key, err)
+	}
+	defer func() { _ = r.Close() }()
+	b, err := readUpTo(r, size+1)
+	if err != nil {
+		return nil, fmt.Errorf("read %s: %w", key, err)
+	}
+	switch {
+	case int64(len(b)) > size:
+		return nil, damage(fmt.Sprintf("has more than its %d bytes", size))
+	case int64(len(b)) < size:
+		return nil, damage(fmt.Sprintf("has %d bytes instead of %d", len(b), size))
+	case snapshot.Hash(sha256.Sum256(b)).String() != name:
+		return nil, damage("its bytes do not match its name")
+	}
+	return b, nil
+}
+
+// transfer copies one object that is named by its bytes. It reports false, with a finding, if that is not possible.
+func (s *source) transfer(ctx context.Context, key string, size int64, name string, id snapshot.ID) (bool, error) {
+	b, err := s.fetch(ctx, key, size, name)
+	if err != nil && isDamage(err) {
+		s.note(key, err.Error(), false, id)
+		return false, nil
+	}
+	if err != nil {
+		return false, err
+	}
+	err = s.put(ctx, key, b)
+	if errors.Is(err, objstore.ErrExist) {
+		s.note(key, "exists with other content", true, id)
+		return false, nil
+	}
+	if err != nil {
+		return false, err
+	}
+	s.copied(s.src, int64(len(b)))
+	return true, nil
+}
+
+// keyDocuments are the key objects that the copy does not have.
+func (s *source) keyDocuments() []string {
+	var out []string
+	for k := range s.ours.Keys {
+		if _, there := s.theirs.Keys[k]; !there {
+			out = append(out, s.ours.KeyKey(k))
+		}
+	}
+	slices.Sort(out)
+	return out
+}
+
+// otherDocuments are the receipts, marks, removals and records of damage that the copy does not have. Where the copy
+// has its own under the same key, such as the announcement of its own removal, that one stays.
+func (s *source) otherDocuments() []string {
+	var out []string
+	add := func(key string, there bool) {
+		if !there {
+			out = append(out, key)
+		}
+	}
+	for m := range s.ours.Marks {
+		_, there := s.theirs.Marks[m]
+		add(s.ours.MarkKey(m), there)
+	}
+	for n := range s.ours.Condemned {
+		_, there := s.theirs.Condemned[n]
+		add(s.ours.CondemnedKey(n), there)
+	}
+	for n := range s.ours.Expired {
+		_, there := s.theirs.Expired[n]
+		add(s.ours.ExpiredKey(n), there)
+	}
+	for pack := range s.ours.Damaged {
+		_, there := s.theirs.Damaged[pack]
+		add(s.ours.DamagedKey(pack), there)
+	}
+	for key := range s.ours.Receipts {
+		_, there := s.theirs.Receipts[key]
+		add(key, there)
+	}
+	slices.Sort(out)
+	return out
+}
+
+// documents copies signed documents, each after its signature was checked.
+func (s *source) documents(keys []string) error {
+	return each(s.ctx, s.opts.Workers, keys, func(ctx context.Context, key string) error {
+		doc, err := s.from.Document(ctx, key, nil)
+		switch {
+		case errors.Is(err, objstore.ErrNotExist):
+			return nil // removed meanwhile
+		case err != nil && doc != nil:
+			s.note(key, err.Error(), false)
+			return nil
+		case err != nil:
+			return err
+		}
+		err = s.put(ctx, key, doc)
+		if errors.Is(err, objstore.ErrExist) {
+			s.note(key, "exists with other content", true)
+			return nil
+		}
+		if err != nil {
+			return err
+		}
+		s.copied(s.src, int64(len(doc)))
+		return nil
+	})
+}

@@ -1,0 +1,139 @@
+package copier
+
+import (
+	"bytes"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"slices"
+
+	"github.com/btcdecoded/holdfast/shared/objstore"
+	"github.com/btcdecoded/holdfast/shared/repository"
+	"github.com/btcdecoded/holdfast/shared/repository/inventory"
+	"github.com/btcdecoded/holdfast/shared/repository/layout"
+	"github.com/btcdecoded/holdfast/shared/snapshot"
+)
+
+// source copies one source.
+type source struct {
+	*run
+	src    snapshot.Source
+	ours   *inventory.Inventory // of the original
+	theirs *inventory.Inventory // of the copy, when the run began
+	done   map[inventory.Pack]bool
+	bad    map[string]bool                // keys of packs and lists that the copy can not have; noted already
+	lists  map[string][]snapshot.PackInfo // those of the original that are in order, by name
+}
+
+func peekID(payload []byte) (string, error) {
+	var d struct {
+		ID string `json:"id"`
+	}
+	err := json.Unmarshal(payload, &d)
+	return d.ID, err
+}
+
+func (r *run) copySource(src snapshot.Source) error {
+	s := &source{run: r, src: src, done: map[inventory.Pack]bool{}, bad: map[string]bool{}, lists: map[string][]snapshot.PackInfo{}}
+	// First the manifests, then what they name: all of it is in the listing.
+	manifests, err := r.from.Manifests(r.ctx, src)
+	bad := new(repository.BadManifestError)
+	if err != nil && !errors.As(err, &bad) {
+		return err
+	}
+	if s.ours, err = inventory.Take(r.ctx, r.from.Store(), src); err != nil {
+		return err
+	}
+	if s.theirs, err = inventory.Take(r.ctx, r.to, src); err != nil {
+		return fmt.Errorf("the copy: %w", err)
+	}
+	for n, err := range bad.Errors {
+		id := snapshot.ID{Source: src, Sequence: n}
+		s.note(layout.ManifestKey(id), err.Error(), false, id)
+		if _, ok := s.theirs.Manifests[n]; !ok {
+			s.withhold(id)
+		}
+	}
+	if err := s.checkHistory(manifests); err != nil {
+		return err
+	}
+	s.checkGaps()
+	// Keys first, all of them: recipients that were added later are not in the manifests.
+	if err := s.documents(s.keyDocuments()); err != nil {
+		return err
+	}
+	for _, m := range manifests {
+		if err := s.copySnapshot(m); err != nil {
+			return fmt.Errorf("snapshot %d: %w", m.Sequence, err)
+		}
+	}
+	return s.documents(s.otherDocuments())
+}
+
+// checkHistory refuses a copy whose snapshots are not a part of the original's history. Equal bytes of the newest
+// common manifest prove, by the chain of hashes, that all before it are equal too.
+func (s *source) checkHistory(manifests []*repository.Stored) error {
+	var common []*repository.Stored
+	for _, m := range manifests {
+		if _, ok := s.theirs.Manifests[m.Sequence]; ok {
+			common = append(common, m)
+		}
+	}
+	if highest := s.ours.Highest(); s.theirs.Highest() > highest {
+		key := s.theirs.ManifestKey(s.theirs.Highest())
+		return &DivergedError{Key: key, Detail: fmt.Sprintf("the original ends with snapshot %d: it was rolled back, or this is not its copy", highest)}
+	}
+	if len(common) == 0 {
+		return nil
+	}
+	newest := common[len(common)-1]
+	same, err := s.same(newest)
+	if err != nil {
+		return err
+	}
+	if same && s.sizesAgree(common) {
+		return nil
+	}
+	for _, m := range common {
+		same, err := s.same(m)
+		if err != nil {
+			return err
+		}
+		if !same {
+			return &DivergedError{Key: layout.ManifestKey(m.ID()), Detail: "the manifests with this number differ"}
+		}
+	}
+	return nil
+}
+
+// checkGaps names snapshots that only the copy still has, though nothing says that retention removed them.
+func (s *source) checkGaps() {
+	for _, n := range inventory.Sequences(s.theirs.Manifests) {
+		_, there := s.ours.Manifests[n]
+		_, expired := s.ours.Expired[n]
+		if !there && !expired {
+			s.note(s.ours.ManifestKey(n), "is missing in the original, without a record of its removal; the copy still has it", false)
+		}
+	}
+}
+
+func (s *source) sizesAgree(common []*repository.Stored) bool {
+	return !slices.ContainsFunc(common, func(m *repository.Stored) bool {
+		return s.theirs.Manifests[m.Sequence].Size != int64(len(m.Bytes))
+	})
+}
+
+// same reports whether the copy has the same manifest.
+func (s *source) same(m *repository.Stored) (bool, error) {
+	b, err := objstore.ReadAll(s.ctx, s.to, layout.ManifestKey(m.ID()), maxDocument)
+	if err != nil {
+		return false, fmt.Errorf("read %s of the copy: %w", layout.ManifestKey(m.ID()), err)
+	}
+	return bytes.Equal(b, m.Bytes), nil
+}
+
+func (s *source) withhold(id snapshot.ID) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.result.Withheld = append(s.result.Withheld, id)
+}
