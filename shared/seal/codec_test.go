@@ -139,13 +139,11 @@ func TestDecompressRefuses(t *testing.T) {
 	}
 }
 
-// TestDecompressBomb gives frames of 256 MiB for chunks of 64 KiB: they must cost no memory to speak of.
+// TestDecompressBomb gives frames of 64 MiB for chunks of 64 KiB: they must cost no memory to speak of.
 func TestDecompressBomb(t *testing.T) {
 	c := NewCodec()
-	zeros := make([]byte, 256<<20)
-	told, untold := zstdFrame(t, zeros), streamFrame(t, zeros)
-	zeros = nil
-	for name, frame := range map[string][]byte{"told": told, "untold": untold} {
+	zeros := make([]byte, 64<<20)
+	for name, frame := range map[string][]byte{"told": zstdFrame(t, zeros), "untold": streamFrame(t, zeros)} {
 		var before, after runtime.MemStats
 		runtime.ReadMemStats(&before)
 		_, err := c.Decompress(nil, append([]byte{methodZstd}, frame...), 64<<10)

@@ -41,7 +41,7 @@ type DataKey [32]byte
 
 // NewDataKey returns a random data key.
 func NewDataKey() (k DataKey) {
-	rand.Read(k[:]) // never fails: the program ends where the system has no randomness
+	_, _ = rand.Read(k[:]) // never fails: the program ends where the system has no randomness
 	return k
 }
 
@@ -196,7 +196,7 @@ func (k *Keys) Pack(salt [32]byte) *Pack {
 
 // NewSalt returns 32 random bytes for a new pack. A salt must not be used for a second pack: offsets are nonces.
 func NewSalt() (salt [32]byte) {
-	rand.Read(salt[:])
+	_, _ = rand.Read(salt[:])
 	return salt
 }
 

@@ -3,7 +3,7 @@ package snapshot
 import "time"
 
 // SnapshotType says what a snapshot may reference.
-type SnapshotType string
+type SnapshotType string //nolint:revive // Type is that of tree entries
 
 // The types of snapshots.
 const (

@@ -35,8 +35,14 @@ func TestParentWithin(t *testing.T) {
 		dir, path string
 		want      bool
 	}{
-		{"/", "/", true}, {"/", "/a", true}, {"/a", "/a", true}, {"/a", "/a/b", true}, {"/a", "/ab", false},
-		{"/a/b", "/a", false}, {"/a", "/", false}, {"/a", "/b", false},
+		{"/", "/", true},
+		{"/", "/a", true},
+		{"/a", "/a", true},
+		{"/a", "/a/b", true},
+		{"/a", "/ab", false},
+		{"/a/b", "/a", false},
+		{"/a", "/", false},
+		{"/a", "/b", false},
 	} {
 		if got := Within(c.dir, c.path); got != c.want {
 			t.Errorf("%q within %q: %v", c.path, c.dir, got)

@@ -13,8 +13,10 @@ func sampleRef(n int) Ref {
 
 // sampleEntries are entries of all types and shapes, in order.
 func sampleEntries() []*Entry {
-	base := Entry{Mode: 0o644, UID: 1000, GID: 100, User: "ada", Group: "users", MTime: Time{1_700_000_000, 123_456_789},
-		CTime: Time{-5, 999_999_999}, Device: 2049, Inode: 77}
+	base := Entry{
+		Mode: 0o644, UID: 1000, GID: 100, User: "ada", Group: "users", MTime: Time{1_700_000_000, 123_456_789},
+		CTime: Time{-5, 999_999_999}, Device: 2049, Inode: 77,
+	}
 	with := func(path string, typ Type, change func(*Entry)) *Entry {
 		e := base
 		e.Path, e.Type = path, typ
