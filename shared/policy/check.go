@@ -111,6 +111,14 @@ func checkPattern(s string) error {
 	return nil
 }
 
+// checkInclude checks a pattern that takes back what others leave out, which is what '!' in front would do.
+func checkInclude(s string) error {
+	if strings.HasPrefix(s, "!") {
+		return fmt.Errorf("pattern %q: begins with '!', which include says already", shorten(s))
+	}
+	return checkPattern(s)
+}
+
 var (
 	servicePattern   = regexp.MustCompile(`^[A-Za-z0-9][A-Za-z0-9._-]{0,62}$`)
 	referencePattern = regexp.MustCompile(`^[A-Za-z0-9][A-Za-z0-9._:/@-]{0,254}$`)

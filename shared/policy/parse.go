@@ -213,7 +213,7 @@ func (d *decoder) files(n ast.Node, f *Files) {
 	d.mapping(
 		n,
 		field{"roots", d.strs(&f.Roots, checkPath)},
-		field{"include", d.strs(&f.Include, checkPattern)},
+		field{"include", d.strs(&f.Include, checkInclude)},
 		field{"exclude", d.strs(&f.Exclude, checkPattern)},
 		field{"one_file_system", d.boolean(&f.OneFileSystem)},
 		field{"exclude_caches", d.boolean(&f.ExcludeCaches)},

@@ -93,8 +93,8 @@ func (s *Source) Kind() string {
 // Files is a source of kind files: directory trees.
 type Files struct {
 	Roots         []string `json:"roots"`                  // absolute, cleaned paths
-	Include       []string `json:"include,omitempty"`      // patterns
-	Exclude       []string `json:"exclude,omitempty"`      // patterns
+	Include       []string `json:"include,omitempty"`      // patterns; what fits is taken back from Exclude
+	Exclude       []string `json:"exclude,omitempty"`      // patterns of what is left out
 	OneFileSystem bool     `json:"one_file_system"`        // do not enter other file systems
 	ExcludeCaches bool     `json:"exclude_caches"`         // leave out directories with a CACHEDIR.TAG
 	MaxFileSize   Size     `json:"max_file_size,omitzero"` // larger files are left out; 0: none are

@@ -157,6 +157,8 @@ func TestSchemaAgrees(t *testing.T) {
 		{good, source("files: {roots: [/], exclude: ['*.o', '!keep.o', '\\#x'], exclude_caches: true, max_file_size: 1GB}")},
 		{bad, source("files: {roots: [/], exclude: ['# comment']}")},
 		{bad, source("files: {roots: [/], exclude: [\"a\\nb\"]}")},
+		{good, source("files: {roots: [/], exclude: ['*'], include: ['*.go']}")},
+		{bad, source("files: {roots: [/], include: ['!*.go']}")},
 		{bad, source("files: {roots: [/], watch: 'true'}")},
 		{good, repository("primary: 's3://b?region=eu-west-1', copies: ['gs://b/prefix', 'file:///mnt', /srv]")},
 		{good, repository("primary: /srv, recipients: [age1qqqqqqqqqqqqqqqqqqqqqqqqqqqqqqqqqqqqqqqqqqqqqqqqqqqqqqqqqq]")},
