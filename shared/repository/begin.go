@@ -105,7 +105,7 @@ func (s *Session) knowParent(ctx context.Context) {
 		usable(KindRef{Kind: snapshot.Root, Ref: ref})
 	}
 	s.refs.load = func(_ func(KindRef), learn func(snapshot.FileID, uint64, []snapshot.Extent)) error {
-		readMap := func(m snapshot.MapRef) ([]snapshot.Extent, error) { return s.readMap(ctx, m) }
+		readMap := func(m snapshot.MapRef) ([]snapshot.Extent, error) { return s.ParentMap(ctx, m) }
 		return loadFrom(ctx, parent, readMap, usable, func(id snapshot.FileID, size uint64, x []snapshot.Extent) {
 			if len(x) == 1 && !s.damaged[x[0].Ref.Pack] {
 				learn(id, size, x)

@@ -104,21 +104,8 @@ func (s *Session) isDamaged(e *snapshot.Entry) bool {
 	return bad
 }
 
-// ParentExtents returns the extents of an entry of the parent, reading its maps.
-func (s *Session) ParentExtents(ctx context.Context, e *snapshot.Entry) ([]snapshot.Extent, error) {
-	out := e.Extents
-	for _, m := range e.Maps {
-		extents, err := s.readMap(ctx, m)
-		if err != nil {
-			return nil, fmt.Errorf("read the map of %q: %w", e.Path, err)
-		}
-		out = append(out, extents...)
-	}
-	return out, nil
-}
-
-// readMap reads a map of the parent from the state directory, or from the repository where that is allowed.
-func (s *Session) readMap(ctx context.Context, m snapshot.MapRef) ([]snapshot.Extent, error) {
+// ParentMap reads a map of the parent from the state directory, or from the repository where that is allowed.
+func (s *Session) ParentMap(ctx context.Context, m snapshot.MapRef) ([]snapshot.Extent, error) {
 	if plain, ok := s.maps.get(m.Ref.ID); ok && s.keys.ChunkID(snapshot.Map, plain) == m.Ref.ID {
 		return CheckedMap(plain, m)
 	}

@@ -56,12 +56,23 @@ type Contents interface {
 	LearnFile(id snapshot.FileID, size uint64, extents []snapshot.Extent)
 }
 
+// Pages knows the pages of database files in the parent. Its methods are called from several goroutines.
+type Pages interface {
+	// Pages returns the hashes (FileID) of the pages of a region of a file, if they are known for exactly these extents.
+	Pages(path string, region int, extents []snapshot.Extent) (hashes []byte, ok bool)
+	// LearnPages says what the hashes of a region's pages are.
+	LearnPages(path string, region int, extents []snapshot.Extent, hashes []byte)
+	// ParentMap returns the extents of a map of the parent.
+	ParentMap(ctx context.Context, m snapshot.MapRef) ([]snapshot.Extent, error)
+}
+
 // Session is what a capture needs of the writer of a snapshot; repository.Session is one. An error of Chunk or Emit ends
 // the capture.
 type Session interface {
 	Parent
 	Chunks
 	Contents
+	Pages
 	// Emit adds the next entry to the tree. It is called from one goroutine, in the order of snapshot.ComparePaths.
 	Emit(ctx context.Context, e *snapshot.Entry) error
 }

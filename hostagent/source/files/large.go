@@ -53,6 +53,14 @@ func (r *reader) large(ctx context.Context, it *item, fd int, length uint64, hol
 	defer r.slots.Release(1)
 	r.progress.Current(it.entry.Path)
 	it.entry.HasFileID, it.entry.FileID = false, snapshot.FileID{}
+	if !holes && length >= pagedMin && snapshot.SpanFor(length) <= largeBuffer {
+		head := make([]byte, 100)
+		if n, err := r.sys.readFull(fd, head, 0); err == nil && n == len(head) {
+			if page := pageSize(head, length); page > 0 {
+				return r.paged(ctx, it, fd, length, page)
+			}
+		}
+	}
 	l := &largeReader{
 		reader: r, it: it,
 		source: source{sys: r.sys, fd: fd, size: length, sparse: holes},

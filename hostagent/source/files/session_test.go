@@ -29,6 +29,7 @@ type fakeSession struct {
 	chunks  map[snapshot.Hash][]byte
 	refs    map[snapshot.Hash]snapshot.Ref
 	known   map[snapshot.FileID][]snapshot.Extent
+	pages   map[string][]byte
 	next    snapshot.Ref
 	added   int // bytes of new chunks
 	entries []*snapshot.Entry
@@ -38,7 +39,8 @@ func newSession() *fakeSession {
 	s := &fakeSession{
 		gear:   new([256]uint64),
 		chunks: map[snapshot.Hash][]byte{}, refs: map[snapshot.Hash]snapshot.Ref{}, known: map[snapshot.FileID][]snapshot.Extent{},
-		next: snapshot.Ref{Pack: 1, Offset: 40},
+		pages: map[string][]byte{},
+		next:  snapshot.Ref{Pack: 1, Offset: 40},
 	}
 	rng := rand.New(rand.NewPCG(1, 2))
 	for i := range s.gear {
@@ -51,8 +53,31 @@ func newSession() *fakeSession {
 func (s *fakeSession) child(captured time.Time) *fakeSession {
 	return &fakeSession{
 		parent: s.entries, captured: captured, gear: s.gear,
-		chunks: s.chunks, refs: s.refs, known: s.known, next: s.next,
+		chunks: s.chunks, refs: s.refs, known: s.known, pages: s.pages, next: s.next,
 	}
+}
+
+func pagesKey(path string, region int, extents []snapshot.Extent) string {
+	return fmt.Sprintf("%s %d %x", path, region, snapshot.EncodeMap(extents))
+}
+
+func (s *fakeSession) Pages(path string, region int, extents []snapshot.Extent) ([]byte, bool) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	hashes, ok := s.pages[pagesKey(path, region, extents)]
+	return hashes, ok
+}
+
+func (s *fakeSession) LearnPages(path string, region int, extents []snapshot.Extent, hashes []byte) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.pages[pagesKey(path, region, extents)] = hashes
+}
+
+func (s *fakeSession) ParentMap(_ context.Context, m snapshot.MapRef) ([]snapshot.Extent, error) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return snapshot.DecodeMap(s.chunks[m.Ref.ID])
 }
 
 func (s *fakeSession) Parent(ctx context.Context) iter.Seq2[*snapshot.Entry, error] {
