@@ -178,7 +178,7 @@ func (m *Manifest) checkLists() error {
 	if err := checkRanges(ranges); err != nil {
 		return fmt.Errorf("packs left out: %w", err)
 	}
-	if n := len(ranges); m.NextPack == 0 || n > 0 && ranges[n-1].Last >= m.NextPack {
+	if n := len(ranges); m.NextPack == 0 || m.NextPack > MaxPackNumber+1 || n > 0 && ranges[n-1].Last >= m.NextPack {
 		return fmt.Errorf("next pack %d", m.NextPack)
 	}
 	return nil

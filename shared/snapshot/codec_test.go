@@ -5,6 +5,7 @@ import (
 	"encoding/hex"
 	"errors"
 	"flag"
+	"fmt"
 	"os"
 	"path/filepath"
 	"runtime"
@@ -21,6 +22,11 @@ type recode func([]byte) ([]byte, error)
 
 func recodeTree(b []byte) ([]byte, error) {
 	entries, err := decodeTree(b)
+	for _, e := range entries {
+		if err := e.Check(); err != nil {
+			return nil, fmt.Errorf("decodes, and does not pass Check: %s", err) //nolint:errorlint // not an ErrFormat
+		}
+	}
 	return encodeTree(entries), err
 }
 
@@ -68,7 +74,7 @@ func samplePacks() []PackInfo {
 	return []PackInfo{
 		{Number: 1, ID: Hash{1}, Salt: [32]byte{2}, Size: MinPack},
 		{Number: 2, ID: Hash{3}, Salt: [32]byte{4}, Size: PackTarget},
-		{Number: 4_000_000_000_000, ID: Hash{5}, Salt: [32]byte{6}, Size: MaxPack},
+		{Number: 4_000_000_000, ID: Hash{5}, Salt: [32]byte{6}, Size: MaxPack},
 	}
 }
 

@@ -147,6 +147,7 @@ func TestManifestRefuses(t *testing.T) {
 		"without touching":    func(m *Manifest) { m.Without = [][2]uint64{{1, 2}, {3, 3}} },
 		"without reversed":    func(m *Manifest) { m.Without = [][2]uint64{{3, 2}} },
 		"without past next":   func(m *Manifest) { m.Without = [][2]uint64{{16, 16}} },
+		"high next pack":      func(m *Manifest) { m.NextPack = MaxPackNumber + 2 },
 		"next pack":           func(m *Manifest) { m.NextPack = 0 },
 		"root past next":      func(m *Manifest) { m.NextPack = 11 },
 		"root in without":     func(m *Manifest) { m.Without = [][2]uint64{{11, 11}} },

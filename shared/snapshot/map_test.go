@@ -3,6 +3,7 @@ package snapshot
 import (
 	"errors"
 	"math"
+	"reflect"
 	"testing"
 
 	"github.com/google/go-cmp/cmp"
@@ -69,8 +70,8 @@ func TestLargeFiles(t *testing.T) {
 	e := Entry{Path: "/sparse", Type: File, Size: size}
 	for rest := size; rest > 0; {
 		n := min(rest, SpanFor(size))
-		ref := Ref{Pack: 1 << 40, Offset: MaxPack - 100_000, Sealed: 99_000, Plain: 100_000}
-		e.Maps = append(e.Maps, MapRef{Ref: ref, Length: n, Packs: []Range{{1 << 40, 1 << 41}}})
+		ref := Ref{Pack: 1 << 30, Offset: MaxPack - 100_000, Sealed: 99_000, Plain: 100_000}
+		e.Maps = append(e.Maps, MapRef{Ref: ref, Length: n, Packs: []Range{{1 << 30, 1 << 31}}})
 		rest -= n
 	}
 	if err := e.Check(); err != nil {
@@ -84,7 +85,7 @@ func TestLargeFiles(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	if diff := cmp.Diff(&e, got[0]); diff != "" {
-		t.Fatal(diff)
+	if !reflect.DeepEqual(&e, got[0]) { // cmp takes seconds for so many maps
+		t.Fatal("decodes to another entry")
 	}
 }

@@ -3,7 +3,6 @@ package snapshot
 import (
 	"encoding/binary"
 	"fmt"
-	"math"
 )
 
 // maxMaps is how many maps a file should have at most; see [SpanFor].
@@ -67,7 +66,7 @@ func (r *reader) mapRef(m *MapRef) {
 		distance, more := r.uvarint(), r.uvarint()
 		first := end + distance
 		last := first + more
-		if r.err == nil && (distance < least || first < end || last < first) {
+		if r.err == nil && (distance < least || first < end || last < first || last > MaxPackNumber) {
 			r.fail("range of packs %d+%d after pack %d", distance, more, end)
 		}
 		if r.err != nil {
@@ -93,7 +92,7 @@ func checkRanges(ranges []Range) error {
 		if i == 0 {
 			least = 1
 		}
-		if p.First < least || p.Last < p.First || p.Last > math.MaxUint64-2 {
+		if p.First < least || p.Last < p.First || p.Last > MaxPackNumber {
 			return fmt.Errorf("%w: range of packs %d–%d after pack %d", ErrFormat, p.First, p.Last, end)
 		}
 		end = p.Last

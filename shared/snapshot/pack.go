@@ -96,7 +96,7 @@ func DecodeList(b []byte) ([]PackInfo, error) {
 		p.Size = r.uvarint()
 		switch {
 		case r.err != nil:
-		case distance == 0 || p.Number < last:
+		case distance == 0 || p.Number < last || p.Number > MaxPackNumber:
 			r.fail("pack %d+%d", last, distance)
 		case p.Size < MinPack || p.Size > MaxPack:
 			r.fail("pack %d of %d bytes", p.Number, p.Size)

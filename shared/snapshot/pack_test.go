@@ -24,6 +24,7 @@ func TestListRefuses(t *testing.T) {
 		"same number":  {{Number: 1, Size: 100}, {Number: 1, Size: 100}},
 		"out of order": {{Number: 2, Size: 100}, {Number: 1, Size: 100}},
 		"wrapped":      {{Number: math.MaxUint64, Size: 100}, {Number: 3, Size: 100}},
+		"high number":  {{Number: MaxPackNumber + 1, Size: 100}},
 		"small pack":   {{Number: 1, Size: MinPack - 1}},
 		"large pack":   {{Number: 1, Size: MaxPack + 1}},
 	} {

@@ -10,6 +10,9 @@ import (
 // larger: what compression does not make smaller is stored as it is.
 const Overhead = 1 + 16
 
+// MaxPackNumber is the highest pack number. A chain never gets there; the limit bounds what sets of pack numbers cost.
+const MaxPackNumber = 1<<32 - 1
+
 // minRef is the size of the shortest ref in bytes, minExtent that of the shortest extent.
 const (
 	minRef    = 4 + 32
@@ -19,8 +22,8 @@ const (
 // Check reports a ref that no pack can hold.
 func (r *Ref) Check() error {
 	switch {
-	case r.Pack == 0:
-		return fmt.Errorf("%w: ref to pack number 0", ErrFormat)
+	case r.Pack == 0 || r.Pack > MaxPackNumber:
+		return fmt.Errorf("%w: ref to pack number %d", ErrFormat, r.Pack)
 	case r.Offset < PackHeaderSize:
 		return fmt.Errorf("%w: ref to offset %d, inside the header of pack %d", ErrFormat, r.Offset, r.Pack)
 	case uint64(r.Offset)+uint64(r.Sealed) > MaxPack:

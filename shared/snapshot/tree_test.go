@@ -81,6 +81,8 @@ func TestRefusedEntries(t *testing.T) {
 			e.Unreadable, e.Size, e.Extents = true, 0, nil
 		},
 		"extent past its chunk":   func(e *Entry) { file(e); e.Extents[0].Offset++ },
+		"pack 2³²":                func(e *Entry) { file(e); e.Extents[0].Ref.Pack = 1 << 32 },
+		"range to 2³²":            func(e *Entry) { maps(e); e.Maps[0].Packs = []Range{{2, 1 << 32}} },
 		"pack 0":                  func(e *Entry) { file(e); e.Extents[0].Ref.Pack = 0 },
 		"ref into the header":     func(e *Entry) { file(e); e.Extents[0].Ref.Offset = PackHeaderSize - 1 },
 		"ref past the pack":       func(e *Entry) { file(e); e.Extents[0].Ref.Offset = MaxPack - 1 },
