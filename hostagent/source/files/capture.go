@@ -14,7 +14,7 @@ import (
 )
 
 // windowWeight bounds the entries between the walk and the session, in units of about 1 KiB of memory.
-const windowWeight = 6144
+const windowWeight = 4096
 
 // capture is one run. Items flow from the walk through its channels:
 //

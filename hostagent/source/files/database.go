@@ -83,17 +83,3 @@ func (n *node) databaseOf(name string) (live bool, database string) {
 	}
 	return n.running, ""
 }
-
-// readFull reads until p is full or the file ends.
-func (s *system) readFull(fd int, p []byte, offset int64) (int, error) {
-	for n := 0; ; {
-		m, err := s.pread(fd, p[n:], offset+int64(n))
-		if err != nil {
-			return n, err
-		}
-		n += m
-		if m == 0 || n == len(p) {
-			return n, nil
-		}
-	}
-}

@@ -47,3 +47,16 @@ func (s *system) openQuietly(dirFD int, name string, flags int) (int, error) {
 	}
 	return fd, err
 }
+
+// readFull reads until p is full or the file ends.
+func (s *system) readFull(fd int, p []byte, offset int64) (int, error) {
+	n := 0
+	for n < len(p) {
+		m, err := s.pread(fd, p[n:], offset+int64(n))
+		if err != nil || m == 0 {
+			return n, err
+		}
+		n += m
+	}
+	return n, nil
+}
