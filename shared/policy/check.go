@@ -236,20 +236,10 @@ func (d *decoder) checkSource(at string, s *Source) {
 		d.failAt(at, "make a source of each", "a source has exactly one of files, sqlite, postgres, docker")
 		return
 	}
-	missing := func(what string) { d.failAt(at+"."+s.Kind(), "", "%s is missing", what) }
-	switch {
-	case s.Files != nil && len(s.Files.Roots) == 0:
-		missing("roots")
-	case s.SQLite != nil && s.SQLite.Path == "":
-		missing("path")
-	case s.Postgres != nil && s.Postgres.Service == "":
-		missing("service")
-	case s.Postgres != nil && s.Postgres.Mode == "":
-		missing("mode")
-	case s.Docker != nil && len(s.Docker.Images)+len(s.Docker.Volumes)+len(s.Docker.Containers) == 0:
-		missing("one of images, volumes and containers")
+	if what := s.missing(); what != "" {
+		d.failAt(at+"."+s.Kind(), "", "%s is missing", what)
 	}
-	if s.Schedule.Continuous > 0 && (s.Files != nil || s.Docker != nil || (s.Postgres != nil && s.Postgres.Mode == Logical)) {
+	if s.Schedule.Continuous > 0 && !s.hasLog() {
 		d.failAt(at+".schedule.continuous", "files have “watch: true” instead", "only sqlite and physical postgres have a log")
 	}
 	if len(s.Checks) > 0 && s.SQLite == nil && s.Postgres == nil {
@@ -262,6 +252,28 @@ func (d *decoder) checkSource(at string, s *Source) {
 	}
 	d.checkHooks(at+".hooks.before", s.Hooks.Before)
 	d.checkHooks(at+".hooks.after", s.Hooks.After)
+}
+
+// missing names the first required key of the source's kind that is not given.
+func (s *Source) missing() string {
+	switch {
+	case s.Files != nil && len(s.Files.Roots) == 0:
+		return "roots"
+	case s.SQLite != nil && s.SQLite.Path == "":
+		return "path"
+	case s.Postgres != nil && s.Postgres.Service == "":
+		return "service"
+	case s.Postgres != nil && s.Postgres.Mode == "":
+		return "mode"
+	case s.Docker != nil && len(s.Docker.Images)+len(s.Docker.Volumes)+len(s.Docker.Containers) == 0:
+		return "one of images, volumes and containers"
+	}
+	return ""
+}
+
+// hasLog reports whether the source can be captured continuously.
+func (s *Source) hasLog() bool {
+	return s.SQLite != nil || (s.Postgres != nil && s.Postgres.Mode == Physical)
 }
 
 func (d *decoder) checkHooks(at string, hooks []Hook) {

@@ -175,14 +175,30 @@ func (d *decoder) text(n ast.Node, loose bool) (string, *token.Token, bool) {
 			return d.clean(tok, strings.TrimSuffix(v.Value.Value, "\n"))
 		}
 	case *ast.IntegerNode, *ast.FloatNode, *ast.BoolNode:
-		if loose {
+		if loose && d.decimal(n) {
 			return strings.TrimSpace(tok.Value), tok, true
 		}
-		d.fail(tok, "put it in quotes", "want text, found %s", describe(n))
+		if !loose {
+			d.fail(tok, "put it in quotes", "want text, found %s", describe(n))
+		}
 		return "", nil, false
 	}
 	d.fail(tok, "", "want text, found %s", describe(n))
 	return "", nil, false
+}
+
+// decimal refuses whole numbers that YAML's versions read differently (010, 0x10, 1_000).
+func (d *decoder) decimal(n ast.Node) bool {
+	if _, integer := n.(*ast.IntegerNode); !integer {
+		return true
+	}
+	tok := n.GetToken()
+	digits := strings.TrimPrefix(strings.TrimSpace(tok.Value), "-")
+	if digits == "0" || (strings.Trim(digits, "0123456789") == "" && !strings.HasPrefix(digits, "0")) {
+		return true
+	}
+	d.fail(tok, "", "write the number %s with decimal digits only", shorten(tok.Value))
+	return false
 }
 
 func (d *decoder) clean(tok *token.Token, s string) (string, *token.Token, bool) {
@@ -262,6 +278,9 @@ func (d *decoder) count(dst *int, least int) func(ast.Node) {
 		tok := n.GetToken()
 		if _, ok := n.(*ast.IntegerNode); !ok {
 			d.fail(tok, "", "want a whole number, found %s", describe(n))
+			return
+		}
+		if !d.decimal(n) {
 			return
 		}
 		const most = 100_000

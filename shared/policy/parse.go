@@ -3,6 +3,7 @@ package policy
 import (
 	"errors"
 	"fmt"
+	"strings"
 	"unicode/utf8"
 
 	"github.com/goccy/go-yaml"
@@ -57,7 +58,7 @@ func syntax(data []byte) (root ast.Node, errs Errors) {
 			root, errs = fail("not YAML: the parser gave up (%v)", r)
 		}
 	}()
-	tokens := lexer.Tokenize(string(data))
+	tokens := lexer.Tokenize(strings.TrimPrefix(string(data), "\ufeff"))
 	if err := nesting(tokens); err != nil {
 		return nil, Errors{err}
 	}
@@ -75,7 +76,10 @@ func syntax(data []byte) (root ast.Node, errs Errors) {
 	}
 	var bodies []ast.Node
 	for _, doc := range file.Docs {
-		if doc != nil && doc.Body != nil {
+		if doc == nil || doc.Body == nil {
+			continue
+		}
+		if _, directive := doc.Body.(*ast.DirectiveNode); !directive {
 			bodies = append(bodies, doc.Body)
 		}
 	}

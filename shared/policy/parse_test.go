@@ -157,6 +157,31 @@ func TestSecretsAreNotRepeated(t *testing.T) {
 	}
 }
 
+func TestForms(t *testing.T) {
+	const tail = "\nhosts: {a: {sources: {b: {files: {roots: [/]}, retention: {daily: 10}}}}}\n"
+	for text, ok := range map[string]bool{
+		"version: 1" + tail:                                       true,
+		"\ufeffversion: 1" + tail:                                 true,
+		"%YAML 1.2\n---\nversion: 1" + tail + "...\n":             true,
+		"# comment\n\nversion: 1 # comment" + tail:                true,
+		strings.ReplaceAll("version: 1"+tail, "\n", "\r\n"):       true,
+		strings.ReplaceAll("version: 1"+tail, "10", "010"):        false,
+		strings.ReplaceAll("version: 1"+tail, "10", "0x10"):       false,
+		strings.ReplaceAll("version: 1"+tail, "10", "1_0"):        false,
+		strings.ReplaceAll("version: 1"+tail, "10", "1e1"):        false,
+		"version: !!int 1" + tail:                                 false,
+		"version: 1" + tail + "---\n# nothing\n":                  true,
+		"version: 1" + tail + "---\nversion: 1\n":                 false,
+		"version: 1" + tail + "\x00":                              false,
+		"version: 1" + tail + "# \xff\n":                          false,
+		"version: 1" + tail + strings.Repeat("#", policy.MaxFile): false,
+	} {
+		if _, err := policy.Parse([]byte(text)); (err == nil) != ok {
+			t.Errorf("%.100q: %v", text, err)
+		}
+	}
+}
+
 func TestLookup(t *testing.T) {
 	p, err := policy.Parse(read(t, examples+"/governance.yaml"))
 	if err != nil {

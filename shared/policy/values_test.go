@@ -117,3 +117,40 @@ func TestCron(t *testing.T) {
 		t.Error("the zero schedule fires")
 	}
 }
+
+// FuzzValues checks that what parses is written so that it parses to the same, and that schedules go forward.
+func FuzzValues(f *testing.F) {
+	for _, seed := range []string{
+		"1d12h", "200ms", "10GiB", "1.5kB", "0 2 1 * *", "CRON_TZ=Europe/Berlin 30 2 * * *", "TZ=America/Sao_Paulo 0 0 * * *",
+		"CRON_TZ=", "*/0 * * * *", "1-5/2,7 * * jan mon-fri", "0 0 31 2 *", "TZ=UTC\t* * * * *",
+	} {
+		f.Add(seed)
+	}
+	f.Fuzz(func(t *testing.T, s string) {
+		if d, err := policy.ParseDuration(s); err == nil {
+			if again, err := policy.ParseDuration(d.String()); err != nil || again != d {
+				t.Errorf("duration %q: %s, %v", s, again, err)
+			}
+		}
+		if v, err := policy.ParseSize(s); err == nil {
+			if again, err := policy.ParseSize(v.String()); err != nil || again != v {
+				t.Errorf("size %q: %s, %v", s, again, err)
+			}
+		}
+		c, err := policy.ParseCron(s)
+		if err != nil {
+			return
+		}
+		if again, err := policy.ParseCron(c.String()); err != nil || !again.Equal(c) {
+			t.Errorf("schedule %q: %s, %v", s, again, err)
+		}
+		at := time.Date(2026, 3, 28, 12, 0, 0, 0, time.UTC)
+		for range 3 {
+			next := c.Next(at)
+			if !next.After(at) {
+				t.Fatalf("schedule %q: %s after %s", s, next, at)
+			}
+			at = next
+		}
+	})
+}
