@@ -1,0 +1,210 @@
+// Package prune removes snapshots that retention does not keep, and what is left over when they are gone. Use [Run].
+//
+// It does not decide: it is told, for each snapshot, whether to keep it and why. A snapshot that it was told nothing
+// about is kept. Removal has two phases, days apart:
+//
+//  1. A snapshot that retention does not keep is condemned: a signed announcement is stored. From then on no backup
+//     builds on it, and for [Wait] nothing else happens, so that a mistake can be noticed.
+//  2. When the announcement has been there for [Wait] and retention still does not keep the snapshot, it is removed:
+//     first a record that it was removed, then its manifest. All manifests are read again, and only lists, packs and
+//     keys that none of them names and that have been in the store for [Age] are removed, in this order. A running or
+//     killed backup may still need younger ones.
+//
+// Time is the store's: the age of an object counts from its arrival, and the present is when an object that this run
+// stores arrives. The clock of the host does not matter, however wrong it is.
+//
+// BUG: where the store is a directory on this host, its clock is this host's.
+//
+// Marks protect: a snapshot that is pinned or held is neither condemned nor removed. The newest snapshot of a source is
+// always kept: its number is where the next backup goes on.
+//
+// Every step is safe to repeat. Whenever a run ends, also by a crash, all snapshots that are listed are complete.
+package prune
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"time"
+
+	"github.com/btcdecoded/holdfast/shared/repository"
+	"github.com/btcdecoded/holdfast/shared/repository/inventory"
+	"github.com/btcdecoded/holdfast/shared/retention"
+	"github.com/btcdecoded/holdfast/shared/snapshot"
+)
+
+// The times that things wait, by the store's clock.
+const (
+	Wait = 7 * 24 * time.Hour  // from the announcement of a removal to the removal
+	Age  = 14 * 24 * time.Hour // of packs, lists and keys that no manifest names, before they are removed
+)
+
+// Options says what to do.
+type Options struct {
+	Decisions []retention.Decision // of [retention.Plan]; a snapshot that is not among them is kept
+	DryRun    bool                 // write and remove nothing
+	Force     bool                 // condemn however many it is
+
+	// Wait and Age shorten the times, for tests; 0: the constants.
+	Wait, Age time.Duration
+	// Now is the host's clock: for the times that documents state, and the present of a dry run if it is later than
+	// the newest object in the store.
+	Now func() time.Time
+}
+
+// Action is one snapshot or object and what happened to it.
+type Action struct {
+	Snapshot snapshot.ID `json:"snapshot"`
+	Reasons  []string    `json:"reasons"`
+}
+
+// Kept is an object or a snapshot that stays although nothing asks for it, and why.
+type Kept struct {
+	Key    string `json:"key"`
+	Reason string `json:"reason"`
+}
+
+// Report is what a run did, or a dry run would do.
+type Report struct {
+	Source    snapshot.Source `json:"source"`
+	DryRun    bool            `json:"dry_run"`
+	Condemned []Action        `json:"condemned"` // announced now
+	Withdrawn []Action        `json:"withdrawn"` // announcements taken back: retention or a mark keeps the snapshot
+	Removed   []Action        `json:"removed"`
+	Waiting   []Waiting       `json:"waiting"` // condemned, not yet removed
+	Kept      []Kept          `json:"kept"`    // left over, but too young or locked
+	Lists     int             `json:"lists"`   // removed
+	Packs     int             `json:"packs"`
+	Keys      int             `json:"keys"`
+	Freed     int64           `json:"freed"` // bytes of everything removed
+}
+
+// Waiting is a condemned snapshot and when it may be removed.
+type Waiting struct {
+	Snapshot snapshot.ID `json:"snapshot"`
+	From     time.Time   `json:"from"` // earliest time of removal, by the store's clock
+}
+
+// ErrBroken says that a manifest or a list can't be read, so that nobody knows what is still needed.
+var ErrBroken = errors.New("not all manifests and lists of the source can be read; nothing is removed until they are repaired")
+
+// pruner is one run.
+type pruner struct {
+	repo      *repository.Repository
+	src       snapshot.Source
+	opts      Options
+	decisions map[uint64]retention.Decision
+	inv       *inventory.Inventory
+	manifests []*repository.Stored
+	lists     map[snapshot.Hash][]snapshot.PackInfo // those that were read
+	report    *Report
+	now       time.Time // by the store's clock; zero: not known yet
+}
+
+// Run prunes one source. The report says what was done until an error occurred.
+//
+// Errors: *retention.TooMany, before anything was changed, if more than retention.GuardShare percent of all snapshots
+// of the source, and more than one, would be condemned by this run; ErrBroken, repository.ErrNoSigner, those of the store. An object that the store has locked is no
+// error: it is in the report.
+func Run(ctx context.Context, repo *repository.Repository, src snapshot.Source, opts Options) (*Report, error) {
+	if opts.Wait <= 0 {
+		opts.Wait = Wait
+	}
+	if opts.Age <= 0 {
+		opts.Age = Age
+	}
+	if opts.Now == nil {
+		opts.Now = time.Now
+	}
+	p := &pruner{repo: repo, src: src, opts: opts, decisions: map[uint64]retention.Decision{}, lists: map[snapshot.Hash][]snapshot.PackInfo{}}
+	p.report = &Report{Source: src, DryRun: opts.DryRun}
+	for _, d := range opts.Decisions {
+		p.decisions[d.Sequence] = d
+	}
+	if _, signs := repo.Identity().Signer(); !signs && !opts.DryRun {
+		return p.report, fmt.Errorf("prune %s: %w", src, repository.ErrNoSigner)
+	}
+	if err := p.run(ctx); err != nil {
+		return p.report, fmt.Errorf("prune %s: %w", src, err)
+	}
+	return p.report, nil
+}
+
+// run does both phases:
+//
+//  1. Manifests are read, then the source is listed: what they name is in the listing.
+//  2. Snapshots are condemned, and announcements withdrawn. A crash leaves some announced: the next run announces the
+//     others.
+//  3. The present is learned from the store.
+//  4. Snapshots whose time has come are removed, each by its record, then its manifest, then its announcement. A crash
+//     leaves a record beside a manifest, or an announcement without one: the next run goes on there.
+//  5. Manifests are read and the source is listed again. What nothing names and is old enough is removed: lists, packs,
+//     keys. A crash leaves some of them: they are still named by nothing.
+func (p *pruner) run(ctx context.Context) error {
+	if err := p.load(ctx); err != nil {
+		return err
+	}
+	candidates, err := p.condemn(ctx)
+	if err != nil {
+		return err
+	}
+	if len(candidates) == 0 {
+		left, err := p.leftOvers(ctx)
+		if err != nil || !left {
+			return err
+		}
+	}
+	if p.now, err = p.present(ctx); err != nil {
+		return err
+	}
+	removed, err := p.removeSnapshots(ctx, candidates)
+	if err != nil {
+		return err
+	}
+	return p.sweep(ctx, removed)
+}
+
+// load reads all manifests, then lists the source.
+func (p *pruner) load(ctx context.Context) error {
+	manifests, err := p.repo.Manifests(ctx, p.src)
+	if bad := new(repository.BadManifestError); errors.As(err, &bad) {
+		return fmt.Errorf("%w: %w", ErrBroken, bad)
+	}
+	if err != nil {
+		return err
+	}
+	p.manifests = manifests
+	p.inv, err = inventory.Take(ctx, p.repo.Store(), p.src)
+	return err
+}
+
+func (p *pruner) id(n uint64) snapshot.ID { return snapshot.ID{Source: p.src, Sequence: n} }
+
+// leftOvers reports whether there is anything that no manifest names.
+func (p *pruner) leftOvers(ctx context.Context) (bool, error) {
+	n, err := p.names(ctx, nil)
+	if err != nil {
+		return false, err
+	}
+	for name := range p.inv.Packs {
+		if !n.packs[name] {
+			return true, nil
+		}
+	}
+	for id := range p.inv.Lists {
+		if !n.lists[id] {
+			return true, nil
+		}
+	}
+	for k := range p.inv.Keys {
+		if !n.keys[k.ID] {
+			return true, nil
+		}
+	}
+	for n := range p.inv.Condemned {
+		if _, there := p.inv.Manifests[n]; !there {
+			return true, nil
+		}
+	}
+	return false, nil
+}

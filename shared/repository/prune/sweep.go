@@ -1,0 +1,193 @@
+package prune
+
+import (
+	"context"
+	"errors"
+	"fmt"
+
+	"github.com/btcdecoded/holdfast/shared/objstore"
+	"github.com/btcdecoded/holdfast/shared/repository"
+	"github.com/btcdecoded/holdfast/shared/repository/inventory"
+	"github.com/btcdecoded/holdfast/shared/repository/layout"
+	"github.com/btcdecoded/holdfast/shared/snapshot"
+)
+
+// named is what the remaining manifests need.
+type named struct {
+	packs map[inventory.Pack]bool
+	lists map[snapshot.Hash]bool
+	keys  map[string]bool // key ids
+}
+
+// sweep is the second half of phase 2: it removes what no manifest names, lists first, then packs, then keys, so that
+// what is there after a crash can still be made sense of.
+//
+// The manifests are read after snapshots were removed and before the source is listed. A backup that commits after that
+// names packs that are young, or packs of its parent; the parent was not condemned when the backup began, which is not
+// longer ago than 5 days, so that it is not removed by this run.
+func (p *pruner) sweep(ctx context.Context, removed map[uint64]bool) error {
+	before := p.inv
+	if !p.opts.DryRun {
+		if err := p.load(ctx); err != nil {
+			return err
+		}
+	}
+	n, err := p.names(ctx, removed)
+	if err != nil {
+		return err
+	}
+	// What arrived after the first listing is young by any clock; leaving it out saves an argument.
+	for name := range p.inv.Packs {
+		if _, ok := before.Packs[name]; !ok {
+			n.packs[name] = true
+		}
+	}
+	if err := p.sweepLists(ctx, n); err != nil {
+		return err
+	}
+	chains, err := p.sweepPacks(ctx, n)
+	if err != nil {
+		return err
+	}
+	return p.sweepKeys(ctx, n, chains)
+}
+
+// names reads the lists of all remaining manifests. Packs that a manifest leaves out are named by its list all the
+// same, but nothing is in them that it needs.
+func (p *pruner) names(ctx context.Context, removed map[uint64]bool) (*named, error) {
+	n := &named{packs: map[inventory.Pack]bool{}, lists: map[snapshot.Hash]bool{}, keys: map[string]bool{}}
+	for _, m := range p.manifests {
+		if removed[m.Sequence] {
+			continue // only in a dry run is it still there
+		}
+		chain, err := layout.ParseChain(m.Chain)
+		if err != nil {
+			return nil, fmt.Errorf("%w: manifest %d: %w", ErrBroken, m.Sequence, err)
+		}
+		for _, k := range m.Keys {
+			n.keys[k.Key] = true
+		}
+		var all []snapshot.PackInfo
+		for _, l := range m.Lists {
+			id, err := layout.ParseHash(l.List)
+			if err != nil {
+				return nil, fmt.Errorf("%w: manifest %d: %w", ErrBroken, m.Sequence, err)
+			}
+			n.lists[id] = true
+			infos, err := p.list(ctx, m, id, l)
+			if err != nil {
+				return nil, err
+			}
+			all = append(all, infos...)
+		}
+		live, err := repository.LivePacks(m.Manifest, all)
+		if err != nil {
+			return nil, fmt.Errorf("%w: %w", ErrBroken, err)
+		}
+		for _, info := range live {
+			n.packs[inventory.Pack{Chain: chain, ID: info.ID}] = true
+		}
+	}
+	return n, nil
+}
+
+// list reads one list of a manifest, once in a run.
+func (p *pruner) list(ctx context.Context, m *repository.Stored, id snapshot.Hash, l snapshot.List) ([]snapshot.PackInfo, error) {
+	if infos, ok := p.lists[id]; ok {
+		return infos, nil
+	}
+	one := *m.Manifest
+	one.Lists, one.Without = []snapshot.List{l}, nil
+	infos, err := p.repo.Lists(ctx, &one)
+	var damage *repository.DamageError
+	if errors.As(err, &damage) || errors.Is(err, objstore.ErrNotExist) || errors.Is(err, snapshot.ErrFormat) {
+		return nil, fmt.Errorf("%w: snapshot %d: %w", ErrBroken, m.Sequence, err)
+	}
+	if err != nil {
+		return nil, err
+	}
+	p.lists[id] = infos
+	return infos, nil
+}
+
+// old reports whether an object has been in the store for long enough.
+func (p *pruner) old(key string, o inventory.Object) bool {
+	if p.now.Before(o.Modified.Add(p.opts.Age)) {
+		p.report.Kept = append(p.report.Kept, Kept{key, tooYoung})
+		return false
+	}
+	return true
+}
+
+func (p *pruner) sweepLists(ctx context.Context, n *named) error {
+	for _, id := range sorted(p.inv.Lists, p.inv.ListKey) {
+		key, o := p.inv.ListKey(id), p.inv.Lists[id]
+		if n.lists[id] || !p.old(key, o) {
+			continue
+		}
+		ok, err := p.delete(ctx, key, o.Size)
+		if err != nil {
+			return err
+		}
+		if ok {
+			p.report.Lists++
+		}
+	}
+	return nil
+}
+
+// sweepPacks returns the chains that still have packs.
+func (p *pruner) sweepPacks(ctx context.Context, n *named) (map[snapshot.ChainID]bool, error) {
+	chains := map[snapshot.ChainID]bool{}
+	for _, name := range sorted(p.inv.Packs, p.inv.PackKey) {
+		key, o := p.inv.PackKey(name), p.inv.Packs[name]
+		if n.packs[name] || !p.old(key, o) {
+			chains[name.Chain] = true
+			continue
+		}
+		ok, err := p.delete(ctx, key, o.Size)
+		if err != nil {
+			return nil, err
+		}
+		if !ok {
+			chains[name.Chain] = true
+			continue
+		}
+		p.report.Packs++
+		if _, damaged := p.inv.Damaged[name.ID]; damaged && !p.opts.DryRun {
+			if err := p.deleteQuietly(ctx, p.inv.DamagedKey(name.ID)); err != nil {
+				return nil, err
+			}
+		}
+	}
+	return chains, nil
+}
+
+// sweepKeys removes the key objects of chains that have neither snapshots nor packs.
+func (p *pruner) sweepKeys(ctx context.Context, n *named, chains map[snapshot.ChainID]bool) error {
+	for _, k := range sorted(p.inv.Keys, p.inv.KeyKey) {
+		key, o := p.inv.KeyKey(k), p.inv.Keys[k]
+		if n.keys[k.ID] || !p.old(key, o) {
+			continue
+		}
+		var doc repository.KeyDocument
+		if b, err := p.repo.Document(ctx, key, &doc); err != nil {
+			if b == nil && !errors.Is(err, objstore.ErrNotExist) {
+				return err
+			}
+			continue // damaged: verify names it; whose key it is, nobody knows
+		}
+		if chain, err := layout.ParseChain(doc.Chain); err != nil || chains[chain] {
+			p.report.Kept = append(p.report.Kept, Kept{key, packsStay})
+			continue
+		}
+		ok, err := p.delete(ctx, key, o.Size)
+		if err != nil {
+			return err
+		}
+		if ok {
+			p.report.Keys++
+		}
+	}
+	return nil
+}
