@@ -69,6 +69,8 @@ type Inventory struct {
 	Unknown   []objstore.Info   // keys that the format does not know
 	Objects   int
 	Newest    time.Time // the latest arrival of any object: the store's clock shows at least this
+
+	hours map[int64]bool // hours since 1970 in which any object arrived
 }
 
 // Take lists the source.
@@ -76,11 +78,12 @@ func Take(ctx context.Context, store objstore.Store, src snapshot.Source) (*Inve
 	inv := &Inventory{
 		Source: src, Manifests: map[uint64]Object{}, Condemned: map[uint64]Object{}, Expired: map[uint64]Object{},
 		Packs: map[Pack]Object{}, Lists: map[snapshot.Hash]Object{}, Keys: map[Key]Object{}, Marks: map[Mark]Object{},
-		Damaged: map[snapshot.Hash]Object{}, Receipts: map[string]Object{},
+		Damaged: map[snapshot.Hash]Object{}, Receipts: map[string]Object{}, hours: map[int64]bool{},
 	}
 	prefix := layout.SourcePrefix(src)
 	err := store.List(ctx, prefix, func(o objstore.Info) error {
 		inv.Objects++
+		inv.hours[o.Modified.Unix()/3600] = true
 		if o.Modified.After(inv.Newest) {
 			inv.Newest = o.Modified
 		}
@@ -93,6 +96,27 @@ func Take(ctx context.Context, store objstore.Store, src snapshot.Source) (*Inve
 		return nil, fmt.Errorf("list %s: %w", prefix, err)
 	}
 	return inv, nil
+}
+
+// Witnessed is how much of the time from one moment to another the arrivals of objects bear witness to: of each gap
+// between arrivals at most limit counts. A clock that jumps, and everything that arrives afterwards, adds no more than
+// one gap. Arrivals are told apart by the hour.
+func (inv *Inventory) Witnessed(from, to time.Time, limit time.Duration) time.Duration {
+	var sum time.Duration
+	last := from
+	step := func(at time.Time) {
+		if at.After(last) {
+			sum += min(at.Sub(last), limit)
+			last = at
+		}
+	}
+	for _, hour := range slices.Sorted(maps.Keys(inv.hours)) {
+		if at := time.Unix(hour*3600, 0); at.Before(to) {
+			step(at)
+		}
+	}
+	step(to)
+	return sum
 }
 
 // add files one object by its key and reports whether the format knows such a key.

@@ -11,9 +11,9 @@
 //     killed backup may still need younger ones.
 //
 // Time is the store's: the age of an object counts from its arrival, and the present is when an object that this run
-// stores arrives. The clock of the host does not matter, however wrong it is.
-//
-// BUG: where the store is a directory on this host, its clock is this host's.
+// stores arrives. The clock of the host does not matter, however wrong it is. Where the store is a directory of this
+// host, their clocks are one and the same; then [Options.HostClock] makes time count only as far as arrivals of objects
+// witness it, so that a clock which jumps ahead, to the year 2099 or to next month, removes nothing early.
 //
 // Marks protect: a snapshot that is pinned or held is neither condemned nor removed. The newest snapshot of a source is
 // always kept: its number is where the next backup goes on.
@@ -39,11 +39,18 @@ const (
 	Age  = 14 * 24 * time.Hour // of packs, lists and keys that no manifest names, before they are removed
 )
 
+// MaxGap is how much of a time in which nothing arrived counts, with [Options.HostClock].
+const MaxGap = 2 * 24 * time.Hour
+
 // Options says what to do.
 type Options struct {
 	Decisions []retention.Decision // of [retention.Plan]; a snapshot that is not among them is kept
 	DryRun    bool                 // write and remove nothing
 	Force     bool                 // condemn however many it is
+
+	// HostClock says that the store's clock is this host's and may jump: of each gap between the arrivals of objects at
+	// most MaxGap counts as time passed. A run that waits for something leaves a receipt, so that daily runs suffice.
+	HostClock bool
 
 	// Wait and Age shorten the times, for tests; 0: the constants.
 	Wait, Age time.Duration
@@ -178,7 +185,13 @@ func (p *pruner) load(ctx context.Context) error {
 	return err
 }
 
-func (p *pruner) id(n uint64) snapshot.ID { return snapshot.ID{Source: p.src, Sequence: n} }
+// passed reports whether something that arrived at from has been there for long enough.
+func (p *pruner) passed(from time.Time, enough time.Duration) bool {
+	if !p.opts.HostClock {
+		return !p.now.Before(from.Add(enough))
+	}
+	return p.inv.Witnessed(from, p.now, MaxGap) >= enough
+}
 
 // leftOvers reports whether there is anything that no manifest names.
 func (p *pruner) leftOvers(ctx context.Context) (bool, error) {

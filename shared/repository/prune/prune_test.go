@@ -195,6 +195,38 @@ func TestWrongClocks(t *testing.T) {
 	}
 }
 
+// TestHostClockJumps: a store on the host has the host's clock. When it jumps ahead nothing is removed early; daily
+// runs let time pass as usual.
+func TestHostClockJumps(t *testing.T) {
+	f := history(t)
+	opts := prune.Options{Decisions: keep(5), HostClock: true}
+	run(t, f, opts)
+	f.Now = f.Now.Add(day)
+	for _, jump := range []time.Time{time.Date(2099, 1, 1, 0, 0, 0, 0, time.UTC), time.Date(2060, 1, 1, 0, 0, 0, 0, time.UTC)} {
+		real := f.Now
+		f.Now = jump
+		f.Backup(t, snapshot.Full, f.Trees[5])
+		for range 3 {
+			f.Now = f.Now.Add(time.Second)
+			if rep := run(t, f, opts); len(rep.Removed) != 0 || rep.Packs+rep.Keys+rep.Lists != 0 {
+				t.Errorf("%s: %+v", f.Now, rep)
+			}
+		}
+		f.Now = real.Add(time.Hour)
+	}
+	days := 0
+	for ; days < 20; days++ {
+		f.Now = f.Now.Add(day)
+		if rep := run(t, f, opts); len(rep.Removed) != 0 {
+			break
+		}
+	}
+	// One day passed before the jump, and the gap of the jumps does not lie in the past any more.
+	if days != 5 {
+		t.Errorf("removed after %d more days", days)
+	}
+}
+
 func TestNewestAndUnknownAreKept(t *testing.T) {
 	f := history(t)
 	rep := run(t, f, prune.Options{Decisions: keep()[:2]})

@@ -69,9 +69,9 @@ func (p *pruner) removeSnapshots(ctx context.Context, candidates []candidate) (m
 	removed := map[uint64]bool{}
 	for _, c := range candidates {
 		id := c.stored.ID()
-		from := p.inv.Condemned[id.Sequence].Modified.Add(p.opts.Wait)
-		if p.now.Before(from) {
-			p.report.Waiting = append(p.report.Waiting, Waiting{id, from})
+		since := p.inv.Condemned[id.Sequence].Modified
+		if !p.passed(since, p.opts.Wait) {
+			p.report.Waiting = append(p.report.Waiting, Waiting{id, since.Add(p.opts.Wait)})
 			continue
 		}
 		ok, err := p.removeSnapshot(ctx, c.stored)

@@ -112,7 +112,7 @@ func (p *pruner) list(ctx context.Context, m *repository.Stored, id snapshot.Has
 
 // old reports whether an object has been in the store for long enough.
 func (p *pruner) old(key string, o inventory.Object) bool {
-	if p.now.Before(o.Modified.Add(p.opts.Age)) {
+	if !p.passed(o.Modified, p.opts.Age) {
 		p.report.Kept = append(p.report.Kept, Kept{key, tooYoung})
 		return false
 	}
