@@ -155,7 +155,7 @@ func history(r *rand.Rand) []retention.Snapshot {
 	unverified, partial := 1+r.IntN(6), 2+r.IntN(12)
 	var out []retention.Snapshot
 	var seq, chain uint64
-	for range r.IntN(45) {
+	for range r.IntN(36) {
 		seq += 1 + uint64(r.IntN(5)/4)
 		s := retention.Snapshot{
 			Sequence: seq, Time: t, Type: snapshot.Incremental,
@@ -207,8 +207,8 @@ func rules(r *rand.Rand) policy.Retention {
 
 func TestOracle(t *testing.T) {
 	seed := uint64(time.Now().UnixNano())
-	for round := range uint64(1200) {
-		if round < 800 {
+	for round := range uint64(800) {
+		if round < 500 {
 			check(t, round) // always the same
 		} else {
 			check(t, seed+round)
