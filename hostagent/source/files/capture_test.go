@@ -28,14 +28,27 @@ func tempDir(t testing.TB) string {
 	t.Helper()
 	dir := t.TempDir()
 	t.Cleanup(func() {
-		_ = filepath.WalkDir(dir, func(path string, d fs.DirEntry, err error) error {
-			if err == nil && d.IsDir() {
-				_ = os.Chmod(path, 0o700)
-			}
-			return nil
-		})
+		_ = os.Chmod(dir, 0o700)
+		if r, err := os.OpenRoot(dir); err == nil {
+			makeRemovable(r)
+		}
 	})
 	return dir
+}
+
+// makeRemovable works on trees of any depth.
+func makeRemovable(r *os.Root) {
+	defer r.Close()
+	list, _ := fs.ReadDir(r.FS(), ".")
+	for _, d := range list {
+		if !d.IsDir() {
+			continue
+		}
+		_ = r.Chmod(d.Name(), 0o700)
+		if below, err := r.OpenRoot(d.Name()); err == nil {
+			makeRemovable(below)
+		}
+	}
 }
 
 func write(t testing.TB, path string, content string) {
@@ -261,8 +274,8 @@ func TestLargeFiles(t *testing.T) {
 
 func TestSmallFilesShareChunks(t *testing.T) {
 	dir := tempDir(t)
-	for i := range 3000 {
-		write(t, fmt.Sprintf("%s/%d/%d", dir, i%7, i), bytesOf(uint64(i%2500), 100+i%5000))
+	for i := range 1000 {
+		write(t, fmt.Sprintf("%s/%d/%d", dir, i%7, i), bytesOf(uint64(i%800), 100+i%800*10))
 	}
 	s := newSession()
 	captured(t, s, Options{Roots: []string{dir}})
@@ -271,7 +284,7 @@ func TestSmallFilesShareChunks(t *testing.T) {
 		t.Errorf("%d chunks", len(s.chunks))
 	}
 	write(t, dir+"/3/3", "changed")
-	write(t, dir+"/6/new", bytesOf(17, 117)) // as file 17
+	write(t, dir+"/6/new", bytesOf(17, 270)) // as file 17
 	next := s.child(later())
 	r := captured(t, next, Options{Roots: []string{dir}})
 	compareTree(t, next, dir)
@@ -283,13 +296,13 @@ func TestSmallFilesShareChunks(t *testing.T) {
 // TestBundlesFindTheirPlaceAgain edits one file and expects the bundles after it to be as before.
 func TestBundlesFindTheirPlaceAgain(t *testing.T) {
 	dir := tempDir(t)
-	for i := range 1500 {
-		write(t, fmt.Sprintf("%s/%04d", dir, i), bytesOf(uint64(i), 8000))
+	for i := range 400 {
+		write(t, fmt.Sprintf("%s/%04d", dir, i), bytesOf(uint64(i), 30_000))
 	}
 	s := newSession()
 	captured(t, s, Options{Roots: []string{dir}})
 	total := s.added
-	write(t, dir+"/0100", "changed")
+	write(t, dir+"/0030", "changed")
 	next := s.child(time.Time{})
 	next.parent, next.known = nil, map[snapshot.FileID][]snapshot.Extent{}
 	captured(t, next, Options{Roots: []string{dir}})

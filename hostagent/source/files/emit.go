@@ -17,6 +17,13 @@ func (c *capture) emit(ctx context.Context) error {
 		if err := c.complete(ctx, it); err != nil {
 			return err
 		}
+		if e := it.entry; e != nil && !it.same {
+			// A tree with an entry that readers refuse would be lost as a whole: rather lose the entry, and say so.
+			if err := e.Check(); err != nil {
+				it.fail(e.Path, "check", err)
+				it.entry = nil
+			}
+		}
 		c.note(it.problems)
 		if e := it.entry; e != nil {
 			c.count(it)

@@ -292,8 +292,8 @@ func TestFailingSessionEndsTheCapture(t *testing.T) {
 
 func TestEndOfContext(t *testing.T) {
 	dir := tempDir(t)
-	for i := range 3000 {
-		write(t, fmt.Sprintf("%s/%d/%d", dir, i%100, i), "x")
+	for i := range 300 {
+		write(t, fmt.Sprintf("%s/%d/%d", dir, i%50, i), "x")
 	}
 	write(t, dir+"/large", bytesOf(1, 9<<20))
 	for _, after := range []int{0, 1, 3} {

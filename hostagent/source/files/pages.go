@@ -268,6 +268,9 @@ func (p *pagedReader) settle(ctx context.Context, most int) error {
 		g := p.pending[0]
 		p.pending = p.pending[1:]
 		if g.kept != nil {
+			if g.number == 0 {
+				p.first = g.old // should the file end here, as it became shorter
+			}
 			p.maps = append(p.maps, *g.kept)
 			continue
 		}

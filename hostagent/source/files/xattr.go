@@ -2,6 +2,7 @@ package files
 
 import (
 	"bytes"
+	"fmt"
 	"slices"
 	"strconv"
 	"strings"
@@ -10,6 +11,12 @@ import (
 
 	"github.com/btcdecoded/holdfast/shared/snapshot"
 )
+
+// maxAttributes bounds the attributes of one entry in bytes: an entry must fit in a chunk, and some file systems take
+// thousands of attributes of 64 KiB.
+const maxAttributes = 1 << 20
+
+var errAttributes = fmt.Errorf("more than %d bytes of extended attributes: some are left out", maxAttributes)
 
 // attributes reads extended attributes, ACLs among them, of an open file or of a name in a directory.
 type attributes struct {
@@ -49,6 +56,7 @@ func (a attributes) read() ([]snapshot.Xattr, error) {
 	}
 	var out []snapshot.Xattr
 	var failed error
+	size := 0
 	for _, name := range bytes.Split(bytes.TrimSuffix(list, []byte{0}), []byte{0}) {
 		name := string(name)
 		var small [256]byte
@@ -57,7 +65,10 @@ func (a attributes) read() ([]snapshot.Xattr, error) {
 		case err == unix.ENODATA: //nolint:errorlint // a bare errno
 		case err != nil:
 			failed = err
+		case size+len(name)+len(value) > maxAttributes:
+			failed = errAttributes
 		default:
+			size += len(name) + len(value)
 			out = append(out, snapshot.Xattr{Name: name, Value: slices.Clone(value)})
 		}
 	}
