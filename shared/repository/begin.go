@@ -70,7 +70,7 @@ func (s *Session) begin(ctx context.Context) error {
 	if err != nil {
 		return errors.Join(err, s.maps.close(), s.pages.close(), s.journal.close())
 	}
-	s.packs = newPackWriter(ctx, s.repo.store, s.src, s.plan.chain, s.keys, next, s.packStored)
+	s.packs = newPackWriter(ctx, s.repo.store, s.state.dir, s.src, s.plan.chain, s.keys, next, s.packStored)
 	s.tree = &treeBuilder{store: s.Chunk, cache: cache, live: new(bitset)}
 	return nil
 }
@@ -141,7 +141,7 @@ func (s *Session) resume(ctx context.Context) (uint64, error) {
 func (s *Session) takeOver(p writtenPack) {
 	s.resumed++
 	s.resumedSize += p.Size
-	offset := uint32(packHeader)
+	offset := uint32(snapshot.PackHeaderSize)
 	for _, e := range p.index {
 		s.refs.add(KindRef{Kind: e.Kind, Ref: snapshot.Ref{Pack: p.Number, Offset: offset, Sealed: e.Sealed, Plain: e.Plain, ID: e.ID}})
 		offset += e.Sealed

@@ -2,8 +2,7 @@ package repository
 
 import (
 	"context"
-	"crypto/rand"
-	"encoding/binary"
+	"errors"
 	"fmt"
 	"slices"
 	"sync"
@@ -16,15 +15,8 @@ import (
 	"github.com/btcdecoded/holdfast/shared/snapshot"
 )
 
-const (
-	packMagic    = "HFPACK01"
-	trailerMagic = "HFPACKIX"
-	packHeader   = len(packMagic) + 32
-	packTrailer  = 4 + len(trailerMagic)
-
-	// packUploads is how many packs travel at the same time; with the one that is being filled it bounds memory.
-	packUploads = 2
-)
+// packUploads is how many packs travel at the same time.
+const packUploads = 2
 
 // writtenPack is a pack that the store has acknowledged.
 type writtenPack struct {
@@ -33,9 +25,11 @@ type writtenPack struct {
 }
 
 // packWriter seals chunks into packs and uploads them. It is safe for concurrent use: add seals in the caller's
-// goroutine under a lock (sealing is some ten times faster than compression), uploads run beside.
+// goroutine under a lock (sealing is some ten times faster than compression), uploads run beside. Packs are spooled, so
+// that they take no memory.
 type packWriter struct {
 	store  objstore.Store
+	dir    string // for spools
 	src    snapshot.Source
 	chain  snapshot.ChainID
 	keys   *seal.Keys
@@ -48,7 +42,8 @@ type packWriter struct {
 	full    bool // a pack has been filled: meta gets packs of its own
 	err     error
 
-	free    chan []byte // buffers of packs
+	scratch []byte        // of sealed bytes; guarded by mu
+	open    chan struct{} // a token for each pack that is not in the store yet
 	uploads *errgroup.Group
 	ctx     context.Context //nolint:containedctx // of the uploads: it ends when one fails
 	ackMu   sync.Mutex
@@ -59,15 +54,13 @@ type openPack struct {
 	number uint64
 	salt   [32]byte
 	sealer *seal.Pack
-	buf    []byte
+	spool  objstore.Spool
+	size   uint32
 	index  []snapshot.IndexEntry
 }
 
-func newPackWriter(ctx context.Context, store objstore.Store, src snapshot.Source, chain snapshot.ChainID, keys *seal.Keys, next uint64, stored func(writtenPack) error) *packWriter {
-	w := &packWriter{store: store, src: src, chain: chain, keys: keys, next: next, stored: stored, free: make(chan []byte, packUploads+2)}
-	for range cap(w.free) {
-		w.free <- nil
-	}
+func newPackWriter(ctx context.Context, store objstore.Store, dir string, src snapshot.Source, chain snapshot.ChainID, keys *seal.Keys, next uint64, stored func(writtenPack) error) *packWriter {
+	w := &packWriter{store: store, dir: dir, src: src, chain: chain, keys: keys, next: next, stored: stored, open: make(chan struct{}, packUploads+2)}
 	w.uploads, w.ctx = errgroup.WithContext(ctx)
 	w.uploads.SetLimit(packUploads)
 	return w
@@ -90,13 +83,15 @@ func (w *packWriter) add(kind snapshot.Kind, id snapshot.Hash, encoded []byte, p
 		*slot = p
 	}
 	p := *slot
-	offset := uint32(len(p.buf))
-	// The cipher grows its buffer by just what it needs: growing it here keeps that from copying for each chunk.
-	p.buf = p.sealer.Seal(slices.Grow(p.buf, len(encoded)+seal.Overhead), offset, kind, id, encoded)
-	sealed := uint32(len(p.buf)) - offset
+	offset := p.size
+	w.scratch = p.sealer.Seal(slices.Grow(w.scratch[:0], len(encoded)+seal.Overhead), offset, kind, id, encoded)
+	if w.err = p.write(w.scratch); w.err != nil {
+		return snapshot.Ref{}, w.err
+	}
+	sealed := p.size - offset
 	p.index = append(p.index, snapshot.IndexEntry{Kind: kind, ID: id, Sealed: sealed, Plain: uint32(plain)})
 	ref := snapshot.Ref{Pack: p.number, Offset: offset, Sealed: sealed, Plain: uint32(plain), ID: id}
-	if len(p.buf) >= snapshot.PackTarget || len(p.index) >= snapshot.MaxPackChunks-1 {
+	if p.size >= snapshot.PackTarget || len(p.index) >= snapshot.MaxPackChunks-1 {
 		*slot = nil
 		w.full = true
 		w.finish(p)
@@ -124,19 +119,30 @@ func (w *packWriter) failed() error {
 }
 
 func (w *packWriter) begin() (*openPack, error) {
-	p := &openPack{number: w.next}
-	if _, err := rand.Read(p.salt[:]); err != nil {
-		return nil, fmt.Errorf("make a pack's salt: %w", err)
-	}
 	select {
-	case p.buf = <-w.free:
+	case w.open <- struct{}{}:
 	case <-w.ctx.Done():
 		return nil, context.Cause(w.ctx)
 	}
+	p := &openPack{number: w.next, salt: seal.NewSalt()}
 	w.next++
 	p.sealer = w.keys.Pack(p.salt)
-	p.buf = append(append(p.buf[:0], packMagic...), p.salt[:]...)
-	return p, nil
+	var err error
+	if p.spool, err = objstore.NewSpool(w.ctx, w.store, w.dir); err == nil {
+		err = p.write(snapshot.AppendPackHeader(nil, p.salt))
+	}
+	if err != nil {
+		w.err = fmt.Errorf("begin a pack: %w", err)
+	}
+	return p, w.err
+}
+
+func (p *openPack) write(b []byte) error {
+	if _, err := p.spool.Write(b); err != nil {
+		return fmt.Errorf("write a pack: %w", err)
+	}
+	p.size += uint32(len(b))
+	return nil
 }
 
 // finish closes a pack and hands it to an upload. It is called with w.mu held.
@@ -144,9 +150,9 @@ func (w *packWriter) finish(p *openPack) {
 	w.uploads.Go(func() error {
 		info, err := w.upload(p)
 		if err != nil {
-			return err
+			return errors.Join(err, p.spool.Discard())
 		}
-		w.free <- p.buf
+		<-w.open
 		w.ackMu.Lock()
 		defer w.ackMu.Unlock()
 		return w.stored(writtenPack{PackInfo: info, index: p.index})
@@ -154,14 +160,13 @@ func (w *packWriter) finish(p *openPack) {
 }
 
 func (w *packWriter) upload(p *openPack) (snapshot.PackInfo, error) {
-	index := append([]byte{0}, snapshot.EncodeIndex(p.index)...)
-	offset := uint32(len(p.buf))
-	p.buf = p.sealer.Seal(p.buf, offset, snapshot.Index, snapshot.Hash{}, index)
-	p.buf = binary.BigEndian.AppendUint32(p.buf, uint32(len(p.buf))-offset)
-	p.buf = append(p.buf, trailerMagic...)
-	content := objstore.Bytes(p.buf)
-	info := snapshot.PackInfo{Number: p.number, ID: content.SHA256, Salt: p.salt, Size: uint64(content.Size)}
-	if err := w.store.Put(w.ctx, layout.PackKey(w.src, w.chain, info.ID), content); err != nil {
+	end := p.sealer.SealIndex(nil, p.size, p.index)
+	if err := p.write(snapshot.AppendPackFooter(end, len(end))); err != nil {
+		return snapshot.PackInfo{}, err
+	}
+	sum, size := p.spool.Sum()
+	info := snapshot.PackInfo{Number: p.number, ID: sum, Salt: p.salt, Size: uint64(size)}
+	if err := p.spool.Commit(w.ctx, layout.PackKey(w.src, w.chain, info.ID)); err != nil {
 		return info, fmt.Errorf("store pack %s: %w", info.ID, err)
 	}
 	return info, nil

@@ -15,6 +15,8 @@ const (
 	treeMin     = 16 << 10
 	treeMax     = 256 << 10
 	treeModulus = 128
+
+	maxMapRef = 128 // bytes that a map usually takes in an entry, at most
 )
 
 // treeBuilder cuts the sequence of entries into tree chunks.
@@ -32,17 +34,22 @@ func (t *treeBuilder) emit(ctx context.Context, e *snapshot.Entry) error {
 	if t.last != "" && snapshot.ComparePaths(t.last, e.Path) >= 0 {
 		return fmt.Errorf("entry %q comes after %q", e.Path, t.last)
 	}
+	if err := e.Check(); err != nil {
+		return err // it would be written, and every reader would refuse it
+	}
+	if len(e.Maps)*maxMapRef > treeMax {
+		// A long entry gets a chunk of its own, which can be as long as chunks can.
+		if err := t.cut(ctx); err != nil {
+			return err
+		}
+	}
 	prev := t.last
 	if len(t.buf) == 0 {
 		prev, t.first = "", e.Path
 	}
 	t.buf = snapshot.AppendEntry(t.buf, prev, e)
 	t.last = e.Path
-	e.Packs(func(r snapshot.Range) {
-		for n := r.First; n <= r.Last; n++ {
-			t.live.set(n)
-		}
-	})
+	e.Packs(t.live.setRange)
 	if len(t.buf) >= treeMax || len(t.buf) >= treeMin && pathHash(e.Path)%treeModulus == 0 {
 		return t.cut(ctx)
 	}
@@ -108,6 +115,12 @@ func (b *bitset) set(n uint64) {
 		b.words = append(b.words, 0)
 	}
 	b.words[i] |= 1 << (n % 64)
+}
+
+func (b *bitset) setRange(r snapshot.Range) {
+	for n := r.First; n <= r.Last; n++ {
+		b.set(n)
+	}
 }
 
 func (b *bitset) has(n uint64) bool {

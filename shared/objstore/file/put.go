@@ -3,7 +3,6 @@ package file
 import (
 	"bytes"
 	"context"
-	"crypto/rand"
 	"crypto/sha256"
 	"errors"
 	"fmt"
@@ -70,14 +69,7 @@ var errNoLinks = errors.New("the file system has no hard links, which an atomic 
 
 // spool writes c to an unfinished file, synced, and returns its name.
 func spool(ctx context.Context, root *os.Root, c objstore.Content) (_ string, err error) {
-	name := filepath.Join(unfinished, rand.Text())
-	f, err := root.OpenFile(name, os.O_WRONLY|os.O_CREATE|os.O_EXCL, fileMode)
-	if errors.Is(err, fs.ErrNotExist) {
-		if err := root.Mkdir(unfinished, dirMode); err != nil && !errors.Is(err, fs.ErrExist) {
-			return "", err
-		}
-		f, err = root.OpenFile(name, os.O_WRONLY|os.O_CREATE|os.O_EXCL, fileMode)
-	}
+	f, name, err := create(root)
 	if err != nil {
 		return "", err
 	}

@@ -42,6 +42,7 @@ func Run(t *testing.T, open Open) {
 		{"delete", deletes},
 		{"put after delete", putAfterDelete},
 		{"large object", large},
+		{"spool", spool},
 		{"cancelled", cancelled},
 	}
 	for _, test := range tests {
