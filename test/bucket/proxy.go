@@ -2,10 +2,12 @@ package bucket
 
 import (
 	"io"
+	"math/rand/v2"
 	"net/http"
 	"net/http/httptest"
 	"net/http/httputil"
 	"net/url"
+	"sync"
 	"testing"
 )
 
@@ -25,7 +27,26 @@ const (
 	CutAnswer
 	// CutBody closes the connection in the middle of the answer's body.
 	CutBody
+	// Forbid answers 403 in the server's place.
+	Forbid
+	// Alter changes the first byte of the request's body.
+	Alter
 )
+
+// Unreliable returns a decision for [StartProxy] by which, in the long run, one of every n requests meets with trouble of
+// some passing kind. The same seed gives the same sequence.
+func Unreliable(seed uint64, n int) func(*http.Request) Trouble {
+	var mu sync.Mutex
+	random := rand.New(rand.NewPCG(seed, 0)) //nolint:gosec // dice, not secrets
+	return func(*http.Request) Trouble {
+		mu.Lock()
+		defer mu.Unlock()
+		if random.IntN(n) > 0 {
+			return Pass
+		}
+		return Unavailable + Trouble(random.IntN(int(CutBody)))
+	}
+}
 
 // Proxy stands between a client and a server.
 type Proxy struct {
@@ -54,6 +75,11 @@ func StartProxy(t testing.TB, endpoint string, decide func(*http.Request) Troubl
 			refuse(w, r, http.StatusServiceUnavailable)
 		case Throttle:
 			refuse(w, r, http.StatusTooManyRequests)
+		case Forbid:
+			refuse(w, r, http.StatusForbidden)
+		case Alter:
+			r.Body = io.NopCloser(&altered{Reader: r.Body})
+			forward.ServeHTTP(w, r)
 		case Cut:
 			panic(http.ErrAbortHandler)
 		case CutAnswer:
@@ -80,4 +106,19 @@ func StartProxy(t testing.TB, endpoint string, decide func(*http.Request) Troubl
 func refuse(w http.ResponseWriter, r *http.Request, status int) {
 	_, _ = io.Copy(io.Discard, r.Body)
 	w.WriteHeader(status)
+}
+
+// altered is a body whose first byte is another.
+type altered struct {
+	io.Reader
+	done bool
+}
+
+func (a *altered) Read(p []byte) (int, error) {
+	n, err := a.Reader.Read(p)
+	if n > 0 && !a.done {
+		p[0] ^= 0x40
+		a.done = true
+	}
+	return n, err
 }

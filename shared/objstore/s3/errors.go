@@ -9,6 +9,7 @@ import (
 	"net"
 	"net/http"
 	"strings"
+	"syscall"
 
 	"github.com/aws/aws-sdk-go-v2/aws"
 	"github.com/aws/aws-sdk-go-v2/aws/retry"
@@ -24,6 +25,8 @@ func (s *Store) wrap(ctx context.Context, op, key string, err error) error {
 	switch kind := classify(err); {
 	case ctx.Err() != nil:
 		return fmt.Errorf("%s %s: %w", op, object, ctx.Err())
+	case broken(err):
+		return fmt.Errorf("%s %s: %w", op, object, objstore.Transient(err))
 	case kind != nil:
 		return fmt.Errorf("%s %s: %w: %w", op, object, kind, err)
 	case transient(err):
@@ -88,6 +91,13 @@ func classify(err error) error {
 	return nil
 }
 
+// broken reports whether the server's answer broke off, so that its status is all that is known of it, or less.
+func broken(err error) bool {
+	var decode *smithy.DeserializationError
+	return errors.Is(err, io.ErrUnexpectedEOF) || errors.Is(err, syscall.ECONNRESET) ||
+		errors.As(err, &decode) && status(err) < 300
+}
+
 // transient reports whether the same request may succeed later.
 func transient(err error) bool {
 	var certificate *tls.CertificateVerificationError
@@ -108,7 +118,7 @@ func transient(err error) bool {
 	}
 	var send *smithyhttp.RequestSendError
 	var network net.Error
-	return errors.As(err, &send) || errors.As(err, &network) || errors.Is(err, io.ErrUnexpectedEOF) || throttled(err)
+	return errors.As(err, &send) || errors.As(err, &network) || throttled(err)
 }
 
 // throttled asks the AWS library, which knows the codes of throttling and of passing trouble.

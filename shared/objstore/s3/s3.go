@@ -18,6 +18,7 @@ import (
 	awshttp "github.com/aws/aws-sdk-go-v2/aws/transport/http"
 	"github.com/aws/aws-sdk-go-v2/config"
 	"github.com/aws/aws-sdk-go-v2/service/s3"
+	"github.com/aws/smithy-go/logging"
 
 	"github.com/btcdecoded/holdfast/shared/objstore"
 )
@@ -61,6 +62,7 @@ func Open(ctx context.Context, o Options) (*Store, error) {
 	load := []func(*config.LoadOptions) error{
 		config.WithRetryer(func() aws.Retryer { return aws.NopRetryer{} }),
 		config.WithHTTPClient(client),
+		config.WithLogger(logging.Nop{}), // what matters comes as an error
 	}
 	if o.Region != "" {
 		load = append(load, config.WithRegion(o.Region))

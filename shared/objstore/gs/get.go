@@ -1,0 +1,165 @@
+package gs
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"math"
+	"net/http"
+	"slices"
+	"strings"
+
+	"cloud.google.com/go/storage"
+	"google.golang.org/api/iterator"
+
+	"github.com/btcdecoded/holdfast/shared/objstore"
+)
+
+// Get implements [objstore.Store].
+func (s *Store) Get(ctx context.Context, key string, offset, length int64) (io.ReadCloser, error) {
+	if err := objstore.CheckGet(key, offset); err != nil {
+		return nil, err
+	}
+	if length == 0 {
+		if _, err := s.Stat(ctx, key); err != nil {
+			return nil, err
+		}
+		return http.NoBody, nil
+	}
+	call := s.raw.Get(s.name, s.prefix+key).Context(ctx)
+	switch {
+	case length > 0 && length <= math.MaxInt64-offset:
+		call.Header().Set("Range", fmt.Sprintf("bytes=%d-%d", offset, offset+length-1))
+	case offset > 0:
+		call.Header().Set("Range", fmt.Sprintf("bytes=%d-", offset))
+	}
+	r, err := call.Download()
+	switch {
+	case err == nil:
+		return &body{ReadCloser: r.Body, ctx: ctx, store: s, key: key}, nil
+	case status(err) == http.StatusRequestedRangeNotSatisfiable:
+		return http.NoBody, nil // it begins past the end
+	case status(err) == http.StatusNotFound:
+		err = fmt.Errorf("%w: %w", storage.ErrObjectNotExist, err)
+	}
+	return nil, s.wrap(ctx, "get", key, err)
+}
+
+type body struct {
+	io.ReadCloser
+	ctx   context.Context
+	store *Store
+	key   string
+}
+
+func (b *body) Read(p []byte) (int, error) {
+	n, err := b.ReadCloser.Read(p)
+	if err == nil || err == io.EOF { //nolint:errorlint // io.Reader promises EOF itself
+		return n, err
+	}
+	if b.ctx.Err() == nil {
+		err = objstore.Transient(err) // the connection broke: the rest can be asked for again
+	}
+	return n, b.store.wrap(b.ctx, "read", b.key, err)
+}
+
+// Stat implements [objstore.Store].
+func (s *Store) Stat(ctx context.Context, key string) (objstore.Info, error) {
+	if err := objstore.CheckKey(key); err != nil {
+		return objstore.Info{}, err
+	}
+	a, err := s.object(key).Attrs(ctx)
+	if err != nil {
+		return objstore.Info{}, s.wrap(ctx, "stat", key, err)
+	}
+	return info(key, a), nil
+}
+
+// List implements [objstore.Store].
+func (s *Store) List(ctx context.Context, prefix string, fn func(objstore.Info) error) error {
+	if err := objstore.CheckPrefix(prefix); err != nil {
+		return err
+	}
+	return s.each(ctx, prefix, &storage.Query{Prefix: s.prefix + prefix}, func(a *storage.ObjectAttrs) error {
+		key, ok := s.key(a.Name)
+		if !ok {
+			return nil
+		}
+		return fn(info(key, a))
+	})
+}
+
+// each calls fn for each result of the query, and returns its error as it is.
+func (s *Store) each(ctx context.Context, prefix string, q *storage.Query, fn func(*storage.ObjectAttrs) error) error {
+	objects := s.bucket.Objects(ctx, q)
+	for {
+		// The iterator holds a page; it would not notice.
+		if err := ctx.Err(); err != nil {
+			return err
+		}
+		a, err := objects.Next()
+		if errors.Is(err, iterator.Done) {
+			return nil
+		}
+		if err != nil {
+			return s.wrap(ctx, "list", prefix, err)
+		}
+		if err := fn(a); err != nil {
+			return err
+		}
+	}
+}
+
+// Prefixes implements [objstore.Lister].
+func (s *Store) Prefixes(ctx context.Context, prefix string, fn func(name string) error) error {
+	if err := objstore.CheckLevel(prefix); err != nil {
+		return err
+	}
+	var names []string
+	query := &storage.Query{Prefix: s.prefix + prefix, Delimiter: "/"}
+	err := s.each(ctx, prefix, query, func(a *storage.ObjectAttrs) error {
+		name := strings.TrimSuffix(strings.TrimPrefix(a.Prefix, s.prefix+prefix), "/")
+		// With a key below it, it would be checked as a key.
+		if a.Prefix != "" && objstore.CheckKey(prefix+name+"/x") == nil {
+			names = append(names, name)
+		}
+		return nil
+	})
+	if err != nil {
+		return err
+	}
+	return objstore.EachName(names, fn)
+}
+
+// Delete implements [objstore.Store]. In a bucket with versions each generation goes. (What a bucket's soft delete
+// policy keeps for some days is out of reach.)
+func (s *Store) Delete(ctx context.Context, key string) error {
+	if err := objstore.CheckKey(key); err != nil {
+		return err
+	}
+	var generations []int64
+	err := s.each(ctx, key, &storage.Query{Prefix: s.prefix + key, Versions: true}, func(a *storage.ObjectAttrs) error {
+		switch {
+		case a.Name == s.prefix+key:
+			generations = append(generations, a.Generation)
+		case a.Name > s.prefix+key:
+			return errEnough // the key itself sorts before all longer ones that it begins
+		}
+		return nil
+	})
+	if err != nil && !errors.Is(err, errEnough) {
+		return err
+	}
+	// Oldest first: if we stop between two, what is current stays current, and an older one never comes back to light.
+	slices.Sort(generations)
+	for _, g := range generations {
+		err := s.object(key).Generation(g).Delete(ctx)
+		if err != nil && !errors.Is(err, storage.ErrObjectNotExist) {
+			return s.wrap(ctx, "delete", key, err)
+		}
+	}
+	return nil
+}
+
+var errEnough = errors.New("enough")

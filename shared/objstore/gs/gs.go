@@ -1,0 +1,99 @@
+// Package gs keeps objects in a bucket of Google Cloud Storage. Use [Open].
+//
+// Each object is written by one request on the condition that there is none, with a CRC32C that the server checks; the
+// SHA-256 is checked before, because this store knows none. Credentials are Google's application default ones, never
+// part of the repository's address. STORAGE_EMULATOR_HOST is honoured. The library's own retries are off: package retry
+// does that.
+package gs
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"os"
+	"strings"
+
+	"cloud.google.com/go/storage"
+	"google.golang.org/api/option"
+	raw "google.golang.org/api/storage/v1"
+
+	"github.com/btcdecoded/holdfast/shared/objstore"
+)
+
+// Options says where the bucket is.
+type Options struct {
+	Bucket string
+	Prefix string // of all keys in the bucket, without slashes at its ends; may be empty
+	// Endpoint is the URL of another server than Google's public one; empty: that one. With http: no credentials are
+	// looked for, because they must not travel in the clear.
+	Endpoint string
+}
+
+// Store is an object store in a bucket.
+type Store struct {
+	bucket *storage.BucketHandle
+	raw    *raw.ObjectsService // for reading: the other opens a body that broke off again by itself, without end or pause
+	name   string
+	prefix string // ends in '/' or is empty
+}
+
+// Open returns the store. It talks to nobody yet, except where credentials are looked for.
+func Open(ctx context.Context, o Options) (*Store, error) {
+	if o.Bucket == "" {
+		return nil, errors.New("open Google Cloud Storage: no bucket")
+	}
+	var options []option.ClientOption
+	if o.Endpoint == "" {
+		o.Endpoint = emulator()
+	}
+	if o.Endpoint != "" {
+		options = append(options, option.WithEndpoint(strings.TrimSuffix(o.Endpoint, "/")+"/storage/v1/"))
+		if strings.HasPrefix(o.Endpoint, "http:") {
+			options = append(options, option.WithoutAuthentication())
+		}
+	}
+	// Tokens are renewed under this context for as long as the store lives.
+	ctx = context.WithoutCancel(ctx)
+	client, err := storage.NewClient(ctx, options...)
+	if err != nil {
+		return nil, fmt.Errorf("open Google Cloud Storage bucket %s: %w", o.Bucket, err)
+	}
+	service, err := raw.NewService(ctx, options...)
+	if err != nil {
+		return nil, fmt.Errorf("open Google Cloud Storage bucket %s: %w", o.Bucket, err)
+	}
+	client.SetRetry(storage.WithPolicy(storage.RetryNever))
+	s := &Store{
+		bucket: client.Bucket(o.Bucket), raw: service.Objects, name: o.Bucket, prefix: strings.Trim(o.Prefix, "/"),
+	}
+	if s.prefix != "" {
+		s.prefix += "/"
+	}
+	return s, nil
+}
+
+// emulator returns the URL of the server in STORAGE_EMULATOR_HOST, or nothing.
+func emulator() string {
+	host := os.Getenv("STORAGE_EMULATOR_HOST")
+	if host == "" || strings.Contains(host, "://") {
+		return host
+	}
+	return "http://" + host
+}
+
+func (s *Store) object(key string) *storage.ObjectHandle { return s.bucket.Object(s.prefix + key) }
+
+// key returns the key in the store, and whether what is in the bucket can be an object of ours at all.
+func (s *Store) key(at string) (string, bool) {
+	key, ok := strings.CutPrefix(at, s.prefix)
+	return key, ok && objstore.CheckKey(key) == nil
+}
+
+// info describes an object by what the server says about it.
+func info(key string, a *storage.ObjectAttrs) objstore.Info {
+	i := objstore.Info{Key: key, Size: a.Size, Modified: a.Created}
+	if i.Modified.IsZero() {
+		i.Modified = a.Updated
+	}
+	return i
+}

@@ -1,0 +1,185 @@
+package s3_test
+
+import (
+	"bytes"
+	"errors"
+	"fmt"
+	"io"
+	"net/http"
+	"strings"
+	"sync/atomic"
+	"testing"
+	"time"
+
+	"github.com/aws/aws-sdk-go-v2/service/s3/types"
+
+	"github.com/btcdecoded/holdfast/shared/objstore"
+	"github.com/btcdecoded/holdfast/shared/objstore/retry"
+	"github.com/btcdecoded/holdfast/shared/objstore/storetest"
+	"github.com/btcdecoded/holdfast/test/bucket"
+)
+
+func quick() retry.Options {
+	return retry.Options{First: time.Millisecond, Longest: 5 * time.Millisecond}
+}
+
+// The whole suite through a network on which half of the requests meet with some trouble.
+func TestConformanceWithTrouble(t *testing.T) {
+	server := bucket.StartS3(t)
+	n := 0
+	proxy := bucket.StartProxy(t, server.Endpoint, bucket.Unreliable(1, 2))
+	storetest.Run(t, func(t *testing.T) objstore.Store {
+		n++
+		b := fmt.Sprintf("bucket-%d", n)
+		server.Make(t, b, bucket.Options{Versioned: true})
+		return retry.New(open(t, proxy.Endpoint, b, ""), quick())
+	})
+}
+
+// Each kind of trouble with each operation, without retries: it must be told as passing.
+func TestTroubleIsTransient(t *testing.T) {
+	server := bucket.StartS3(t)
+	server.Make(t, "bucket", bucket.Options{})
+	var now atomic.Int32
+	proxy := bucket.StartProxy(t, server.Endpoint, func(*http.Request) bucket.Trouble { return bucket.Trouble(now.Load()) })
+	s, direct := open(t, proxy.Endpoint, "bucket", ""), open(t, server.Endpoint, "bucket", "")
+	data := bytes.Repeat([]byte("data"), 1000)
+	if err := s.Put(t.Context(), "old", objstore.Bytes(data)); err != nil {
+		t.Fatal(err)
+	}
+	for i, trouble := range []bucket.Trouble{bucket.Unavailable, bucket.Throttle, bucket.Cut, bucket.CutAnswer} {
+		now.Store(int32(trouble))
+		key := fmt.Sprintf("new-%d", i)
+		errs := map[string]error{
+			"put":    s.Put(t.Context(), key, objstore.Bytes(data)),
+			"list":   s.List(t.Context(), "", func(objstore.Info) error { return nil }),
+			"delete": s.Delete(t.Context(), "none"),
+		}
+		_, errs["get"] = s.Get(t.Context(), "old", 0, -1)
+		_, errs["stat"] = s.Stat(t.Context(), "old")
+		for op, err := range errs {
+			if !objstore.IsTransient(err) {
+				t.Errorf("trouble %d: %s: %v", trouble, op, err)
+			}
+		}
+		_, err := direct.Stat(t.Context(), key)
+		if arrived := err == nil; arrived != (trouble == bucket.CutAnswer) {
+			t.Errorf("trouble %d: the object is there: %v (%v)", trouble, arrived, err)
+		}
+	}
+	now.Store(int32(bucket.CutBody))
+	r, err := s.Get(t.Context(), "old", 0, -1)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if _, err := io.ReadAll(r); !objstore.IsTransient(err) {
+		t.Errorf("a body that was cut: %v", err)
+	}
+	_ = r.Close()
+}
+
+// A lost answer needs no second upload.
+func TestLostAnswerIsRecognised(t *testing.T) {
+	server := bucket.StartS3(t)
+	server.Make(t, "bucket", bucket.Options{})
+	puts := 0
+	proxy := bucket.StartProxy(t, server.Endpoint, func(r *http.Request) bucket.Trouble {
+		if r.Method == http.MethodPut {
+			puts++
+			return bucket.CutAnswer
+		}
+		return bucket.Pass
+	})
+	s := open(t, proxy.Endpoint, "bucket", "")
+	if err := s.Put(t.Context(), "k", objstore.Bytes([]byte("data"))); err != nil || puts != 1 {
+		t.Errorf("%v after %d puts", err, puts)
+	}
+	if err := s.Put(t.Context(), "k", objstore.Bytes([]byte("other"))); !errors.Is(err, objstore.ErrExist) {
+		t.Errorf("got %v", err)
+	}
+}
+
+func TestNobodyListens(t *testing.T) {
+	server := bucket.StartS3(t)
+	proxy := bucket.StartProxy(t, server.Endpoint, func(*http.Request) bucket.Trouble { return bucket.Cut })
+	address := strings.Replace(proxy.Endpoint, "127.0.0.1", "127.0.0.2", 1) // nothing is bound there
+	err := open(t, address, "bucket", "").Put(t.Context(), "k", objstore.Bytes(nil))
+	if !objstore.IsTransient(err) {
+		t.Errorf("got %v", err)
+	}
+}
+
+// Credentials that may add and list, and not read: a lost answer is still recognised.
+func TestWriteOnlyCredentials(t *testing.T) {
+	server := bucket.StartS3(t)
+	server.Make(t, "bucket", bucket.Options{})
+	proxy := bucket.StartProxy(t, server.Endpoint, func(r *http.Request) bucket.Trouble {
+		if strings.Count(r.URL.Path, "/") > 1 && r.Method != http.MethodPut {
+			return bucket.Forbid
+		}
+		return bucket.Pass
+	})
+	s := open(t, proxy.Endpoint, "bucket", "")
+	for range 2 {
+		if err := s.Put(t.Context(), "k", objstore.Bytes([]byte("data"))); err != nil {
+			t.Error(err)
+		}
+	}
+	for _, other := range []string{"DATA", "longer data"} {
+		if err := s.Put(t.Context(), "k", objstore.Bytes([]byte(other))); !errors.Is(err, objstore.ErrExist) {
+			t.Errorf("got %v", err)
+		}
+	}
+	if _, err := s.Get(t.Context(), "k", 0, -1); !errors.Is(err, objstore.ErrDenied) || objstore.IsTransient(err) {
+		t.Errorf("got %v", err)
+	}
+}
+
+// What is changed on the way is refused by the server, by the checksum and by the signature.
+func TestServerChecks(t *testing.T) {
+	server := bucket.StartS3(t)
+	server.Make(t, "bucket", bucket.Options{})
+	proxy := bucket.StartProxy(t, server.Endpoint, func(r *http.Request) bucket.Trouble {
+		if r.Method == http.MethodPut {
+			return bucket.Alter
+		}
+		return bucket.Pass
+	})
+	s := open(t, proxy.Endpoint, "bucket", "")
+	for _, size := range []int{1, 5000, 3 << 20} {
+		err := s.Put(t.Context(), "k", objstore.Bytes(make([]byte, size)))
+		if !errors.Is(err, objstore.ErrChecksum) {
+			t.Errorf("%d bytes: got %v", size, err)
+		}
+		if _, err := s.Stat(t.Context(), "k"); !errors.Is(err, objstore.ErrNotExist) {
+			t.Errorf("an altered object was stored: %v", err)
+		}
+	}
+}
+
+func TestObjectLock(t *testing.T) {
+	server := bucket.StartS3(t)
+	for _, mode := range types.ObjectLockRetentionModeGovernance.Values() {
+		t.Run(string(mode), func(t *testing.T) {
+			name := "locked-" + strings.ToLower(string(mode))
+			server.Make(t, name, bucket.Options{Lock: mode})
+			s := open(t, server.Endpoint, name, "")
+			if err := s.Put(t.Context(), "v1/x", objstore.Bytes([]byte("data"))); err != nil {
+				t.Fatal(err)
+			}
+			if err := s.Put(t.Context(), "v1/x", objstore.Bytes([]byte("other"))); !errors.Is(err, objstore.ErrExist) {
+				t.Errorf("overwrite: %v", err)
+			}
+			if err := s.Delete(t.Context(), "v1/x"); !errors.Is(err, objstore.ErrLocked) || objstore.IsTransient(err) {
+				t.Errorf("delete: %v", err)
+			}
+			b, err := objstore.ReadAll(t.Context(), s, "v1/x", 10)
+			if err != nil || string(b) != "data" {
+				t.Errorf("the object is %q, %v", b, err)
+			}
+			if err := s.Delete(t.Context(), "v1/none"); err != nil {
+				t.Errorf("delete of absent: %v", err)
+			}
+		})
+	}
+}
