@@ -17,6 +17,9 @@ const maxReceiptProblems = 100
 
 // finish judges the snapshots and writes down what was found.
 func (s *source) finish(ctx context.Context) error {
+	if err := s.forgetRemoved(ctx); err != nil {
+		return err
+	}
 	c := s.c
 	c.result.Documents += int(s.documents.Load())
 	c.result.Chunks += s.chunks.Load()
@@ -34,9 +37,11 @@ func (s *source) finish(ctx context.Context) error {
 		})
 		c.result.Snapshots = append(c.result.Snapshots, r)
 	}
-	for n := range s.bad {
-		if c.wanted(s.id(n)) {
-			c.result.Snapshots = append(c.result.Snapshots, SnapshotResult{ID: s.id(n)})
+	for _, numbers := range []map[uint64]bool{s.bad, s.gone} {
+		for n := range numbers {
+			if c.wanted(s.id(n)) {
+				c.result.Snapshots = append(c.result.Snapshots, SnapshotResult{ID: s.id(n)})
+			}
 		}
 	}
 	judged := c.result.Snapshots[from:]
@@ -54,6 +59,41 @@ func (s *source) finish(ctx context.Context) error {
 	return s.recordReceipts(ctx, judged)
 }
 
+// forgetRemoved looks again at the snapshots with problems. One that prune has removed meanwhile, with a record of it,
+// has none: its packs went with it.
+func (s *source) forgetRemoved(ctx context.Context) error {
+	var left []*snap
+	for _, sn := range s.snaps {
+		removed := false
+		if len(s.c.findings.of(sn.id)) > 0 {
+			var err error
+			if removed, err = s.removedMeanwhile(ctx, sn); err != nil {
+				return err
+			}
+		}
+		if removed {
+			s.c.findings.forget(sn.id)
+			continue
+		}
+		left = append(left, sn)
+	}
+	s.snaps = left
+	return nil
+}
+
+func (s *source) removedMeanwhile(ctx context.Context, sn *snap) (bool, error) {
+	_, err := s.c.repo.Store().Stat(ctx, s.inv.ManifestKey(sn.Sequence))
+	if ctx.Err() != nil {
+		return false, ctx.Err()
+	}
+	if !errors.Is(err, objstore.ErrNotExist) {
+		return false, nil
+	}
+	var v record.Expired
+	_, err = s.c.repo.Document(ctx, s.inv.ExpiredKey(sn.Sequence), &v)
+	return err == nil && v.Manifest == sn.Hash.String(), ctx.Err()
+}
+
 // head is the newest snapshot, as later runs may expect it.
 func (s *source) head() Seen {
 	n := s.highest()
@@ -68,8 +108,8 @@ func (s *source) head() Seen {
 func (s *source) recordDamage(ctx context.Context) error {
 	for _, p := range s.usedPacks() {
 		fault := p.fault.Load()
-		if fault == nil || fault.problem == Unreadable {
-			continue // that the store did not answer says nothing about the pack
+		if fault == nil || fault.problem == Unreadable || !s.c.findings.has(*fault) {
+			continue // that the store did not answer, or that prune was faster, says nothing about the pack
 		}
 		if _, ok := s.inv.Damaged[p.ID]; ok {
 			continue

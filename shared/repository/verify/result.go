@@ -189,6 +189,28 @@ func (f *findings) filesUnknown(p place) {
 	f.byPlace[p].FilesUnknown = true
 }
 
+// forget takes a snapshot out of all findings; what was only missing for it is no problem.
+func (f *findings) forget(id snapshot.ID) {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	for p, at := range f.byPlace {
+		if !at.snapshots[id] {
+			continue
+		}
+		delete(at.snapshots, id)
+		if len(at.snapshots) == 0 && (p.problem == Missing || p.problem == Incomplete) {
+			delete(f.byPlace, p)
+		}
+	}
+}
+
+// has reports whether a finding still stands.
+func (f *findings) has(p place) bool {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	return f.byPlace[p] != nil
+}
+
 // of returns the problems that hit a snapshot, in words, sorted.
 func (f *findings) of(id snapshot.ID) []string {
 	f.mu.Lock()

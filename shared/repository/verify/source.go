@@ -21,6 +21,7 @@ type source struct {
 	inv       *inventory.Inventory
 	stored    map[uint64]*repository.Stored // manifests that are in order
 	bad       map[uint64]bool               // manifests that are there but not in order
+	gone      map[uint64]bool               // manifests that should be there
 	expired   map[uint64]*record.Expired    // valid ones
 	snaps     []*snap                       // wanted ones whose manifests are in order, ascending
 	lists     map[listName]*list
@@ -51,7 +52,7 @@ type list struct {
 // checkSource runs all checks of one source.
 func (c *checker) checkSource(ctx context.Context, src snapshot.Source) error {
 	s := &source{
-		c: c, src: src, stored: map[uint64]*repository.Stored{}, bad: map[uint64]bool{}, expired: map[uint64]*record.Expired{},
+		c: c, src: src, stored: map[uint64]*repository.Stored{}, bad: map[uint64]bool{}, gone: map[uint64]bool{}, expired: map[uint64]*record.Expired{},
 		lists: map[listName]*list{}, chains: map[snapshot.ChainID]*chain{},
 	}
 	if err := s.load(ctx); err != nil {
@@ -125,6 +126,7 @@ func (s *source) checkLinks(context.Context) error {
 		case there && expired != nil:
 			// A crash of prune, or a copy of a repository where it was removed: it can still be restored.
 		case !there && !s.bad[n] && expired == nil:
+			s.gone[n] = true
 			s.c.findings.add(s.inv.ManifestKey(n), Missing, "no record says that retention removed it", s.id(n))
 		}
 		previous, key := "", s.inv.ManifestKey(n)

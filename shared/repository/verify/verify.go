@@ -101,6 +101,9 @@ func Run(ctx context.Context, repo *repository.Repository, opts Options) (*Resul
 	if opts.Now == nil {
 		opts.Now = time.Now
 	}
+	if opts.Level == Structure {
+		opts.Sample = Sample{} // the listing shows all packs
+	}
 	c := &checker{repo: repo, opts: opts, findings: newFindings(opts.MaxFiles)}
 	_, signs := repo.Identity().Signer()
 	c.record = opts.Record && signs

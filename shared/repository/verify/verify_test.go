@@ -25,18 +25,18 @@ func history(t *testing.T) *repotest.Fixture {
 	f := repotest.New(t)
 	tree := repotest.Tree{
 		"/srv/a.conf":          []byte("listen 80\n"),
-		"/srv/bin/server":      repotest.Noise(1, 700<<10),
-		"/srv/data/db/one":     repotest.Noise(2, 300<<10),
-		"/srv/data/db/two":     []byte(strings.Repeat("row\n", 40_000)),
+		"/srv/bin/server":      repotest.Noise(1, 300<<10),
+		"/srv/data/db/one":     repotest.Noise(2, 30<<10),
+		"/srv/data/db/two":     []byte(strings.Repeat("row\n", 10_000)),
 		"/srv/data/empty":      {},
 		"/srv/name-\xff-bytes": []byte("not UTF-8"),
 	}
 	f.Backup(t, snapshot.Full, tree)
 	f.Now = f.Now.Add(time.Hour)
-	tree = tree.With("/srv/data/db/one", repotest.Noise(3, 310<<10))
+	tree = tree.With("/srv/data/db/one", repotest.Noise(3, 31<<10))
 	f.Backup(t, snapshot.Incremental, tree)
 	f.Now = f.Now.Add(time.Hour)
-	tree = tree.With("/srv/new", repotest.Noise(4, 100<<10)).With("/srv/a.conf", nil)
+	tree = tree.With("/srv/new", repotest.Noise(4, 10<<10)).With("/srv/a.conf", nil)
 	f.Backup(t, snapshot.Incremental, tree)
 	f.Now = f.Now.Add(time.Hour)
 	f.Backup(t, snapshot.Full, tree.With("/srv/a.conf", []byte("listen 443\n")))
@@ -126,18 +126,18 @@ func TestEachPackIsReadOnce(t *testing.T) {
 
 func TestLargeFilesWithMaps(t *testing.T) {
 	f := repotest.New(t)
-	big := repotest.Noise(9, 21<<20)
+	big := repotest.Noise(9, 17<<20)
 	f.Backup(t, snapshot.Full, repotest.Tree{"/srv/big": big, "/srv/small": repotest.Noise(5, 1000)})
 	changed := slices.Clone(big)
 	changed[12<<20]++
 	f.Backup(t, snapshot.Incremental, repotest.Tree{"/srv/big": changed, "/srv/small": repotest.Noise(5, 1000)})
 	wantOK(t, run(t, f, f.Store, verify.Options{Level: verify.Content}))
-	for i := range 7 {
+	for i := range 3 {
 		// Content packs and the ones with maps and trees, at several places each.
 		for _, key := range repotest.Keys(f.Store, "/packs/") {
 			store := f.Store.Clone()
 			b, _ := store.Object(key)
-			b[len(b)*(2*i+1)/14] ^= 4
+			b[len(b)*(2*i+1)/6] ^= 4
 			store.Tamper(key, b)
 			for _, level := range []verify.Level{verify.Bytes, verify.Content} {
 				res := run(t, f, store, verify.Options{Level: level})
@@ -403,8 +403,8 @@ func TestExpiredRecordsExplainGaps(t *testing.T) {
 	key := layout.ManifestKey(f.ID(1))
 	f.Store.Tamper(key, nil)
 	res := run(t, f, f.Store, verify.Options{Level: verify.Structure})
-	if at := find(res, key); at == nil || at.Problem != verify.Missing {
-		t.Errorf("stolen: %+v", res.Findings)
+	if at := find(res, key); at == nil || at.Problem != verify.Missing || res.Snapshots[0].ID != f.ID(1) || res.Snapshots[0].Pass {
+		t.Errorf("stolen: %+v", res)
 	}
 	wrong := f.Store.Clone()
 	put := func(store *mem.Store, e record.Expired) {
@@ -451,6 +451,48 @@ func TestStoreErrorsAreNotTakenForDamage(t *testing.T) {
 	})
 	if _, err := verify.Run(t.Context(), repo, verify.Options{Level: verify.Structure}); !errors.Is(err, down) {
 		t.Errorf("a store that does not list: %v", err)
+	}
+}
+
+// TestOthersAtWork: a backup and a prune that run meanwhile are not taken for damage.
+func TestOthersAtWork(t *testing.T) {
+	f := history(t)
+	m, err := f.Repo.Manifest(t.Context(), f.ID(4))
+	if err != nil {
+		t.Fatal(err)
+	}
+	f.Backup(t, snapshot.Full, f.Trees[4])
+	store := f.Store.Clone()
+	f = f.Fork(t, store)
+	once := map[string]bool{}
+	store.SetHook(func(c mem.Call) mem.Fault {
+		switch {
+		case c.Op == mem.List && c.Key == layout.SourcePrefix(f.Source) && !once["backup"]:
+			once["backup"] = true
+			f.Backup(t, snapshot.Full, f.Trees[4])
+		case c.Op == mem.Get && strings.Contains(c.Key, "/lists/") && !once["prune"]:
+			once["prune"] = true
+			err := f.Repo.PutDocument(t.Context(), layout.ExpiredKey(m.ID()), record.Expired{
+				Sequence: 4, Manifest: m.Hash.String(), Previous: m.Previous, Time: f.Now,
+			})
+			if err != nil {
+				t.Error(err)
+			}
+			for _, key := range store.Keys() {
+				if strings.Contains(key, "snapshots/0000000004") || strings.Contains(key, "/packs/"+m.Chain) || strings.Contains(key, m.Lists[0].List) {
+					store.Tamper(key, nil)
+				}
+			}
+		}
+		return mem.Fault{}
+	})
+	res, err := verify.Run(t.Context(), f.Repo, verify.Options{Level: verify.Content, Record: true})
+	if err != nil || len(once) != 2 {
+		t.Fatalf("%v, %v", err, once)
+	}
+	wantOK(t, res)
+	if len(res.Snapshots) != 4 || len(repotest.Keys(store, "/damaged/")) != 0 {
+		t.Errorf("%+v", res.Snapshots)
 	}
 }
 
