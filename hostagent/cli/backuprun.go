@@ -10,6 +10,8 @@ import (
 	"github.com/btcdecoded/holdfast/hostagent/hook"
 	"github.com/btcdecoded/holdfast/hostagent/progress"
 	"github.com/btcdecoded/holdfast/hostagent/source/files"
+	"github.com/btcdecoded/holdfast/hostagent/state"
+	"github.com/btcdecoded/holdfast/shared/compliance"
 	"github.com/btcdecoded/holdfast/shared/policy"
 	"github.com/btcdecoded/holdfast/shared/repository"
 	"github.com/btcdecoded/holdfast/shared/snapshot"
@@ -58,6 +60,7 @@ func (a *app) backupOne(ctx context.Context, repo *repository.Repository, j job,
 	for _, w := range session.Warnings() {
 		a.warn("%v", w)
 	}
+	defer func() { a.remember(repo, j.source, err) }()
 	// The hooks run under the source's lock: two runs never stop and start the same service.
 	env := []string{"HOLDFAST_HOST=" + j.source.Host, "HOLDFAST_SOURCE=" + j.source.Name}
 	defer func() {
@@ -70,6 +73,17 @@ func (a *app) backupOne(ctx context.Context, repo *repository.Repository, j job,
 		return nil, err
 	}
 	return a.capture(ctx, session, j, tags)
+}
+
+// remember notes how a backup ended, for status. What can't be noted is only not known.
+func (a *app) remember(repo *repository.Repository, src snapshot.Source, err error) {
+	run := compliance.Run{Time: a.now().UTC()}
+	if err != nil {
+		run.Error = err.Error()
+	}
+	if err := state.Open(a.statePath(), repo.ID()).SetLastRun(src, run); err != nil {
+		a.warn("%v", err)
+	}
 }
 
 // capture captures the trees into the session and commits it.

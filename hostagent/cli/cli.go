@@ -89,7 +89,7 @@ func (a *app) commands() []func() *cobra.Command {
 	return []func() *cobra.Command{
 		a.initCommand, a.backupCommand, a.snapshotsCommand, a.lsCommand, a.catCommand, a.diffCommand, a.findCommand,
 		a.restoreCommand,
-		a.verifyCommand,
+		a.verifyCommand, a.statusCommand, a.copyCommand, a.pruneCommand,
 		a.keyCommand,
 		a.policyCommand,
 		a.versionCommand, a.manCommand,

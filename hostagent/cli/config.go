@@ -71,7 +71,7 @@ func (e policyError) Error() string {
 	text := ""
 	for i, one := range all {
 		if i > 0 {
-			text += "\nerror: "
+			text += "\n"
 		}
 		text += e.path + ": " + one.Error()
 	}

@@ -2,28 +2,193 @@ package cli
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"io"
+	"strings"
 
+	"github.com/spf13/cobra"
+
+	"github.com/btcdecoded/holdfast/hostagent/progress"
 	"github.com/btcdecoded/holdfast/shared/repository"
+	"github.com/btcdecoded/holdfast/shared/repository/copier"
+	"github.com/btcdecoded/holdfast/shared/snapshot"
 )
+
+const copyLong = `Copy the repository, or the sources named, to another place: the same objects under the same keys, so that the same
+identity opens the copy. Without --to, the copies of the policy are brought up to date.
+
+What is there already is not copied again; a copy that was interrupted goes on. Everything is checked before it is
+written: what is damaged in the original is named, is not copied, and the exit code is 4. To read a copy, name it as the
+repository.`
+
+func (a *app) copyCommand() *cobra.Command {
+	var to []string
+	cmd := &cobra.Command{
+		Use:   "copy [--to REPOSITORY] [SOURCE...]",
+		Short: "Copy snapshots to another repository",
+		Long:  copyLong,
+		Example: `  holdfast copy --to /mnt/usb/backup
+  holdfast copy --to "s3://second-bucket?region=eu-west-1" etc
+  holdfast snapshots -r /mnt/usb/backup`,
+		GroupID: groupTend,
+		RunE: func(cmd *cobra.Command, args []string) error {
+			targets, err := a.copyTargets(to)
+			if err != nil {
+				return err
+			}
+			repo, err := a.open(cmd.Context())
+			if err != nil {
+				return err
+			}
+			var sources []snapshot.Source
+			if len(args) > 0 || a.flags.host != "" {
+				if sources, err = a.sources(cmd.Context(), repo, args); err != nil {
+					return err
+				}
+			}
+			results, errs := a.copyAll(cmd.Context(), repo, targets, sources)
+			err = a.print(results, func(w io.Writer) {
+				for _, r := range results {
+					r.write(w)
+				}
+			})
+			if errs = append(errs, err); errors.Join(errs...) != nil {
+				return errors.Join(errs...)
+			}
+			return copyOutcome(results)
+		},
+	}
+	cmd.Flags().StringArrayVar(&to, "to", nil, "the `REPOSITORY` to copy to (repeatable; default: the copies of the policy)")
+	return cmd
+}
+
+func (a *app) copyTargets(to []string) ([]string, error) {
+	if len(to) > 0 {
+		return to, nil
+	}
+	p, err := a.loadPolicy()
+	if err != nil {
+		return nil, err
+	}
+	if p == nil || len(p.Repository.Copies) == 0 {
+		return nil, hinted{usagef("copy: where to?"), "name a repository with --to, or copies in the policy"}
+	}
+	return p.Repository.Copies, nil
+}
 
 // copyResult is what a copy to one place did.
 type copyResult struct {
-	To        string `json:"to"`
-	Objects   int    `json:"objects"`
-	Bytes     int64  `json:"bytes"`
-	Snapshots int    `json:"snapshots"`
+	To        string        `json:"to"`
+	Objects   int           `json:"objects"`
+	Bytes     int64         `json:"bytes"`
+	Present   int           `json:"present"`
+	Committed []string      `json:"committed"` // snapshots that the copy has since this run
+	Withheld  []string      `json:"withheld"`  // snapshots that are not whole in the original
+	Findings  []copyFinding `json:"findings"`
+}
+
+type copyFinding struct {
+	Object    string   `json:"object"`
+	Problem   string   `json:"problem"`
+	InCopy    bool     `json:"in_copy"`
+	Snapshots []string `json:"snapshots"`
 }
 
 func (c copyResult) write(w io.Writer) {
-	fmt.Fprintf(w, "copied to %s: %s, %s in %s\n", c.To, count(uint64(c.Snapshots), "snapshot", "snapshots"), size(uint64(c.Bytes)), count(uint64(c.Objects), "object", "objects"))
+	for _, f := range c.Findings {
+		where := ""
+		if f.InCopy {
+			where = " (in the copy)"
+		}
+		fmt.Fprintf(w, "damaged: %s%s: %s\n", f.Object, where, f.Problem)
+		if len(f.Snapshots) > 0 {
+			fmt.Fprintf(w, "  not copied because of it: %s\n", strings.Join(f.Snapshots, ", "))
+		}
+	}
+	fmt.Fprintf(w, "copied to %s: %s, %s in %s; %s there already\n", c.To, count(uint64(len(c.Committed)), "snapshot", "snapshots"),
+		size(uint64(c.Bytes)), count(uint64(c.Objects), "object", "objects"), count(uint64(c.Present), "object was", "objects were"))
+}
+
+func copyOutcome(results []copyResult) error {
+	for _, r := range results {
+		if len(r.Findings)+len(r.Withheld) > 0 {
+			return outcome(exitDamaged)
+		}
+	}
+	return nil
+}
+
+// copyAll copies to each place; a place that fails does not keep the others back.
+func (a *app) copyAll(ctx context.Context, repo *repository.Repository, targets []string, sources []snapshot.Source) ([]copyResult, []error) {
+	results := []copyResult{}
+	var errs []error
+	for _, to := range targets {
+		result, err := a.copyTo(ctx, repo, to, sources)
+		if result != nil {
+			results = append(results, *result)
+		}
+		if err != nil {
+			errs = append(errs, fmt.Errorf("copy to %s: %w", to, err))
+		}
+		if ctx.Err() != nil {
+			break
+		}
+	}
+	return results, errs
+}
+
+func (a *app) copyTo(ctx context.Context, repo *repository.Repository, to string, sources []snapshot.Source) (*copyResult, error) {
+	store, err := a.store(ctx, to)
+	if err != nil {
+		return nil, err
+	}
+	meter := a.meter()
+	var before progress.Counts
+	options := copier.Options{Sources: sources, Workers: a.flags.connections, Progress: func(p copier.Progress) {
+		meter.Current(p.Source.String())
+		meter.Total(0, uint64(p.TotalBytes))
+		meter.Add(0, uint64(p.Bytes)-before.Bytes, 0)
+		before.Bytes = uint64(p.Bytes)
+	}}
+	var got *copier.Result
+	err = meter.Run("copy to "+to, func() error {
+		var err error
+		got, err = copier.Run(ctx, repo, store, options)
+		return err
+	})
+	if got == nil {
+		return nil, err
+	}
+	return a.copyResult(to, got), err
+}
+
+func (a *app) copyResult(to string, got *copier.Result) *copyResult {
+	names := func(ids []snapshot.ID) []string {
+		out := []string{}
+		for _, id := range ids {
+			out = append(out, a.name(id))
+		}
+		return out
+	}
+	r := &copyResult{
+		To: to, Objects: got.Objects, Bytes: got.Bytes, Present: got.Present,
+		Committed: names(got.Committed), Withheld: names(got.Withheld), Findings: []copyFinding{},
+	}
+	for _, f := range got.Findings {
+		r.Findings = append(r.Findings, copyFinding{f.Key, f.Problem, f.InCopy, names(f.Snapshots)})
+	}
+	return r
 }
 
 // runCopies brings the copies of the policy up to date for the sources that were backed up.
-func (a *app) runCopies(_ context.Context, _ *repository.Repository, copies []string, _ []job) ([]copyResult, []error) {
-	if len(copies) == 0 {
+func (a *app) runCopies(ctx context.Context, repo *repository.Repository, targets []string, jobs []job) ([]copyResult, []error) {
+	if len(targets) == 0 || len(jobs) == 0 {
 		return nil, nil
 	}
-	return nil, []error{fmt.Errorf("copies: not yet")}
+	var sources []snapshot.Source
+	for _, j := range jobs {
+		sources = append(sources, j.source)
+	}
+	return a.copyAll(ctx, repo, targets, sources)
 }

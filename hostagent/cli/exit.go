@@ -6,8 +6,10 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"strings"
 
 	"github.com/btcdecoded/holdfast/shared/repository"
+	"github.com/btcdecoded/holdfast/shared/repository/copier"
 )
 
 // The exit codes; scripts rely on them and they never change. docs/guide.md lists them.
@@ -66,8 +68,7 @@ func code(ctx context.Context, err error) (int, string) {
 	if err == nil {
 		return exitOK, ""
 	}
-	var o outcome
-	if errors.As(err, &o) {
+	if o, ok := err.(outcome); ok { //nolint:errorlint // an outcome is never wrapped: it is the end of a command
 		return int(o), ""
 	}
 	var hint string
@@ -84,7 +85,8 @@ func code(ctx context.Context, err error) (int, string) {
 	}
 	var damage *repository.DamageError
 	var rollback *repository.RollbackError
-	if errors.As(err, &damage) || errors.As(err, &rollback) {
+	var diverged *copier.DivergedError
+	if errors.As(err, &damage) || errors.As(err, &rollback) || errors.As(err, &diverged) {
 		return exitDamaged, "`holdfast verify` names everything that is hit"
 	}
 	for _, row := range exitTable() {
@@ -101,9 +103,9 @@ func code(ctx context.Context, err error) (int, string) {
 // report prints a command's error, if there is one to print, and returns the exit code.
 func report(ctx context.Context, w io.Writer, err error, asJSON bool) int {
 	n, hint := code(ctx, err)
-	var o outcome
+	_, done := err.(outcome) //nolint:errorlint // as in code
 	switch {
-	case err == nil || errors.As(err, &o):
+	case err == nil || done:
 		return n
 	case asJSON:
 		line, _ := json.Marshal(struct {
@@ -117,7 +119,8 @@ func report(ctx context.Context, w io.Writer, err error, asJSON bool) int {
 	if n == exitInterrupted {
 		err = errors.New("interrupted")
 	}
-	fmt.Fprintf(w, "error: %v\n", err)
+	// Joined errors, such as those of several sources, are one a line.
+	fmt.Fprintf(w, "error: %s\n", strings.ReplaceAll(err.Error(), "\n", "\nerror: "))
 	if hint != "" {
 		fmt.Fprintf(w, "hint: %s\n", hint)
 	}

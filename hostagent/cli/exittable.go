@@ -5,6 +5,8 @@ import (
 	"github.com/btcdecoded/holdfast/shared/keyring"
 	"github.com/btcdecoded/holdfast/shared/objstore"
 	"github.com/btcdecoded/holdfast/shared/repository"
+	"github.com/btcdecoded/holdfast/shared/repository/prune"
+	"github.com/btcdecoded/holdfast/shared/retention"
 	"github.com/btcdecoded/holdfast/shared/snapshot"
 )
 
@@ -37,6 +39,8 @@ func exitTable() []exitRow {
 		{repository.ErrNoSnapshot, exitError, "`holdfast snapshots` lists them"},
 		{repository.ErrNoPath, exitError, "`holdfast ls` and `holdfast find` show what is in a snapshot"},
 		{repository.ErrConflict, exitError, "run the backup again"},
+		{retention.ErrTooMany, exitConfirm, "look at `holdfast prune --dry-run`, then repeat it with --force"},
+		{prune.ErrBroken, exitDamaged, damaged},
 		{restorer.ErrBusy, exitLocked, "wait for the other restore to end"},
 		{restorer.ErrSelection, exitError, "`holdfast ls` shows what is in the snapshot"},
 		{restorer.ErrFull, exitError, "make room at the target; the same command goes on from where it stopped"},

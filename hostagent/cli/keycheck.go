@@ -8,6 +8,7 @@ import (
 
 	"github.com/spf13/cobra"
 
+	"github.com/btcdecoded/holdfast/hostagent/state"
 	"github.com/btcdecoded/holdfast/shared/keyring"
 	"github.com/btcdecoded/holdfast/shared/repository"
 	"github.com/btcdecoded/holdfast/shared/snapshot"
@@ -76,6 +77,11 @@ does not open all of them.`,
 			for _, c := range chains {
 				if !c.Opens {
 					bad++
+				}
+			}
+			if bad == 0 && len(chains) > 0 {
+				if err := state.Open(a.statePath(), repo.ID()).SetKeyProven(a.now()); err != nil {
+					a.warn("%v", err)
 				}
 			}
 			err = a.print(map[string]any{"identity": a.identityPath(), "chains": chains}, func(w io.Writer) {

@@ -183,7 +183,7 @@ func (a *app) findAt(ctx context.Context, repo *repository.Repository, src snaps
 	if err != nil {
 		return nil, err
 	}
-	all, err := repo.Manifests(ctx, src)
+	all, err := a.manifests(ctx, repo, src)
 	if err != nil {
 		var bad *repository.BadManifestError
 		if !errors.As(err, &bad) {

@@ -13,6 +13,8 @@ import (
 
 	"github.com/btcdecoded/holdfast/hostagent/restorer"
 	"github.com/btcdecoded/holdfast/hostagent/source/files"
+	"github.com/btcdecoded/holdfast/hostagent/state"
+	"github.com/btcdecoded/holdfast/shared/compliance"
 	"github.com/btcdecoded/holdfast/shared/policy"
 	"github.com/btcdecoded/holdfast/shared/repository"
 )
@@ -112,10 +114,30 @@ func (a *app) restore(ctx context.Context, f restoreFlags, args []string) error 
 		return err
 	})
 	result.Seconds = a.now().Sub(began).Seconds()
+	if len(options.Select) == 0 && !f.dryRun && ctx.Err() == nil {
+		a.measure(repo, m, began, result.Result, err)
+	}
 	if err != nil {
 		return fmt.Errorf("restore %s: %w", a.name(m.ID()), err)
 	}
 	return a.printRestore(result)
+}
+
+// measure notes how long a restore of a whole source took, for the objective of its time. A restore that found
+// everything in place already measures nothing.
+func (a *app) measure(repo *repository.Repository, m *repository.Stored, began time.Time, r *restorer.Result, err error) {
+	done := compliance.Restore{Time: began.UTC(), Took: a.now().Sub(began), Bytes: int64(min(m.Counts.Bytes, 1<<62))}
+	switch {
+	case err != nil:
+		done.Failed = err.Error()
+	case r.Failed > 0:
+		done.Failed = count(r.Failed, "thing", "things") + " could not be restored"
+	case r.Written < r.Bytes/2:
+		return
+	}
+	if err := state.Open(a.statePath(), repo.ID()).SetLastRestore(m.ID().Source, done); err != nil {
+		a.warn("%v", err)
+	}
 }
 
 // options are what the flags say, as far as they need no repository.
@@ -200,14 +222,6 @@ func (a *app) ownPlaces() []string {
 		}
 	}
 	return places
-}
-
-// localPath is the directory of a repository that is one on this host.
-func localPath(address string) (string, bool) {
-	if rest, ok := strings.CutPrefix(address, "file://"); ok {
-		return rest, true
-	}
-	return address, !strings.Contains(address, "://")
 }
 
 // restoreResult is what a restore did.

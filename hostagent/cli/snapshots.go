@@ -104,7 +104,7 @@ type verifiedLine struct {
 }
 
 func (a *app) snapshotLines(ctx context.Context, repo *repository.Repository, src snapshot.Source) ([]snapshotLine, error) {
-	all, err := repo.Manifests(ctx, src)
+	all, err := a.manifests(ctx, repo, src)
 	var bad *repository.BadManifestError
 	if err != nil && !errors.As(err, &bad) {
 		return nil, err

@@ -4,10 +4,45 @@ import (
 	"context"
 
 	"github.com/btcdecoded/holdfast/shared/objstore"
-	"github.com/btcdecoded/holdfast/shared/objstore/file"
+	"github.com/btcdecoded/holdfast/shared/objstore/limit"
+	"github.com/btcdecoded/holdfast/shared/objstore/open"
+	"github.com/btcdecoded/holdfast/shared/objstore/retry"
 )
 
-// store opens the object store at an address, with the limits of the global flags.
-func (a *app) store(_ context.Context, address string) (objstore.Store, error) {
-	return file.Open(address)
+// store opens the object store at an address, with the limits of the global flags and with retries.
+func (a *app) store(ctx context.Context, address string) (objstore.Store, error) {
+	return open.Open(ctx, address, open.Options{
+		Limit: limit.Options{Upload: int64(a.flags.limitUp), Download: int64(a.flags.limitDown), Parallel: a.flags.connections},
+		Retry: retry.Options{Notify: a.retrying},
+	})
+}
+
+// quietTries is how many failures in a row are nobody's concern.
+const quietTries = 3
+
+// retrying tells about a store that keeps failing: without it, a long wait looks like a hang.
+func (a *app) retrying(e retry.Event) {
+	if e.Try > quietTries {
+		a.warn("%s %s failed %d times, next try in %s: %v", e.Op, e.Key, e.Try, duration(e.Pause), e.Err)
+	}
+}
+
+// localPath is the directory of a repository that is one on this host.
+func localPath(address string) (string, bool) {
+	l, err := open.Parse(address)
+	return l.Path, err == nil && l.Scheme == "file"
+}
+
+// dependent reports whether whoever can delete the primary can, as far as the addresses tell, delete the copy as well:
+// both are directories of this host, or both are reached with the same kind of credentials.
+func dependent(primary, copied string) bool {
+	p, err := open.Parse(primary)
+	if err != nil {
+		return true
+	}
+	c, err := open.Parse(copied)
+	if err != nil {
+		return true
+	}
+	return p.Scheme == c.Scheme && p.S3.Profile == c.S3.Profile && p.S3.Endpoint == c.S3.Endpoint && p.GS.Endpoint == c.GS.Endpoint
 }

@@ -38,6 +38,7 @@ var layers = map[string][]string{
 	// The agent.
 	"hostagent":          {"shared", "events"},
 	"hostagent/progress": {},
+	"hostagent/state":    {"shared/snapshot", "shared/compliance", "shared/retention", "shared/policy"},
 	"hostagent/hook":     {"shared/policy"},
 	"hostagent/source":   {"shared"},
 	"hostagent/restorer": {"shared"},

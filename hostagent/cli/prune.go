@@ -1,0 +1,256 @@
+package cli
+
+import (
+	"context"
+	"fmt"
+	"io"
+	"strings"
+	"time"
+
+	"github.com/spf13/cobra"
+
+	"github.com/btcdecoded/holdfast/hostagent/state"
+	"github.com/btcdecoded/holdfast/shared/policy"
+	"github.com/btcdecoded/holdfast/shared/repository"
+	"github.com/btcdecoded/holdfast/shared/repository/prune"
+	"github.com/btcdecoded/holdfast/shared/retention"
+	"github.com/btcdecoded/holdfast/shared/snapshot"
+)
+
+const pruneLong = `Remove the snapshots that retention does not keep, by the rules of the policy or of the flags, and what nothing needs
+any more. Each snapshot is shown with the reason why it stays or goes.
+
+Nothing goes at once. A snapshot is announced for removal first; seven days later, if still nothing keeps it, it is
+removed. A retention that was shortened waits seven days before that. A snapshot that is not verified never displaces
+one that is. The newest snapshot always stays.
+
+A run that would announce more than 20 % of a source's snapshots changes nothing and ends with exit code 6; look at
+--dry-run, then repeat it with --force.`
+
+// pruneFlags are the flags of prune.
+type pruneFlags struct {
+	dryRun, force bool
+	rules         policy.Retention
+	within        string
+}
+
+func (a *app) pruneCommand() *cobra.Command {
+	var f pruneFlags
+	cmd := &cobra.Command{
+		Use:   "prune [SOURCE...]",
+		Short: "Remove snapshots that retention does not keep",
+		Long:  pruneLong,
+		Example: `  holdfast prune --dry-run
+  holdfast prune
+  holdfast prune etc --keep-last 3 --keep-daily 14 --keep-weekly 8`,
+		GroupID: groupTend,
+		RunE: func(cmd *cobra.Command, args []string) error {
+			return a.prune(cmd.Context(), f, args)
+		},
+	}
+	p := cmd.Flags()
+	p.BoolVar(&f.dryRun, "dry-run", false, "change nothing, show what would go and why")
+	p.BoolVar(&f.force, "force", false, "go on even if more than 20 % of a source's snapshots would go")
+	p.IntVar(&f.rules.KeepLast, "keep-last", 0, "instead of the policy's rules: keep the last `N`")
+	p.StringVar(&f.within, "keep-within", "", "keep what is younger than the newest by up to `AGE`, such as 30d")
+	p.IntVar(&f.rules.Hourly, "keep-hourly", 0, "keep one for each of the last `N` hours that have one")
+	p.IntVar(&f.rules.Daily, "keep-daily", 0, "… `N` days")
+	p.IntVar(&f.rules.Weekly, "keep-weekly", 0, "… `N` weeks")
+	p.IntVar(&f.rules.Monthly, "keep-monthly", 0, "… `N` months")
+	p.IntVar(&f.rules.Yearly, "keep-yearly", 0, "… `N` years")
+	p.StringArrayVar(&f.rules.KeepTags, "keep-tag", nil, "keep all with the `TAG` (repeatable)")
+	return cmd
+}
+
+// pruneResult is what was decided and done for one source.
+type pruneResult struct {
+	Source    string               `json:"source"`
+	DryRun    bool                 `json:"dry_run"`
+	Decisions []retention.Decision `json:"decisions"`
+	Warning   string               `json:"warning,omitempty"`
+	Condemned []uint64             `json:"condemned"` // sequence numbers; announced now
+	Withdrawn []uint64             `json:"withdrawn"` // announcements taken back
+	Removed   []uint64             `json:"removed"`
+	Waiting   []waitingLine        `json:"waiting"`
+	Kept      []prune.Kept         `json:"kept"` // objects that nothing needs, but too young or locked
+	Lists     int                  `json:"lists"`
+	Packs     int                  `json:"packs"`
+	Keys      int                  `json:"keys"`
+	Freed     int64                `json:"freed_bytes"`
+}
+
+// waitingLine is a condemned snapshot and when it may be removed.
+type waitingLine struct {
+	Sequence uint64    `json:"sequence"`
+	From     time.Time `json:"from"`
+}
+
+func (r *pruneResult) fill(report *prune.Report) {
+	numbers := func(actions []prune.Action) []uint64 {
+		out := []uint64{}
+		for _, x := range actions {
+			out = append(out, x.Snapshot.Sequence)
+		}
+		return out
+	}
+	r.Condemned, r.Withdrawn, r.Removed = numbers(report.Condemned), numbers(report.Withdrawn), numbers(report.Removed)
+	r.Waiting = []waitingLine{}
+	for _, x := range report.Waiting {
+		r.Waiting = append(r.Waiting, waitingLine{x.Snapshot.Sequence, x.From})
+	}
+	r.Kept = append([]prune.Kept{}, report.Kept...)
+	r.Lists, r.Packs, r.Keys, r.Freed = report.Lists, report.Packs, report.Keys, report.Freed
+}
+
+func (a *app) prune(ctx context.Context, f pruneFlags, args []string) error {
+	if f.within != "" {
+		d, err := policy.ParseDuration(f.within)
+		if err != nil {
+			return usageError{err}
+		}
+		f.rules.KeepWithin = d
+	}
+	if err := checkRules(f.rules); err != nil {
+		return err
+	}
+	pol, err := a.loadPolicy()
+	if err != nil {
+		return err
+	}
+	if pol == nil && f.rules.Empty() {
+		return hinted{usagef("prune: no rules"), "name them with --keep-last, --keep-daily and so on, or have a policy with retention"}
+	}
+	repo, err := a.open(ctx)
+	if err != nil {
+		return err
+	}
+	sources, err := a.sources(ctx, repo, args)
+	if err != nil {
+		return err
+	}
+	results := []pruneResult{}
+	var failed error
+	for _, src := range sources {
+		rules, ok := rulesOf(pol, f.rules, src)
+		if !ok {
+			a.warn("%s is not in the policy: nothing of it is removed", src)
+			continue
+		}
+		result, err := a.pruneSource(ctx, repo, src, rules, f)
+		if result != nil {
+			results = append(results, *result)
+		}
+		if err != nil {
+			failed = err
+			break
+		}
+	}
+	err = a.print(results, func(w io.Writer) {
+		for _, r := range results {
+			r.write(w, a)
+		}
+	})
+	if failed != nil {
+		return failed
+	}
+	return err
+}
+
+// checkRules refuses rules that mean nothing, which are mistakes.
+func checkRules(r policy.Retention) error {
+	for name, n := range map[string]int{
+		"--keep-last": r.KeepLast, "--keep-hourly": r.Hourly, "--keep-daily": r.Daily, "--keep-weekly": r.Weekly,
+		"--keep-monthly": r.Monthly, "--keep-yearly": r.Yearly,
+	} {
+		if n < 0 {
+			return usagef("prune: %s %d: want 0 or more", name, n)
+		}
+	}
+	return nil
+}
+
+// rulesOf are the flags' rules, or else the policy's for the source.
+func rulesOf(p *policy.Policy, flags policy.Retention, src snapshot.Source) (policy.Retention, bool) {
+	if !flags.Empty() {
+		return flags, true
+	}
+	s, err := p.Lookup(src.Host, src.Name)
+	if err != nil {
+		return policy.Retention{}, false
+	}
+	return s.Retention, true
+}
+
+func (a *app) pruneSource(ctx context.Context, repo *repository.Repository, src snapshot.Source, rules policy.Retention, f pruneFlags) (*pruneResult, error) {
+	h, err := a.history(ctx, repo, src)
+	if err != nil {
+		return nil, err
+	}
+	if err := h.broken(); err != nil {
+		return nil, fmt.Errorf("prune: %w", err)
+	}
+	decisions, shortened, err := a.plan(repo, src, h, rules, f)
+	if err != nil {
+		return nil, err
+	}
+	result := &pruneResult{Source: src.String(), DryRun: f.dryRun, Decisions: decisions}
+	if shortened != nil {
+		result.Warning = shortened.String()
+		a.warn("%s: %s", src, shortened)
+	}
+	report, err := prune.Run(ctx, repo, src, prune.Options{Decisions: decisions, DryRun: f.dryRun, Force: f.force, Now: a.now})
+	result.fill(report)
+	return result, err
+}
+
+// plan decides. Rules of the policy that replace longer ones wait; what is in force is recorded before anything is
+// announced, so that a crash in between changes nothing.
+func (a *app) plan(repo *repository.Repository, src snapshot.Source, h *history, rules policy.Retention, f pruneFlags) ([]retention.Decision, *retention.Shortened, error) {
+	now := a.now()
+	if !f.rules.Empty() {
+		decisions, err := retention.Plan(h.retention(), rules, now)
+		return decisions, nil, err
+	}
+	dir := state.Open(a.statePath(), repo.ID())
+	rec, changed := dir.Retention(src).Update(rules, now)
+	if changed && !f.dryRun {
+		if err := dir.SetRetention(src, rec); err != nil {
+			return nil, nil, fmt.Errorf("prune %s: %w", src, err)
+		}
+	}
+	return rec.Plan(h.retention(), now)
+}
+
+func (r pruneResult) write(w io.Writer, a *app) {
+	src, err := snapshot.ParseSource(r.Source)
+	if err != nil {
+		return
+	}
+	done := map[uint64]string{}
+	for word, numbers := range map[string][]uint64{"announced": r.Condemned, "removed": r.Removed, "kept again": r.Withdrawn} {
+		for _, n := range numbers {
+			done[n] = word
+		}
+	}
+	for _, x := range r.Waiting {
+		if done[x.Sequence] == "" {
+			done[x.Sequence] = "goes after " + stamp(x.From)
+		}
+	}
+	t := newTable("SNAPSHOT", "DECISION", "WHY")
+	for _, d := range r.Decisions {
+		what, ok := done[d.Sequence]
+		if !ok {
+			what = "kept"
+		}
+		t.row(a.name(snapshot.ID{Source: src, Sequence: d.Sequence}), what, strings.Join(d.Reasons, ", "))
+	}
+	t.write(w)
+	verb := ""
+	if r.DryRun {
+		verb = "would be: "
+	}
+	fmt.Fprintf(w, "%s: %s%d announced, %d waiting, %d removed, %s freed (%s, %s, %s)\n", r.Source, verb,
+		len(r.Condemned), len(r.Waiting), len(r.Removed), size(uint64(r.Freed)), count(uint64(r.Packs), "pack", "packs"),
+		count(uint64(r.Lists), "list", "lists"), count(uint64(r.Keys), "key", "keys"))
+}

@@ -1,0 +1,144 @@
+// Package state is what one host remembers of its sources between runs, beside what package repository keeps in the same
+// directory: how the last backup ended, how long the last restore took, when an identity was last proven, which
+// retention is in force. Use [Open].
+//
+// Everything in it can be lost: then it is not known, and status says so. Files are replaced in one step, so a crash
+// leaves the old or the new, never half.
+package state
+
+import (
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io/fs"
+	"os"
+	"path/filepath"
+	"time"
+
+	"github.com/btcdecoded/holdfast/shared/compliance"
+	"github.com/btcdecoded/holdfast/shared/retention"
+	"github.com/btcdecoded/holdfast/shared/snapshot"
+)
+
+// Dir is the state directory of one repository. Its methods are safe for concurrent use, also by several processes.
+type Dir struct{ path string }
+
+// Open names the directory below root for a repository; nothing is made yet.
+func Open(root string, repo snapshot.RepositoryID) *Dir {
+	return &Dir{path: filepath.Join(root, repo.String())}
+}
+
+const (
+	runFile       = "run.json"
+	restoreFile   = "restore.json"
+	retentionFile = "retention.json"
+	keyFile       = "key-check.json"
+)
+
+// LastRun returns how the last backup of a source on this host ended; false if that is not known.
+func (d *Dir) LastRun(src snapshot.Source) (run compliance.Run, ok bool) {
+	return run, d.load(src, runFile, &run)
+}
+
+// SetLastRun remembers how a backup ended.
+func (d *Dir) SetLastRun(src snapshot.Source, run compliance.Run) error {
+	return d.save(src, runFile, run)
+}
+
+// LastRestore returns the last restore of a whole source that was measured on this host; false if there is none.
+func (d *Dir) LastRestore(src snapshot.Source) (r compliance.Restore, ok bool) {
+	return r, d.load(src, restoreFile, &r)
+}
+
+// SetLastRestore remembers a measured restore.
+func (d *Dir) SetLastRestore(src snapshot.Source, r compliance.Restore) error {
+	return d.save(src, restoreFile, r)
+}
+
+// Retention returns the rules that are in force for a source; the zero value if none were recorded. A record that can't
+// be read counts as none: it costs the waiting time of shortened rules, see [retention.Record].
+func (d *Dir) Retention(src snapshot.Source) retention.Record {
+	var r retention.Record
+	if !d.load(src, retentionFile, &r) {
+		return retention.Record{}
+	}
+	return r
+}
+
+// SetRetention remembers the rules that are in force. It is durable when it returns.
+func (d *Dir) SetRetention(src snapshot.Source, r retention.Record) error {
+	return d.save(src, retentionFile, r)
+}
+
+// keyCheck is a proof that an identity opens everything.
+type keyCheck struct {
+	Time time.Time `json:"time"`
+}
+
+// KeyProven returns when an identity was last proven to open all chains; zero if never.
+func (d *Dir) KeyProven() time.Time {
+	var k keyCheck
+	if !d.load(snapshot.Source{}, keyFile, &k) {
+		return time.Time{}
+	}
+	return k.Time
+}
+
+// SetKeyProven remembers that an identity was proven.
+func (d *Dir) SetKeyProven(at time.Time) error {
+	return d.save(snapshot.Source{}, keyFile, keyCheck{Time: at.UTC()})
+}
+
+// dir is the directory of a source, or that of the repository for the zero source.
+func (d *Dir) dir(src snapshot.Source) string { return filepath.Join(d.path, src.Host, src.Name) }
+
+func (d *Dir) load(src snapshot.Source, name string, v any) bool {
+	b, err := os.ReadFile(filepath.Join(d.dir(src), name))
+	return err == nil && json.Unmarshal(b, v) == nil
+}
+
+func (d *Dir) save(src snapshot.Source, name string, v any) (err error) {
+	if src != (snapshot.Source{}) {
+		if err := src.Check(); err != nil {
+			return err
+		}
+	}
+	b, err := json.Marshal(v)
+	if err != nil {
+		return fmt.Errorf("encode %s: %w", name, err)
+	}
+	if err := os.MkdirAll(d.dir(src), 0o700); err != nil {
+		return fmt.Errorf("make state directory: %w", err)
+	}
+	if err := replace(filepath.Join(d.dir(src), name), append(b, '\n')); err != nil {
+		return fmt.Errorf("write state: %w", err)
+	}
+	return nil
+}
+
+// replace replaces a file in one step.
+func replace(path string, b []byte) (err error) {
+	f, err := os.CreateTemp(filepath.Dir(path), ".new-*")
+	if err != nil {
+		return err
+	}
+	defer func() {
+		if err != nil {
+			_ = f.Close()
+			if rerr := os.Remove(f.Name()); !errors.Is(rerr, fs.ErrNotExist) {
+				err = errors.Join(err, rerr)
+			}
+		}
+	}()
+	if _, err := f.Write(b); err != nil {
+		return err
+	}
+	// A crash after the rename must not show an empty file.
+	if err := f.Sync(); err != nil {
+		return err
+	}
+	if err := f.Close(); err != nil {
+		return err
+	}
+	return os.Rename(f.Name(), path)
+}
