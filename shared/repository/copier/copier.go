@@ -41,12 +41,12 @@ type Options struct {
 	Progress func(Progress)    // called from one goroutine at a time; nil: none
 }
 
-// Progress is how far a run is. Totals grow as snapshots are reached.
+// Progress is how far a run is.
 type Progress struct {
 	Source     snapshot.Source
 	Objects    int
 	Bytes      int64
-	TotalBytes int64
+	TotalBytes int64 // of the packs of the sources that were reached; documents come on top
 }
 
 // Finding is an object that is not in order, in the original or in the copy.

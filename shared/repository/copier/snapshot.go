@@ -24,11 +24,9 @@ import (
 // interrupted run that prune is about to remove. Verification of the copy at level structure finds it.
 func (s *source) copySnapshot(m *repository.Stored) error {
 	id := m.ID()
-	_, there := s.theirs.Manifests[id.Sequence]
-	_, expired := s.theirs.Expired[id.Sequence]
-	if there || expired {
+	if s.has(id.Sequence) {
 		s.present(1)
-		return nil // complete when it was committed, or removed by the copy's own retention
+		return nil // complete when it was committed
 	}
 	packs, ok, err := s.packs(m)
 	if err != nil {
@@ -140,7 +138,6 @@ func (s *source) copyPacks(m *repository.Stored, packs []snapshot.PackInfo) (boo
 			s.bad[key], complete = true, false
 		default:
 			missing = append(missing, p)
-			s.expect(int64(p.Size))
 		}
 	}
 	arrived := make([]bool, len(missing))

@@ -62,12 +62,50 @@ func (r *run) copySource(src snapshot.Source) error {
 	if err := s.documents(s.keyDocuments()); err != nil {
 		return err
 	}
+	if err := s.plan(manifests); err != nil {
+		return err
+	}
 	for _, m := range manifests {
 		if err := s.copySnapshot(m); err != nil {
 			return fmt.Errorf("snapshot %d: %w", m.Sequence, err)
 		}
 	}
 	return s.documents(s.otherDocuments())
+}
+
+// plan adds up the packs that will be copied, for the progress. The lists that it reads are kept.
+func (s *source) plan(manifests []*repository.Stored) error {
+	counted := map[inventory.Pack]bool{}
+	var total int64
+	for _, m := range manifests {
+		if s.has(m.Sequence) {
+			continue
+		}
+		packs, _, err := s.packs(m)
+		if err != nil {
+			return err
+		}
+		chain, err := layout.ParseChain(m.Chain)
+		if err != nil {
+			return err
+		}
+		for _, p := range packs {
+			name := inventory.Pack{Chain: chain, ID: p.ID}
+			if _, there := s.theirs.Packs[name]; !there && !counted[name] {
+				counted[name] = true
+				total += int64(p.Size)
+			}
+		}
+	}
+	s.expect(total)
+	return nil
+}
+
+// has reports whether the copy has the snapshot, or has had it until its own retention removed it.
+func (s *source) has(n uint64) bool {
+	_, there := s.theirs.Manifests[n]
+	_, expired := s.theirs.Expired[n]
+	return there || expired
 }
 
 // checkHistory refuses a copy whose snapshots are not a part of the original's history. Equal bytes of the newest

@@ -100,7 +100,7 @@ func (p *pruner) marked(ctx context.Context, m *repository.Stored) (record.MarkK
 		case err != nil && doc == nil:
 			return "", false, err
 		case err != nil || mark.Sequence != m.Sequence:
-			return record.Hold, true, nil
+			return record.Hold, true, nil //nolint:nilerr // what can not be read protects
 		}
 		marks[id] = mark
 	}
@@ -122,7 +122,7 @@ func (p *pruner) announcement(ctx context.Context, m *repository.Stored) (there,
 	case err != nil && doc == nil:
 		return true, false, err
 	case err != nil:
-		return true, false, nil
+		return true, false, nil //nolint:nilerr // a document that is no good announces nothing
 	}
 	return true, c.Sequence == m.Sequence && c.Manifest == m.Hash.String(), nil
 }

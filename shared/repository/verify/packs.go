@@ -22,6 +22,7 @@ type chain struct {
 	id     snapshot.ChainID
 	packs  map[uint64]*pack // by number; read only once packs are being read
 	keys   *seal.Keys       // nil: not needed, or not to be had
+	keyID  string           // that the manifests state, in hex
 	maps   mapChecks
 }
 
@@ -145,7 +146,13 @@ func (s *source) countUnnamed() {
 // openChains gets the keys of all chains. Without any identity that fits, the level can't be reached at all.
 func (s *source) openChains(ctx context.Context) error {
 	for _, sn := range s.snaps {
-		if sn.chain == nil || sn.chain.keys != nil {
+		if sn.chain == nil || len(sn.Keys) == 0 {
+			continue
+		}
+		if sn.chain.keys != nil {
+			if sn.Keys[0].Key != sn.chain.keyID {
+				s.c.findings.add(s.inv.ManifestKey(sn.Sequence), Contradicts, "it states another key than the snapshots of its chain before it", sn.id)
+			}
 			continue
 		}
 		keys, err := s.chainKeys(ctx, sn)
@@ -159,7 +166,7 @@ func (s *source) openChains(ctx context.Context) error {
 			s.c.findings.add(s.inv.ManifestKey(sn.Sequence), NotAuthentic, err.Error(), sn.id)
 			continue
 		}
-		sn.chain.keys = keys
+		sn.chain.keys, sn.chain.keyID = keys, sn.Keys[0].Key
 	}
 	return nil
 }
