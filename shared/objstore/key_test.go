@@ -83,7 +83,7 @@ func TestPrefixesByList(t *testing.T) {
 			t.Error(d)
 		}
 		stop := errors.New("stop")
-		if err := objstore.Prefixes(ctx, store, "v/", func(string) error { return stop }); err != stop {
+		if err := objstore.Prefixes(ctx, store, "v/", func(string) error { return stop }); err != stop { //nolint:errorlint // the very error is promised
 			t.Error(err)
 		}
 		if err := objstore.Prefixes(ctx, store, "v", nil); !errors.Is(err, objstore.ErrKey) {

@@ -182,8 +182,12 @@ func TestErrors(t *testing.T) {
 		cause error
 		want  error
 	}{
-		{unix.EACCES, objstore.ErrDenied}, {unix.EPERM, objstore.ErrDenied}, {unix.EROFS, objstore.ErrDenied},
-		{unix.EDQUOT, objstore.ErrFull}, {unix.ENOENT, objstore.ErrNotExist}, {unix.EIO, unix.EIO},
+		{unix.EACCES, objstore.ErrDenied},
+		{unix.EPERM, objstore.ErrDenied},
+		{unix.EROFS, objstore.ErrDenied},
+		{unix.EDQUOT, objstore.ErrFull},
+		{unix.ENOENT, objstore.ErrNotExist},
+		{unix.EIO, unix.EIO},
 	} {
 		if err := s.wrap("get", "k", fmt.Errorf("x: %w", c.cause)); !errors.Is(err, c.want) || objstore.IsTransient(err) {
 			t.Errorf("%v became %v", c.cause, err)

@@ -34,7 +34,7 @@ func (s *Store) Get(ctx context.Context, key string, offset, length int64) (io.R
 	case offset > 0:
 		call.Header().Set("Range", fmt.Sprintf("bytes=%d-", offset))
 	}
-	r, err := call.Download()
+	r, err := call.Download() //nolint:bodyclose // it is handed out
 	switch {
 	case err == nil:
 		return &body{ReadCloser: r.Body, ctx: ctx, store: s, key: key}, nil
