@@ -496,6 +496,38 @@ func TestOthersAtWork(t *testing.T) {
 	}
 }
 
+// TestNothingIsClaimedThatWasNotChecked fails each single call of the store: the run ends with an error, or it does not
+// say that all is well.
+func TestNothingIsClaimedThatWasNotChecked(t *testing.T) {
+	f := everything(t)
+	for _, level := range []verify.Level{verify.Structure, verify.Bytes, verify.Content} {
+		calls := 0
+		for n := 1; ; n++ {
+			store := f.Store.Clone()
+			repo := f.Open(t, store)
+			first, fired := store.Calls(), ""
+			store.SetHook(func(c mem.Call) mem.Fault {
+				if c.Number != first+n {
+					return mem.Fault{}
+				}
+				fired = string(c.Op) + " " + c.Key
+				return mem.Fault{Err: errors.New("connection reset")}
+			})
+			res, err := verify.Run(t.Context(), repo, verify.Options{Level: level})
+			if fired == "" {
+				break
+			}
+			calls++
+			if err == nil && res.OK() {
+				t.Errorf("%s: %s failed, and nobody noticed", level, fired)
+			}
+		}
+		if calls < 20 {
+			t.Errorf("%s: only %d calls", level, calls)
+		}
+	}
+}
+
 func ExampleParseSample() {
 	s, err := verify.ParseSample("1/30", 20_000)
 	fmt.Println(s, err)
