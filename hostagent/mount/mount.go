@@ -1,0 +1,116 @@
+// Package mount shows the snapshots of a repository as a read-only file system (FUSE): hosts, below them sources, below
+// them snapshots named by number and time, below them what was captured, by its path. Use [Mount].
+//
+// Nothing can be written, device nodes can't be opened and set-uid bits do nothing. The process never touches the
+// mounted directory itself, so it can always be killed.
+package mount
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"os"
+	"sync"
+	"time"
+
+	"github.com/hanwen/go-fuse/v2/fs"
+	"github.com/hanwen/go-fuse/v2/fuse"
+	"golang.org/x/sys/unix"
+
+	"github.com/btcdecoded/holdfast/shared/repository"
+)
+
+// Options says how to mount.
+type Options struct {
+	AllowOther bool // other users may look, with the rights that the modes give them; needs root or user_allow_other
+}
+
+// Mount shows repo in dir, which must be an empty directory, until ctx ends or somebody unmounts it. It calls ready
+// when the file system can be used.
+func Mount(ctx context.Context, repo *repository.Repository, dir string, o Options, ready func()) error {
+	if err := checkTarget(dir); err != nil {
+		return err
+	}
+	long := time.Hour
+	second := time.Second
+	none := time.Duration(0)
+	top := &topNode{view: &view{ctx: ctx, repo: repo}}
+	raw := fs.NewNodeFS(top, &fs.Options{EntryTimeout: &second, AttrTimeout: &long, NegativeTimeout: &none, RootStableAttr: &fs.StableAttr{Ino: 1}})
+	server, err := fuse.NewServer(raw, dir, &fuse.MountOptions{
+		FsName: "holdfast", Name: "holdfast", AllowOther: o.AllowOther, DirectMount: true, MaxReadAhead: 1 << 20,
+		DirectMountFlags: unix.MS_NOSUID | unix.MS_NODEV | unix.MS_RDONLY,
+		Options:          []string{"ro", "default_permissions"}, SyncRead: false,
+	})
+	if err != nil {
+		return fmt.Errorf("mount on %s: %w", dir, err)
+	}
+	served := make(chan struct{})
+	go func() {
+		defer close(served)
+		server.Serve()
+	}()
+	if err := server.WaitMount(); err != nil {
+		return errors.Join(fmt.Errorf("mount on %s: %w", dir, err), server.Unmount())
+	}
+	ready()
+	select {
+	case <-served:
+		return nil
+	case <-ctx.Done():
+	}
+	return end(server, dir, served)
+}
+
+// end unmounts. A file system that somebody still uses is detached: it goes when the last of them leaves, and until then
+// every request to it is answered with an error, since the context is over.
+func end(server *fuse.Server, dir string, served <-chan struct{}) error {
+	if err := server.Unmount(); err == nil {
+		<-served
+		return nil
+	}
+	if err := unix.Unmount(dir, unix.MNT_DETACH); err != nil {
+		return fmt.Errorf("unmount %s, which is in use: %w", dir, err)
+	}
+	return nil
+}
+
+func checkTarget(dir string) error {
+	entries, err := os.ReadDir(dir)
+	if err != nil {
+		return fmt.Errorf("mount on %s: %w", dir, err)
+	}
+	if len(entries) > 0 {
+		return fmt.Errorf("mount on %s: the directory is not empty", dir)
+	}
+	return nil
+}
+
+// view is what all nodes share.
+type view struct {
+	// Requests end with the mount, not with their own context: that one ends at every signal of the calling process, and
+	// not every program calls again.
+	ctx  context.Context //nolint:containedctx // of the mount
+	repo *repository.Repository
+
+	mu   sync.Mutex
+	open map[string]*repository.Snapshot // by snapshot.ID
+}
+
+// snapshot opens a snapshot once.
+func (v *view) snapshot(m *repository.Stored) (*repository.Snapshot, error) {
+	v.mu.Lock()
+	defer v.mu.Unlock()
+	id := m.ID().String()
+	if s, ok := v.open[id]; ok {
+		return s, nil
+	}
+	s, err := v.repo.Snapshot(v.ctx, m)
+	if err != nil {
+		return nil, err
+	}
+	if v.open == nil {
+		v.open = map[string]*repository.Snapshot{}
+	}
+	v.open[id] = s
+	return s, nil
+}
