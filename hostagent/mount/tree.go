@@ -5,6 +5,7 @@ import (
 	"errors"
 	"io/fs"
 	"strings"
+	"sync"
 	"syscall"
 	"time"
 
@@ -24,7 +25,13 @@ type treeNode struct {
 	snap  *repository.Snapshot
 	path  string
 	entry *snapshot.Entry // nil: a directory that was not captured itself
+
+	mu   sync.Mutex
+	kids map[string]*snapshot.Entry // what the last listing found, if that is not too much; guarded by mu
 }
+
+// kidsMax is how many entries of a listing a directory remembers: whoever lists looks at each of them next.
+const kidsMax = 20_000
 
 var (
 	_ fusefs.NodeReaddirer   = (*treeNode)(nil)
@@ -100,6 +107,17 @@ func (n *treeNode) childrenFrom(ctx context.Context, prefix, from string, fn fun
 	return "", nil
 }
 
+// child returns the entry of a name, as find does.
+func (n *treeNode) child(name, path string) (*snapshot.Entry, error) {
+	n.mu.Lock()
+	e, ok := n.kids[name]
+	n.mu.Unlock()
+	if ok {
+		return e, nil
+	}
+	return n.find(n.view.ctx, path)
+}
+
 // find returns the entry of a path; nil without an error for a directory that was not captured itself.
 func (n *treeNode) find(ctx context.Context, path string) (*snapshot.Entry, error) {
 	for e, err := range n.snap.Entries(ctx, path) {
@@ -121,6 +139,7 @@ func (n *treeNode) ino(path string) uint64 { return inode(n.snap.Manifest().ID()
 // Readdir implements [fusefs.NodeReaddirer].
 func (n *treeNode) Readdir(context.Context) (fusefs.DirStream, syscall.Errno) {
 	var entries []fuse.DirEntry
+	kids := map[string]*snapshot.Entry{}
 	prefix := strings.TrimSuffix(n.path, "/") + "/"
 	err := n.children(n.view.ctx, func(name string, e *snapshot.Entry) {
 		mode := uint32(fuse.S_IFDIR)
@@ -128,9 +147,17 @@ func (n *treeNode) Readdir(context.Context) (fusefs.DirStream, syscall.Errno) {
 			mode = typeBits(e.Type)
 		}
 		entries = append(entries, fuse.DirEntry{Name: name, Mode: mode, Ino: n.ino(prefix + name)})
+		if len(kids) <= kidsMax {
+			kids[name] = e
+		}
 	})
 	if err != nil {
 		return nil, errno(err)
+	}
+	if len(kids) <= kidsMax {
+		n.mu.Lock()
+		n.kids = kids
+		n.mu.Unlock()
 	}
 	return fusefs.NewListDirStream(entries), fusefs.OK
 }
@@ -138,7 +165,7 @@ func (n *treeNode) Readdir(context.Context) (fusefs.DirStream, syscall.Errno) {
 // Lookup implements [fusefs.NodeLookuper].
 func (n *treeNode) Lookup(ctx context.Context, name string, out *fuse.EntryOut) (*fusefs.Inode, syscall.Errno) {
 	path := strings.TrimSuffix(n.path, "/") + "/" + name
-	e, err := n.find(n.view.ctx, path)
+	e, err := n.child(name, path)
 	if err != nil {
 		return nil, errno(err)
 	}
