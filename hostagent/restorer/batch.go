@@ -11,11 +11,11 @@ import (
 
 // Limits of a batch. They bound memory and open files: a file that takes more than one write stays open meanwhile.
 const (
-	batchBytes  = 64 << 20 // content
+	batchBytes  = 96 << 20 // content
 	batchParts  = 4096     // files
 	batchPieces = 16384    // extents
 	batchOpen   = 96       // files of more than one extent
-	batchesBusy = 2        // at the same time, so that one writes while the other waits for the store
+	batchesBusy = 2        // at the same time: one looks at what is there while the other fetches
 )
 
 // part is a file, or a window of a large one, in a batch.
@@ -103,6 +103,11 @@ func (r *run) work(b *batch) {
 		return
 	}
 	f := newFetch(needs)
+	if len(f.refs) == 0 {
+		return
+	}
+	r.fetching.Lock() // Chunks takes tens of MiB for its reading ahead; twice would be too much
+	defer r.fetching.Unlock()
 	err := r.snap.Chunks(r.ctx, f.refs, func(i int, plain []byte, err error) error {
 		for at := f.first[i]; at >= 0; at = f.next[at] {
 			r.deliver(&f.pieces[at], plain, err)

@@ -34,6 +34,8 @@ type Snapshot interface {
 	Content
 }
 
+var _ Snapshot = (*repository.Snapshot)(nil)
+
 // damaged reports whether err tells of damage in the repository, which hits one file, and not of a store out of reach.
 func damaged(err error) bool {
 	var damage *repository.DamageError

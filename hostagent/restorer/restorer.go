@@ -28,6 +28,7 @@ import (
 	"fmt"
 	"os"
 	"runtime"
+	"sync"
 
 	"golang.org/x/sys/unix"
 )
@@ -106,7 +107,9 @@ type run struct {
 	batches chan *batch
 	idle    chan struct{} // closed when all batches are done
 	late    lateDirs
-	compare bool // content is compared even if size and mtime are equal
+
+	fetching sync.Mutex // held by the batch that reads chunks
+	compare  bool       // content is compared even if size and mtime are equal
 }
 
 func newRun(ctx context.Context, snap Snapshot, options Options, progress Progress) *run {

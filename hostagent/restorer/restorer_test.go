@@ -294,3 +294,59 @@ func TestOnlyDifferingContentIsWritten(t *testing.T) {
 		t.Errorf("fetched %d chunks; %+v; want only the mtime set", f.fetched, result)
 	}
 }
+
+// TestInheritedACL restores into a directory whose default ACL new files get.
+func TestInheritedACL(t *testing.T) {
+	f, dir := snapshotOf(t, 8, trees.Options{Entries: 20})
+	target := trees.TempDir(t)
+	sub := filepath.Join(target, "sub")
+	if err := os.Mkdir(sub, 0o755); err != nil {
+		t.Fatal(err)
+	}
+	acl := []byte{2, 0, 0, 0, 1, 0, 7, 0, 255, 255, 255, 255, 2, 0, 7, 0, 57, 48, 0, 0, 4, 0, 5, 0, 255, 255, 255, 255, 16, 0, 7, 0, 255, 255, 255, 255, 32, 0, 5, 0, 255, 255, 255, 255}
+	if err := unix.Setxattr(sub, "system.posix_acl_default", acl, 0); err != nil && !errors.Is(err, unix.ENOTSUP) {
+		t.Fatal(err)
+	}
+	perfect(t, restore(t, f, Options{Target: sub}))
+	equal(t, dir, sub)
+}
+
+// TestUnusableDirectory has an ordinary user restore into directories that he owns and may not use.
+func TestUnusableDirectory(t *testing.T) {
+	f := newFake("/r")
+	top, sub := f.dir("/r"), f.dir("/r/sub")
+	top.Mode, sub.Mode = 0o500, 0
+	f.add(top, sub, f.file("/r/sub/f", "x"), f.file("/r/f", "x"))
+	target := filepath.Join(trees.TempDir(t), "target")
+	perfect(t, restore(t, f, Options{Target: target}))
+	if err := os.Chmod(filepath.Join(target, "sub"), 0o700); err != nil {
+		t.Fatal(err)
+	}
+	if err := os.WriteFile(filepath.Join(target, "sub", "f"), []byte("changed"), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	if err := os.Chmod(filepath.Join(target, "sub"), 0); err != nil {
+		t.Fatal(err)
+	}
+	if result := restore(t, f, Options{Target: target}); result.Failed > 0 || result.Updated != 1 {
+		t.Errorf("got %+v, want one update", result)
+	}
+	if info, err := os.Stat(filepath.Join(target, "sub")); err != nil || info.Mode().Perm() != 0 {
+		t.Errorf("mode %v, %v", info.Mode(), err)
+	}
+}
+
+// TestByName uses ids of this host for names of the snapshot.
+func TestByName(t *testing.T) {
+	o := newOwners(true)
+	f := newFake()
+	e := f.dir("/r")
+	e.UID, e.GID, e.User, e.Group = 4711, 4711, "root", "no such group on any host"
+	if uid, gid, unknown := o.ids(e); uid != 0 || gid != 4711 || !unknown {
+		t.Errorf("got %d, %d, %v", uid, gid, unknown)
+	}
+	o.byName = false
+	if uid, gid, unknown := o.ids(e); uid != 4711 || gid != 4711 || unknown {
+		t.Errorf("got %d, %d, %v", uid, gid, unknown)
+	}
+}

@@ -88,7 +88,7 @@ const (
 	WarnPrivilege  = "set-uid and set-gid bits left out, as the owner could not be set"
 	WarnName       = "users or groups unknown on this host: ids used"
 	WarnSocket     = "sockets left out"
-	WarnKept       = "not removed: mount points and protected paths"
+	WarnKept       = "left as they are: mount points and protected paths"
 	WarnConsistent = "captured while a database may have been writing to it"
 )
 

@@ -355,10 +355,13 @@ func (r *run) finishLate() error {
 // finishDirectory removes what must go from d and gives it its metadata. Everything in it is in place.
 func (r *run) finishDirectory(d *directory) {
 	defer r.dirs.drop(d)
-	if d.broken != nil || r.ctx.Err() != nil {
+	if d.broken != nil || d.virtual || r.ctx.Err() != nil {
 		return
 	}
-	if d.virtual {
+	// A file system that is mounted here on a directory which the backup saw empty, or did not enter, is not what was
+	// captured: /proc after a restore of "/", for one.
+	if d.parent != nil && d.existed && !d.listing.passed && d.id.device != d.parent.id.device {
+		r.warn(WarnKept, d.source, unix.EBUSY)
 		return
 	}
 	fd, err := r.dirs.pin(d)
@@ -394,11 +397,6 @@ func (r *run) cleanDirectory(d *directory, fd int) {
 		}
 	}
 	if !r.options.Delete || !d.listing.whole {
-		return
-	}
-	// Another file system may be mounted on a directory that the backup saw empty, or did not enter.
-	if d.parent != nil && !d.listing.passed && d.id.device != d.parent.id.device && len(d.listing.extras) > 0 {
-		r.warn(WarnKept, d.source, unix.EBUSY)
 		return
 	}
 	for _, name := range d.listing.extras {
