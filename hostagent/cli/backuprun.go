@@ -81,8 +81,14 @@ func (a *app) remember(repo *repository.Repository, src snapshot.Source, err err
 	if err != nil {
 		run.Error = err.Error()
 	}
-	if err := state.Open(a.statePath(), repo.ID()).SetLastRun(src, run); err != nil {
+	dir := state.Open(a.statePath(), repo.ID())
+	if err := dir.SetLastRun(src, run); err != nil {
 		a.warn("%v", err)
+	}
+	if address, aerr := a.address(); err == nil && aerr == nil {
+		if err := dir.SetPlace(absolute(address)); err != nil {
+			a.warn("%v", err)
+		}
 	}
 }
 

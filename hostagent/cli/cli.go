@@ -88,7 +88,7 @@ func (a *app) root() *cobra.Command {
 func (a *app) commands() []func() *cobra.Command {
 	return []func() *cobra.Command{
 		a.initCommand, a.backupCommand, a.snapshotsCommand, a.lsCommand, a.catCommand, a.diffCommand, a.findCommand,
-		a.restoreCommand, a.mountCommand,
+		a.restoreCommand, a.mountCommand, a.mountCommand,
 		a.verifyCommand, a.statusCommand, a.copyCommand, a.pruneCommand,
 		a.keyCommand,
 		a.policyCommand,

@@ -5,10 +5,12 @@ import (
 	"errors"
 	"fmt"
 	"io/fs"
+	"path/filepath"
 	"slices"
 	"strings"
 	"time"
 
+	"github.com/btcdecoded/holdfast/hostagent/state"
 	"github.com/btcdecoded/holdfast/shared/keyring"
 	"github.com/btcdecoded/holdfast/shared/objstore"
 	"github.com/btcdecoded/holdfast/shared/repository"
@@ -214,10 +216,34 @@ func finished(m *repository.Stored) time.Time {
 // checkRollback warns where the repository shows less of a source than this host has seen before.
 func (a *app) checkRollback(ctx context.Context, repo *repository.Repository, src snapshot.Source) error {
 	rollback, err := a.rollback(ctx, repo, src)
-	if err == nil && rollback != nil {
+	switch {
+	case err != nil || rollback == nil:
+	case a.elsewhere(repo):
+		a.warn("this copy does not have the newest: %v", rollback)
+	default:
 		a.warn("%v; somebody may have put an old state of the repository back", rollback)
 	}
 	return err
+}
+
+// elsewhere reports whether the command looks at a copy: another place than the one that this host backs up to. A copy
+// that has less than was seen lags; that is no rollback.
+func (a *app) elsewhere(repo *repository.Repository) bool {
+	place := state.Open(a.statePath(), repo.ID()).Place()
+	address, err := a.address()
+	return err == nil && place != "" && place != absolute(address)
+}
+
+// absolute is an address that means the same from every directory.
+func absolute(address string) string {
+	dir, ok := localPath(address)
+	if !ok {
+		return address
+	}
+	if abs, err := filepath.Abs(dir); err == nil {
+		return abs
+	}
+	return dir
 }
 
 func (a *app) rollback(ctx context.Context, repo *repository.Repository, src snapshot.Source) (*repository.RollbackError, error) {

@@ -117,9 +117,11 @@ func (a *app) snapshotLines(ctx context.Context, repo *repository.Repository, sr
 	if err != nil {
 		return nil, err
 	}
-	rollback, err := a.rollback(ctx, repo, src)
-	if err != nil {
-		return nil, err
+	var rollback *repository.RollbackError
+	if !a.elsewhere(repo) {
+		if rollback, err = a.rollback(ctx, repo, src); err != nil {
+			return nil, err
+		}
 	}
 	var lines []snapshotLine
 	for _, m := range all {

@@ -232,7 +232,7 @@ func (a *app) facts(ctx context.Context, repo *repository.Repository, src snapsh
 	}
 	dir := state.Open(a.statePath(), repo.ID())
 	f := &compliance.Facts{Source: src, Snapshots: h.compliance(), Stored: h.stored, KeyProven: dir.KeyProven()}
-	if seen, _, ok := repository.LastSeen(a.statePath(), repo.ID(), src); ok {
+	if seen, _, ok := repository.LastSeen(a.statePath(), repo.ID(), src); ok && !a.elsewhere(repo) {
 		f.LastSeen = seen
 	}
 	if run, ok := dir.LastRun(src); ok {

@@ -111,7 +111,9 @@ func (a *app) verifyWhat(ctx context.Context, repo *repository.Repository, args 
 		}
 		o.Sources = sources
 	}
-	o.Expect = a.seen(repo.ID(), o)
+	if !a.elsewhere(repo) {
+		o.Expect = a.seen(repo.ID(), o)
+	}
 	return nil
 }
 

@@ -33,6 +33,7 @@ const (
 	restoreFile   = "restore.json"
 	retentionFile = "retention.json"
 	keyFile       = "key-check.json"
+	placeFile     = "place.json"
 )
 
 // LastRun returns how the last backup of a source on this host ended; false if that is not known.
@@ -87,6 +88,29 @@ func (d *Dir) KeyProven() time.Time {
 // SetKeyProven remembers that an identity was proven.
 func (d *Dir) SetKeyProven(at time.Time) error {
 	return d.save(snapshot.Source{}, keyFile, keyCheck{Time: at.UTC()})
+}
+
+// place is where this host backs up to.
+type place struct {
+	Address string `json:"address"`
+}
+
+// Place returns the address of the repository to which this host last backed up; empty if that is not known. Another
+// place is a copy, which may lag: what was seen here is no measure for it.
+func (d *Dir) Place() string {
+	var p place
+	if !d.load(snapshot.Source{}, placeFile, &p) {
+		return ""
+	}
+	return p.Address
+}
+
+// SetPlace remembers where this host backs up to.
+func (d *Dir) SetPlace(address string) error {
+	if d.Place() == address {
+		return nil
+	}
+	return d.save(snapshot.Source{}, placeFile, place{Address: address})
 }
 
 // dir is the directory of a source, or that of the repository for the zero source.

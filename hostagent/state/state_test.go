@@ -27,7 +27,7 @@ func TestRoundTrip(t *testing.T) {
 	if _, ok := d.LastRestore(src); ok {
 		t.Error("a restore is known before there was one")
 	}
-	if !d.KeyProven().IsZero() || !d.Retention(src).Recorded.IsZero() {
+	if d.Place() != "" || !d.KeyProven().IsZero() || !d.Retention(src).Recorded.IsZero() {
 		t.Error("a proof or a retention is known before there was one")
 	}
 	if _, err := os.Stat(root); err == nil {
@@ -39,6 +39,7 @@ func TestRoundTrip(t *testing.T) {
 	rules := retention.Record{Rules: policy.Retention{Daily: 7}, Recorded: at}
 	for _, err := range []error{
 		d.SetLastRun(src, run), d.SetLastRestore(src, restore), d.SetRetention(src, rules), d.SetKeyProven(at),
+		d.SetPlace("/mnt/backup"), d.SetPlace("/mnt/backup"),
 	} {
 		if err != nil {
 			t.Fatal(err)
@@ -48,6 +49,7 @@ func TestRoundTrip(t *testing.T) {
 	gotRestore, _ := d.LastRestore(src)
 	for _, diff := range []string{
 		cmp.Diff(run, gotRun), cmp.Diff(restore, gotRestore), cmp.Diff(rules, d.Retention(src)), cmp.Diff(at, d.KeyProven()),
+		cmp.Diff("/mnt/backup", d.Place()),
 	} {
 		if diff != "" {
 			t.Error(diff)
