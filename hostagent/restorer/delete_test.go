@@ -26,7 +26,7 @@ func write(t testing.TB, dir string, paths ...string) {
 	}
 }
 
-func files(t testing.TB, dir string) []string {
+func regular(t testing.TB, dir string) []string {
 	t.Helper()
 	nodes, err := trees.Read(dir)
 	if err != nil {
@@ -73,7 +73,7 @@ func TestDelete(t *testing.T) {
 			perfect(t, restore(t, f, c.options))
 			want := slices.DeleteFunc(append(slices.Clone(extra), all...), func(p string) bool { return slices.Contains(c.gone, p) })
 			slices.Sort(want)
-			if got := files(t, target); !slices.Equal(got, want) {
+			if got := regular(t, target); !slices.Equal(got, want) {
 				t.Errorf("left %q\nwant %q", got, want)
 			}
 		})
@@ -123,11 +123,11 @@ func TestDirectoryInTheWay(t *testing.T) {
 	if result := restore(t, f, Options{Target: target}); result.Failed != 1 || result.Updated != 1 {
 		t.Errorf("got %+v; want the full directory to stay and the empty one replaced", result)
 	}
-	if got := files(t, target); !slices.Equal(got, []string{"a/file", "b"}) {
+	if got := regular(t, target); !slices.Equal(got, []string{"a/file", "b"}) {
 		t.Errorf("left %q", got)
 	}
 	perfect(t, restore(t, f, Options{Target: target, Delete: true}))
-	if got := files(t, target); !slices.Equal(got, []string{"a", "b"}) {
+	if got := regular(t, target); !slices.Equal(got, []string{"a", "b"}) {
 		t.Errorf("left %q", got)
 	}
 }

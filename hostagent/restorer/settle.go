@@ -5,9 +5,11 @@ import (
 	"errors"
 	"io"
 	"os"
+	"slices"
 
 	"golang.org/x/sys/unix"
 
+	"github.com/btcdecoded/holdfast/shared/seal"
 	"github.com/btcdecoded/holdfast/shared/snapshot"
 )
 
@@ -218,15 +220,9 @@ func (r *run) equal(j *job, extents []snapshot.Extent) (bool, error) {
 		return readAt(int(f.Fd()), content, 0) && r.snap.Keys().FileID(content) == e.FileID, nil
 	}
 	var offset int64
-	var buf []byte
+	m := matcher{file: f, keys: r.snap.Keys()}
 	check := func(x snapshot.Extent) error {
-		ok := false
-		if x.Hole {
-			ok = zero(f, offset, x.Length)
-		} else {
-			buf, ok = r.holds(f, buf, x, offset)
-		}
-		if !ok {
+		if x.Hole && !zero(f, offset, x.Length) || !x.Hole && !m.data(x, offset) {
 			return io.EOF
 		}
 		offset += int64(x.Length) //nolint:gosec // the sizes are equal
@@ -244,7 +240,36 @@ func (r *run) equal(j *job, extents []snapshot.Extent) (bool, error) {
 	if errors.Is(err, io.EOF) {
 		return false, nil
 	}
-	return err == nil && uint64(offset) == j.entry.Size, err //nolint:gosec // not negative
+	return err == nil && uint64(offset) == j.entry.Size && len(m.buf) == 0, err //nolint:gosec // not negative
+}
+
+// matcher compares a file with its extents by the ids of chunks. A chunk may be spread over extents with holes between.
+type matcher struct {
+	file *os.File
+	keys *seal.Keys
+	ref  snapshot.Ref
+	buf  []byte // what the file has of the chunk ref so far
+}
+
+// data takes the next extent, at offset of the file; false: it differs, or ids can't tell.
+func (m *matcher) data(x snapshot.Extent, offset int64) bool {
+	n := len(m.buf)
+	if n == 0 {
+		m.ref = x.Ref
+	}
+	if x.Ref != m.ref || uint64(x.Offset) != uint64(n) || x.Ref.Plain > snapshot.MaxChunk || x.Length > snapshot.MaxChunk || uint64(n)+x.Length > uint64(x.Ref.Plain) {
+		return false
+	}
+	m.buf = slices.Grow(m.buf, int(x.Length))[:n+int(x.Length)] //nolint:gosec // at most MaxChunk
+	if !readAt(int(m.file.Fd()), m.buf[n:], offset) {
+		return false
+	}
+	if len(m.buf) < int(x.Ref.Plain) {
+		return true
+	}
+	same := m.keys.ChunkID(snapshot.Content, m.buf) == x.Ref.ID
+	m.buf = m.buf[:0]
+	return same
 }
 
 // holds reports whether the file has at offset what the extent says, as far as the chunk's id tells. buf, which is
