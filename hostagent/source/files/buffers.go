@@ -2,11 +2,11 @@ package files
 
 import "context"
 
-// Sizes of buffers, in bytes. Together they bound the content that a capture holds: 8 MiB of small files that wait for
+// Sizes of buffers, in bytes. Together they bound the content that a capture holds: 4 MiB of small files that wait for
 // their bundle, 6 bundles of 1.1 MiB and 3 buffers of 8 MiB for larger files.
 const (
 	smallFile    = 128 << 10 // files up to this size are bundled
-	smallWaiting = 8 << 20   // small files read, or to be read, before they are in a bundle
+	smallWaiting = 4 << 20   // small files read, or to be read, before they are in a bundle
 
 	bundleMin = 256 << 10 // a bundle may end from here on, where the content says so
 	bundleMax = 1 << 20   // and ends here
@@ -26,7 +26,7 @@ type smallBuffers [len(smallClasses)]chan []byte
 func newSmallBuffers() *smallBuffers {
 	var s smallBuffers
 	for i, size := range smallClasses {
-		s[i] = make(chan []byte, min(512, smallWaiting/4/size))
+		s[i] = make(chan []byte, smallWaiting/2/size)
 	}
 	return &s
 }

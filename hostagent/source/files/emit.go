@@ -17,15 +17,16 @@ func (c *capture) emit(ctx context.Context) error {
 		if err := c.complete(ctx, it); err != nil {
 			return err
 		}
-		if e := it.entry; e != nil && !it.same {
+		e := it.entry // stays in the item, as a twin may ask for its extents
+		if e != nil && !it.same {
 			// A tree with an entry that readers refuse would be lost as a whole: rather lose the entry, and say so.
 			if err := e.Check(); err != nil {
 				it.fail(e.Path, "check", err)
-				it.entry = nil
+				e = nil
 			}
 		}
 		c.note(it.problems)
-		if e := it.entry; e != nil {
+		if e != nil {
 			c.count(it)
 			if err := c.session.Emit(ctx, e); err != nil {
 				return fmt.Errorf("add %q to the tree: %w", e.Path, err)

@@ -46,12 +46,12 @@ func (a attributes) get(name string, buf []byte) (int, error) {
 
 // read returns all attributes in ascending order of names. Attributes that vanish meanwhile are left out.
 func (a attributes) read() ([]snapshot.Xattr, error) {
-	var stack [1024]byte
-	list, err := whole(stack[:], a.list)
-	if err == unix.ENOTSUP || err == unix.EPERM || err == nil && len(list) == 0 { //nolint:errorlint // bare errnos
+	n, err := a.list(nil)                                                 // for nearly every file this says that there are none
+	if err == unix.ENOTSUP || err == unix.EPERM || err == nil && n == 0 { //nolint:errorlint // bare errnos
 		return nil, nil
 	}
-	if err != nil {
+	list, err := whole(make([]byte, max(0, n)+1), a.list)
+	if err != nil || len(list) == 0 {
 		return nil, err
 	}
 	var out []snapshot.Xattr
