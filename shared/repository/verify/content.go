@@ -125,12 +125,10 @@ var errChunkID = errors.New("its id does not match its content")
 
 // openChunk opens one chunk; what it returns is valid until b is used again.
 func (s *source) openChunk(opener *seal.Pack, p *pack, b *buffer, offset uint32, e snapshot.IndexEntry, sealed []byte) ([]byte, error) {
-	var err error
-	encoded, err := opener.Open(b.encoded[:0], offset, e.Kind, e.ID, sealed)
+	encoded, err := opener.Open(sealed[:0], offset, e.Kind, e.ID, sealed) // in its place: it is not needed again
 	if err != nil {
 		return nil, err
 	}
-	b.encoded = encoded
 	plain, err := s.c.repo.Codec().Decompress(b.plain[:0], encoded, int(e.Plain))
 	if err != nil {
 		return nil, err

@@ -234,7 +234,6 @@ func (s *source) readPacks(ctx context.Context, packs []*pack, read func(context
 // buffer is the memory of one reader.
 type buffer struct {
 	pack    []byte // level content: a whole pack
-	encoded []byte
 	plain   []byte
 	copying [128 << 10]byte
 }

@@ -18,6 +18,7 @@ package verify
 import (
 	"context"
 	"fmt"
+	"runtime"
 	"slices"
 	"time"
 
@@ -52,7 +53,7 @@ type Seen struct {
 
 // Defaults of Options.
 const (
-	DefaultWorkers  = 4
+	DefaultWorkers  = 4 // at level content half of it: there each takes the memory of a pack and most of a processor
 	DefaultMaxFiles = 100
 )
 
@@ -94,6 +95,9 @@ func Run(ctx context.Context, repo *repository.Repository, opts Options) (*Resul
 	}
 	if opts.Workers <= 0 {
 		opts.Workers = DefaultWorkers
+		if opts.Level == Content {
+			opts.Workers = max(DefaultWorkers/2, runtime.GOMAXPROCS(0))
+		}
 	}
 	if opts.MaxFiles <= 0 {
 		opts.MaxFiles = DefaultMaxFiles
