@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"io"
 	"slices"
+	"strings"
 
 	"github.com/spf13/cobra"
 
@@ -74,11 +75,15 @@ func hostWords(host string) string {
 }
 
 func (a *app) keyShowCommand() *cobra.Command {
-	return &cobra.Command{
-		Use:     "show",
-		Short:   "Show the public part of the identity",
-		Long:    "Show what the identity file opens, how it signs and whom it trusts. Secrets are never shown.",
-		Example: "  holdfast key show\n  holdfast key show --identity /media/usb/identity",
+	var only string
+	cmd := &cobra.Command{
+		Use:   "show",
+		Short: "Show the public part of the identity",
+		Long: `Show what the identity file opens, how it signs and whom it trusts. Secrets are never shown.
+
+--only prints one part, for scripts: the recipients, the signer, or the line with which another identity file trusts
+this one's signer.`,
+		Example: "  holdfast key show\n  holdfast key show --only recipient --identity /media/usb/identity",
 		Args:    arguments(0, 0, ""),
 		RunE: func(*cobra.Command, []string) error {
 			id, err := a.identity()
@@ -86,9 +91,22 @@ func (a *app) keyShowCommand() *cobra.Command {
 				return err
 			}
 			public := publicOf(a.identityPath(), id)
-			return a.print(public, public.write)
+			switch only {
+			case "":
+				return a.print(public, public.write)
+			case "recipient":
+				return a.print(public.Recipients, func(w io.Writer) { fmt.Fprintln(w, strings.Join(public.Recipients, "\n")) })
+			case "signer":
+				return a.print(public.Signer, func(w io.Writer) { fmt.Fprintln(w, public.Signer) })
+			case "trust":
+				line := "trust " + public.Signer + " *"
+				return a.print(line, func(w io.Writer) { fmt.Fprintln(w, line) })
+			}
+			return usagef("key show: --only %q: want recipient, signer or trust", only)
 		},
 	}
+	cmd.Flags().StringVar(&only, "only", "", "print one `PART`: recipient, signer or trust")
+	return cmd
 }
 
 func (a *app) keyNewCommand() *cobra.Command {
@@ -149,7 +167,7 @@ func (a *app) keyAddCommand() *cobra.Command {
 		Use:   "add KEY",
 		Short: "Add a recipient or a signer",
 		Long: `Add a recipient (an age public key), who can then open all snapshots: the keys of old ones are sealed for it as
-well. With --signer, add a public signing key whose signatures count for --for-host, or for all hosts if "*".`,
+well. Copies learn of it by the next ` + "`holdfast copy`" + `. With --signer, add a public signing key whose signatures count for --for-host, or for all hosts if "*".`,
 		Example: `  holdfast key add age1… --label offline
   holdfast key add --signer BASE64 --for-host web-2`,
 		Args: arguments(1, 1, "one KEY"),
