@@ -135,39 +135,20 @@ func classByte(s string) (byte, int, error) {
 
 func addByte(set *[4]uint64, b byte) { set[b>>6] |= 1 << (b & 63) }
 
+// namedClass returns what POSIX classes hold in the C locale.
 func namedClass(name string) (func(byte) bool, bool) {
-	between := func(low, high byte) func(byte) bool { return func(b byte) bool { return low <= b && b <= high } }
-	lower, upper, digit := between('a', 'z'), between('A', 'Z'), between('0', '9')
-	graph := between('!', '~')
-	alpha := func(b byte) bool { return lower(b) || upper(b) }
-	alnum := func(b byte) bool { return alpha(b) || digit(b) }
-	switch name {
-	case "alpha":
-		return alpha, true
-	case "digit":
-		return digit, true
-	case "alnum":
-		return alnum, true
-	case "lower":
-		return lower, true
-	case "upper":
-		return upper, true
-	case "blank":
-		return func(b byte) bool { return b == ' ' || b == '\t' }, true
-	case "space":
-		return func(b byte) bool { return b == ' ' || '\t' <= b && b <= '\r' }, true
-	case "cntrl":
-		return func(b byte) bool { return b < ' ' || b == 0x7f }, true
-	case "graph":
-		return graph, true
-	case "print":
-		return between(' ', '~'), true
-	case "punct":
-		return func(b byte) bool { return graph(b) && !alnum(b) }, true
-	case "xdigit":
-		return func(b byte) bool { return digit(b) || 'a' <= b && b <= 'f' || 'A' <= b && b <= 'F' }, true
-	}
-	return nil, false
+	ranges, ok := map[string]string{
+		"alpha": "AZaz", "digit": "09", "alnum": "09AZaz", "lower": "az", "upper": "AZ", "blank": "\t\t  ", "space": "\t\r  ",
+		"cntrl": "\x00\x1f\x7f\x7f", "graph": "!~", "print": " ~", "punct": "!/:@[`{~", "xdigit": "09AFaf",
+	}[name]
+	return func(b byte) bool {
+		for i := 0; i < len(ranges); i += 2 {
+			if ranges[i] <= b && b <= ranges[i+1] {
+				return true
+			}
+		}
+		return false
+	}, ok
 }
 
 // literal returns the one text that the pattern fits, if there is only one.
