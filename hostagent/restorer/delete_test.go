@@ -85,11 +85,8 @@ func TestDeleteDeep(t *testing.T) {
 	f := newFake("/r")
 	f.add(f.dir("/r"))
 	target := trees.TempDir(t)
-	at, err := openDirAt(unix.AT_FDCWD, ".")
-	if err == nil {
-		t.Fatal("a dot was taken for a name")
-	}
-	if at, err = unix.Open(target, unix.O_DIRECTORY|unix.O_CLOEXEC, 0); err != nil {
+	at, err := unix.Open(target, unix.O_DIRECTORY|unix.O_CLOEXEC, 0)
+	if err != nil {
 		t.Fatal(err)
 	}
 	for range 3 * deepRemoval {

@@ -80,49 +80,54 @@ func (r *run) setOwner(t target, e *snapshot.Entry, st *unix.Stat_t, mode *uint3
 	if !wantUID && !wantGID {
 		return false, nil
 	}
-	var refused error
-	try := func(uid, gid int) bool {
-		if t.check {
-			return true
-		}
-		err := unix.Fchownat(t.fd, "", uid, gid, unix.AT_EMPTY_PATH)
-		if err != nil && !errors.Is(err, unix.EPERM) && !errors.Is(err, unix.EINVAL) {
-			refused = err
-			return false
-		}
-		if err != nil {
-			refused = os.ErrPermission
-		}
-		return err == nil
-	}
+	done := false
 	switch {
-	case r.root && try(int(uid), int(gid)):
-		return true, nil
-	case !r.root && wantGID && r.owners.member(gid) && try(-1, int(gid)):
-		changed, wantGID = true, false
+	case r.root:
+		if done, err = t.chown(int(uid), int(gid)); done {
+			return true, nil
+		}
+	case wantGID && r.owners.member(gid):
+		if done, err = t.chown(-1, int(gid)); done {
+			changed, wantGID = true, false
+		}
 	}
-	if refused != nil && !errors.Is(refused, os.ErrPermission) {
-		return changed, refused
-	}
-	if !wantUID && !wantGID {
-		return changed, nil
+	if err != nil || !wantUID && !wantGID {
+		return changed, err
 	}
 	if !t.check {
 		r.warn(WarnOwner, e.Path, unix.EPERM)
 	}
+	r.dropPrivileges(t, e, mode, wantUID, wantGID)
+	return changed, nil
+}
+
+// dropPrivileges clears set-uid and set-gid bits of a file whose owner or group could not be set.
+func (r *run) dropPrivileges(t target, e *snapshot.Entry, mode *uint32, uid, gid bool) {
 	before := *mode
-	if e.Type != snapshot.Directory {
-		if wantUID {
-			*mode &^= unix.S_ISUID
-		}
-		if wantGID {
-			*mode &^= unix.S_ISGID
-		}
+	if e.Type == snapshot.Directory {
+		return
+	}
+	if uid {
+		*mode &^= unix.S_ISUID
+	}
+	if gid {
+		*mode &^= unix.S_ISGID
 	}
 	if *mode != before && !t.check {
 		r.warn(WarnPrivilege, e.Path, nil)
 	}
-	return changed, nil
+}
+
+// chown changes the owner; false without an error: this user may not.
+func (t target) chown(uid, gid int) (bool, error) {
+	if t.check {
+		return true, nil
+	}
+	err := unix.Fchownat(t.fd, "", uid, gid, unix.AT_EMPTY_PATH)
+	if errors.Is(err, unix.EPERM) || errors.Is(err, unix.EINVAL) { // EINVAL: an id that this user namespace lacks
+		return false, nil
+	}
+	return err == nil, err
 }
 
 func (r *run) setMode(t target, e *snapshot.Entry, mode uint32) error {
@@ -151,21 +156,7 @@ func (r *run) setXattrs(t target, e *snapshot.Entry, mode uint32) (changed bool,
 			return false, err
 		}
 	}
-	var set []snapshot.Xattr
-	for _, x := range e.Xattrs {
-		value, ok := have[x.Name]
-		delete(have, x.Name)
-		if ok && bytes.Equal(value, x.Value) {
-			continue
-		}
-		if !r.root && (strings.HasPrefix(x.Name, "trusted.") || strings.HasPrefix(x.Name, "security.")) {
-			if !t.check {
-				r.warn(WarnAttribute, e.Path, unix.EPERM)
-			}
-			continue
-		}
-		set = append(set, x)
-	}
+	set := r.missingXattrs(t, e, have)
 	maps.DeleteFunc(have, func(name string, _ []byte) bool { return !removable(name, r.root) })
 	if len(set)+len(have) == 0 || t.check {
 		return len(set)+len(have) > 0, nil
@@ -190,6 +181,26 @@ func (r *run) setXattrs(t target, e *snapshot.Entry, mode uint32) (changed bool,
 		}
 	}
 	return true, nil
+}
+
+// missingXattrs returns the attributes that must be set, and removes from have those that e has.
+func (r *run) missingXattrs(t target, e *snapshot.Entry, have map[string][]byte) []snapshot.Xattr {
+	var set []snapshot.Xattr
+	for _, x := range e.Xattrs {
+		value, ok := have[x.Name]
+		delete(have, x.Name)
+		if ok && bytes.Equal(value, x.Value) {
+			continue
+		}
+		if !r.root && (strings.HasPrefix(x.Name, "trusted.") || strings.HasPrefix(x.Name, "security.")) {
+			if !t.check {
+				r.warn(WarnAttribute, e.Path, unix.EPERM)
+			}
+			continue
+		}
+		set = append(set, x)
+	}
+	return set
 }
 
 // rank sorts ACLs to the end.

@@ -83,7 +83,7 @@ func (r *run) between(parent *directory, name, source string) (*directory, error
 	if err == nil && existing != nil && typeOf(existing) != unix.S_IFDIR {
 		err = ErrNotDirectory
 	}
-	if err == nil && existing != nil {
+	if existing != nil || e != nil && e.Type != snapshot.Directory {
 		e = nil // it is not selected: its metadata stays
 	}
 	if err == nil {
@@ -129,7 +129,7 @@ func (r *run) pop() {
 func (r *run) leafOrDirectory(e *snapshot.Entry, parent *directory, name string) error {
 	if err := checkName(name); err != nil {
 		r.problem(e.Path, "restore", err)
-		return nil
+		return r.ended()
 	}
 	parent.listing.pass(name)
 	switch {
@@ -138,7 +138,7 @@ func (r *run) leafOrDirectory(e *snapshot.Entry, parent *directory, name string)
 		return r.ended()
 	case parent.broken != nil:
 		r.problem(e.Path, "restore", parent.broken)
-		return nil
+		return r.ended()
 	case e.Type == snapshot.Socket:
 		r.warn(WarnSocket, e.Path, nil)
 		return nil

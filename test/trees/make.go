@@ -29,7 +29,8 @@ func Make(t testing.TB, dir string, seed uint64, options Options) {
 	if options.MaxFile == 0 {
 		options.MaxFile = 300 << 10
 	}
-	m := &maker{Options: options, rng: rand.New(rand.NewPCG(seed, 7)), root: os.Geteuid() == 0}
+	rng := rand.New(rand.NewPCG(seed, 7)) //nolint:gosec // equal seeds must make equal trees
+	m := &maker{Options: options, rng: rng, root: os.Geteuid() == 0}
 	d, err := openDir(unix.AT_FDCWD, dir)
 	if err != nil {
 		t.Fatal(err)
@@ -211,7 +212,7 @@ func (m *maker) file(path string, size int64, sparse bool) error {
 	if err != nil {
 		return err
 	}
-	defer f.Close()
+	defer func() { _ = f.Close() }()
 	if !sparse {
 		if _, err := f.Write(m.bytes(size)); err != nil {
 			return err

@@ -43,7 +43,7 @@ func Remove(dir string) error {
 }
 
 func makeWritable(d dir) {
-	if err := os.Chmod(d.self(), 0o700); err != nil {
+	if err := os.Chmod(d.self(), 0o700); err != nil { //nolint:gosec // a directory
 		return // RemoveAll reports what is left
 	}
 	names, err := d.names()
@@ -56,7 +56,7 @@ func makeWritable(d dir) {
 		}
 		sub, err := d.open(name)
 		if err != nil { // not readable yet
-			if os.Chmod(d.path(name), 0o700) != nil {
+			if os.Chmod(d.path(name), 0o700) != nil { //nolint:gosec // a directory
 				continue
 			}
 			if sub, err = d.open(name); err != nil {
@@ -87,7 +87,7 @@ func (d dir) open(name string) (dir, error) {
 	return dir{fd}, nil
 }
 
-func (d dir) close() { unix.Close(d.fd) }
+func (d dir) close() { _ = unix.Close(d.fd) }
 
 func (d dir) self() string { return "/proc/self/fd/" + strconv.Itoa(d.fd) }
 
