@@ -83,3 +83,12 @@ func (n *node) databaseOf(name string) (live bool, database string) {
 	}
 	return n.running, ""
 }
+
+// isTablespace reports whether a directory is named as PostgreSQL names its own in a tablespace: PG_15_202209061. Whether
+// the server runs can't be seen there, so it is taken to.
+func isTablespace(name string) bool {
+	rest, ok := strings.CutPrefix(name, "PG_")
+	major, catalog, ok2 := strings.Cut(rest, "_")
+	digits := func(s string) bool { return s != "" && strings.Trim(s, "0123456789") == "" }
+	return ok && ok2 && digits(strings.Replace(major, ".", "0", 1)) && len(catalog) == 9 && digits(catalog)
+}

@@ -210,6 +210,9 @@ func (l *lister) stat(n *node, b *block, fd int) {
 		if c.err == nil {
 			c.live, c.database = n.databaseOf(c.name)
 			if c.meta.fileType() == snapshot.Directory {
+				if !n.running && isTablespace(c.name) {
+					c.database = "PostgreSQL tablespace"
+				}
 				c.below = l.below(n, &c, r.decision)
 			}
 		}
@@ -224,8 +227,9 @@ func (l *lister) stat(n *node, b *block, fd int) {
 func (l *lister) below(n *node, c *child, d decision) *node {
 	path := joinPath(n.path, c.name)
 	below := &node{
-		dir: &dir{parent: n.dir, name: c.name}, path: path, rootDevice: n.rootDevice, inRunning: n.running,
-		passing: d == passThrough, isRoot: d == isRoot, done: make(chan struct{}),
+		dir: &dir{parent: n.dir, name: c.name}, path: path, rootDevice: n.rootDevice,
+		inRunning: n.running || c.database != "",
+		passing:   d == passThrough, isRoot: d == isRoot, done: make(chan struct{}),
 	}
 	switch {
 	case len(path) > snapshot.MaxPath:

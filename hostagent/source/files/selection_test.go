@@ -305,6 +305,14 @@ func TestLivePostgreSQL(t *testing.T) {
 	}
 }
 
+func TestTablespace(t *testing.T) {
+	dir := tree(t, "/space/PG_15_202209061/5/1234", "/space/PG_9.6_201608131/5/1234", "/space/PG_x_202209061/5", "/space/PG_15_2022/5", "/space/PG_VERSION")
+	_, r := below(t, dir, Options{Roots: []string{""}})
+	if r.Counts.NotConsistent != 2 || len(r.Problems) != 2 || string(r.Problems[0].Path) != dir+"/space/PG_15_202209061" {
+		t.Errorf("%+v", r)
+	}
+}
+
 func TestScanEnds(t *testing.T) {
 	ctx, cancel := context.WithCancel(t.Context())
 	cancel()
