@@ -1,0 +1,118 @@
+"""Sections 2 to 4 of docs/format.md: the identity file, signed documents and who may sign them."""
+
+import os
+import re
+import stat
+from hashlib import sha256
+
+from cryptography.exceptions import InvalidSignature
+from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PublicKey
+
+from . import age
+from .encoding import NAME, FormatError, bech32_decode, parse_json, unbase64
+
+DOCUMENT_LIMIT = 16 << 20
+LINE2 = re.compile(rb'\{"signer":"([A-Za-z0-9+/=]{44})","signature":"([A-Za-z0-9+/=]{88})"\}')
+
+
+class Trust:
+    """Which signers are trusted for which hosts ("*": all)."""
+
+    def __init__(self, pairs=()):
+        self.pairs = set(pairs)
+
+    def allows(self, signer, host):
+        return (signer, host) in self.pairs or (signer, "*") in self.pairs
+
+
+class IdentityFile:
+    """Secret keys and pinned signers. Post-quantum age keys are passed over; this reader has no use for them."""
+
+    def __init__(self, path):
+        if stat.S_IMODE(os.stat(path).st_mode) & 0o077:
+            raise FormatError("the identity file must have mode 0600")
+        self.secrets, self.pinned, signers = [], Trust(), 0
+        with open(path, encoding="utf-8") as file:
+            lines = [line.partition("#")[0].strip() for line in file]
+        for line in filter(None, lines):
+            if line.startswith("AGE-SECRET-KEY-1"):
+                self.secrets.append(age.Identity(line))
+            elif line.startswith("HOLDFAST-SIGNER-1") and signers == 0:
+                signers = len(bech32_decode(line, "holdfast-signer-"))
+                if signers != 32:
+                    raise FormatError("identity file: a signer's seed must have 32 bytes")
+            elif words := re.fullmatch(r"trust\s+(\S+)\s+(\S+)", line):
+                self.pinned.pairs.add((unbase64(words[1], 32), host_name(words[2])))
+            elif not line.startswith("AGE-SECRET-KEY-PQ-1"):
+                raise FormatError("identity file: a line that is not specified")
+
+
+def host_name(text):
+    if text != "*" and not NAME.fullmatch(text):
+        raise FormatError(f"{text!r} is not a host")
+    return text
+
+
+def recipient_id(kind, recipient):
+    return sha256(f"{kind}:{recipient}".encode()).hexdigest()[:32]
+
+
+def split(data):
+    """Payload, signer and signature of a document, which is not verified."""
+    if len(data) > DOCUMENT_LIMIT:
+        raise FormatError("a document of more than 16 MiB")
+    lines = data.split(b"\n")
+    if len(lines) != 3 or lines[2]:
+        raise FormatError("a document must have two lines")
+    match = LINE2.fullmatch(lines[1])
+    if not match:
+        raise FormatError("the second line is not signer and signature")
+    return lines[0], unbase64(match[1].decode(), 32), unbase64(match[2].decode(), 64)
+
+
+def open_document(data, repository_id, key, trust):
+    """The members of a document whose signature, by a trusted signer, was verified."""
+    payload, signer, signature = split(data)
+    host = key.split("/")[1]
+    if not trust.allows(signer, "*" if host in ("access", "repository.json") else host):
+        raise FormatError("signed by nobody who is trusted for it")
+    message = b"\0".join([b"holdfast v1 document", repository_id.encode(), key.encode(), payload])
+    try:
+        Ed25519PublicKey.from_public_bytes(signer).verify(signature, message)
+    except (InvalidSignature, ValueError) as error:
+        raise FormatError("the signature is wrong") from error
+    return parse_json(payload, "payload")
+
+
+class RepositoryDocument:
+    """v1/repository.json. Its own id is what its signature is checked with."""
+
+    KEY = "v1/repository.json"
+
+    def __init__(self, data, trust):
+        claimed = parse_json(split(data)[0], "payload")
+        claimed.hex("id", 16)
+        self.id = claimed.text("id")
+        members = open_document(data, self.id, self.KEY, trust)
+        members.expect("format", 1)
+        members.time("created")
+        if members.number("minimum_reader", 1) > 1:
+            raise FormatError("needs a newer reader")
+        for feature in members.get("features", list):
+            if feature != "draft":
+                raise FormatError(f"feature {feature!r} is not known")
+
+
+class AccessDocument:
+    """v1/access/<seq>.json, checked against the one before it (None for number 1)."""
+
+    def __init__(self, data, repository_id, sequence, before, pinned):
+        trust = before.trust if before else pinned
+        members = open_document(data, repository_id, f"v1/access/{sequence:010d}.json", trust)
+        members.expect("sequence", sequence)
+        members.expect("previous", before.hash if before else "")
+        self.hash = sha256(data).hexdigest()
+        self.recipients = {(r.text("type", "age"), r.text("recipient", "age1.+")) for r in members.each("recipients")}
+        self.trust = Trust((unbase64(s.text("key"), 32), host_name(s.text("host"))) for s in members.each("signers"))
+        for item in members.each("recipients") + members.each("signers"):
+            item.get("label", str, "")

@@ -1,0 +1,94 @@
+"""Section 6 of docs/format.md: manifests."""
+
+import re
+from hashlib import sha256
+
+from .encoding import NAME, FormatError, printable, unbase64
+from .packs import PACK_NUMBERS, json_ref
+
+COUNTS = (
+    *("files", "directories", "others", "bytes", "new_files", "changed_files"),
+    *("read_bytes", "added_bytes", "added_packs", "errors", "not_consistent"),
+)
+
+
+class Manifest:
+    """A manifest whose signature was checked; members are the document's, data its bytes."""
+
+    def __init__(self, members, data, repository_id, key):
+        _, self.host, self.name, _, file = key.split("/")
+        self.key, self.source, self.sequence = key, f"{self.host}/{self.name}", int(file[:10])
+        self.id = f"{self.source}@{self.sequence}"
+        self.hash = sha256(data).hexdigest()
+        members.expect("format", 1)
+        members.expect("repository", repository_id)
+        members.expect("host", self.host)
+        members.expect("source", self.name)
+        members.expect("sequence", self.sequence)
+        self._chain(members)
+        self._objects(members)
+        self._description(members)
+
+    def _chain(self, members):
+        self.type = members.text("type", "full|differential|incremental")
+        self.previous, self.parent = members.text("previous"), members.number("parent")
+        self.chain, self.chain_start = members.hex("chain", 16).hex(), members.number("chain_start", 1)
+        if self.sequence == 1:
+            members.expect("previous", "")
+        else:
+            members.hex("previous", 32)
+        full = self.type == "full"
+        if full != (self.parent == 0) or full != (self.chain_start == self.sequence):
+            raise FormatError("type, parent and chain_start do not agree")
+        if not full and not self.chain_start <= self.parent < self.sequence:
+            raise FormatError("the parent is not earlier in the chain")
+        if self.type == "differential" and self.parent != self.chain_start:
+            raise FormatError("the parent of a differential is not its full")
+
+    def _objects(self, members):
+        self.keys = []
+        for key in members.each("keys", 1):
+            wrapped = [wrapped_key(item) for item in key.each("wrapped", 1)]
+            self.keys.append((key.hex("key", 32).hex(), wrapped))
+        self.lists = []
+        for item in members.each("lists", 1):
+            numbers = [item.number(name) for name in ("size", "packs", "bytes")]
+            self.lists.append((item.hex("list", 32).hex(), *numbers))
+        self.without, least = [], 1
+        for pair in members.get("without", list, []):
+            if not isinstance(pair, list) or len(pair) != 2 or any(type(number) is not int for number in pair):
+                raise FormatError("without: not a range")
+            if not least <= pair[0] <= pair[1] < PACK_NUMBERS:
+                raise FormatError("without: ranges that are empty, touch or do not ascend")
+            least = pair[1] + 2
+            self.without.append(tuple(pair))
+        self.next_pack = members.number("next_pack", 1)
+        self.root = json_ref(members.object("root"))
+        self.report = json_ref(members.object("report")) if members.has("report") else None
+
+    def _description(self, members):
+        members.text("kind", re.compile("[a-z0-9-]+"))
+        members.time("started")
+        members.time("finished")
+        tags = members.get("tags", list, [])
+        if not all(isinstance(text, str) and printable(text) for text in [members.text("tool"), *tags]):
+            raise FormatError("tool or tags are not printable")
+        counts = members.object("counts")
+        self.counts = {name: counts.number(name) for name in COUNTS}
+        self.partial = members.get("partial", bool)
+
+    def uses(self, number):
+        """Whether a pack of the lists is one of the snapshot's."""
+        return not any(first <= number <= last for first, last in self.without)
+
+
+def wrapped_key(item):
+    """Recipient and wrapped data key."""
+    item.expect("type", "age")
+    return item.text("recipient", "age1.+"), unbase64(item.text("wrapped"))
+
+
+def host_and_source(key):
+    """Whether a key begins with v1/<host>/<source>/."""
+    parts = key.split("/")
+    return bool(NAME.fullmatch(parts[1]) and NAME.fullmatch(parts[2])) and parts[1] != "access" and parts[2] != "policy"

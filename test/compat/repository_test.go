@@ -1,0 +1,84 @@
+package compat_test
+
+import (
+	"bytes"
+	"errors"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"strings"
+	"testing"
+)
+
+// source is the name under which tests back up, on the host "one".
+const source = "one/data"
+
+// bench is a repository with all that both programs need to use it.
+type bench struct {
+	programs
+	dir string // repository, identity and the tree that is backed up are in it
+}
+
+func (b bench) repository() string { return filepath.Join(b.dir, "repository") }
+func (b bench) tree() string       { return filepath.Join(b.dir, "tree") }
+
+// newBench makes an empty repository.
+func newBench(t *testing.T, p programs, dir string) bench {
+	t.Helper()
+	b := bench{programs: p, dir: dir}
+	if err := os.MkdirAll(b.tree(), 0o700); err != nil {
+		t.Fatal(err)
+	}
+	b.mustRun(t, "init", "--quiet")
+	return b
+}
+
+// run calls holdfast on the repository and returns what it printed, and its exit code.
+func (b bench) run(t *testing.T, args ...string) (string, int) {
+	t.Helper()
+	command := exec.Command(b.holdfast, args...)
+	command.Env = append(
+		os.Environ(), "HOLDFAST_HOST=one", "HOLDFAST_REPOSITORY="+b.repository(),
+		"HOLDFAST_IDENTITY="+filepath.Join(b.dir, "identity"), "HOLDFAST_STATE="+filepath.Join(b.dir, "state"),
+		"HOLDFAST_POLICY=",
+	)
+	return output(t, command)
+}
+
+func (b bench) mustRun(t *testing.T, args ...string) {
+	t.Helper()
+	if out, code := b.run(t, args...); code != 0 {
+		t.Fatalf("holdfast %s: exit code %d\n%s", strings.Join(args, " "), code, out)
+	}
+}
+
+func (b bench) backup(t *testing.T) {
+	t.Helper()
+	b.mustRun(t, "backup", "--quiet", "--files", b.tree(), "--name", "data")
+}
+
+// read calls the reader on the repository.
+func (b bench) read(t *testing.T, args ...string) (string, int) {
+	t.Helper()
+	command := []string{"-B", "-m", "reader", b.repository(), filepath.Join(b.dir, "identity")}
+	return output(t, exec.Command(b.python, append(command, args...)...))
+}
+
+// script runs one of this directory's Python files.
+func (p programs) script(t *testing.T, args ...string) {
+	t.Helper()
+	if out, code := output(t, exec.Command(p.python, append([]string{"-B"}, args...)...)); code != 0 {
+		t.Fatalf("python %s: exit code %d\n%s", strings.Join(args, " "), code, out)
+	}
+}
+
+func output(t *testing.T, command *exec.Cmd) (string, int) {
+	t.Helper()
+	var out bytes.Buffer
+	command.Stdout, command.Stderr = &out, &out
+	err := command.Run()
+	if exit := (*exec.ExitError)(nil); err != nil && !errors.As(err, &exit) {
+		t.Fatalf("run %s: %v", command.Path, err)
+	}
+	return out.String(), command.ProcessState.ExitCode()
+}
