@@ -10,10 +10,10 @@ TOOLS   := $(CURDIR)/.cache/tools
 # Servers that the integration tests start (S3 and Google Cloud Storage) are found on this path.
 export PATH := $(TOOLS):$(PATH)
 
-GOTESTFLAGS ?= -timeout 10m
+GOTESTFLAGS ?= -timeout 15m
 FUZZTIME    ?= 5s
 
-.PHONY: help build test setup lint vuln arch unit integration race demo fuzz man clean
+.PHONY: help build test setup lint vuln arch unit integration demo fuzz man clean
 
 help: ## this help
 	@echo "Holdfast: backup and recovery. Targets:"; echo
@@ -40,14 +40,11 @@ vuln: ## known vulnerabilities, where the Go vulnerability database can be reach
 arch: ## the layers of the code, as tests
 	go test ./test/arch
 
-unit: ## tests of each package, with the command line's scripts
-	go test $(GOTESTFLAGS) $$(go list ./... | grep -v -e /test/arch -e /test/integration)
+unit: ## tests of each package, with the command line's scripts, under the race detector
+	go test -race $(GOTESTFLAGS) $$(go list ./... | grep -v /holdfast/test/)
 
-integration: setup ## tests against real servers and real processes
-	go test $(GOTESTFLAGS) ./test/integration/...
-
-race: setup ## all tests under the race detector
-	go test -race -timeout 30m ./...
+integration: setup ## the real binary, real servers, the demo, the guide and a second reader of the format
+	go test $(GOTESTFLAGS) ./test/...
 
 demo: build ## the main job on real data, told step by step; needs no account and leaves nothing behind
 	@test/demo/demo.sh bin/holdfast

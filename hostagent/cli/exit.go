@@ -103,6 +103,14 @@ func code(ctx context.Context, err error) (int, string) {
 // report prints a command's error, if there is one to print, and returns the exit code.
 func report(ctx context.Context, w io.Writer, err error, asJSON bool) int {
 	n, hint := code(ctx, err)
+	text := ""
+	if err != nil {
+		text = err.Error()
+		// Some errors of the packages below carry their hint in their text.
+		if before, after, ok := strings.Cut(text, "; hint: "); ok {
+			text, hint = before, after
+		}
+	}
 	_, done := err.(outcome) //nolint:errorlint // as in code
 	switch {
 	case err == nil || done:
@@ -112,15 +120,15 @@ func report(ctx context.Context, w io.Writer, err error, asJSON bool) int {
 			Error string `json:"error"`
 			Hint  string `json:"hint,omitempty"`
 			Code  int    `json:"code"`
-		}{err.Error(), hint, n})
+		}{text, hint, n})
 		fmt.Fprintf(w, "%s\n", line)
 		return n
 	}
 	if n == exitInterrupted {
-		err = errors.New("interrupted")
+		text, hint = "interrupted", ""
 	}
 	// Joined errors, such as those of several sources, are one a line.
-	fmt.Fprintf(w, "error: %s\n", strings.ReplaceAll(err.Error(), "\n", "\nerror: "))
+	fmt.Fprintf(w, "error: %s\n", strings.ReplaceAll(text, "\n", "\nerror: "))
 	if hint != "" {
 		fmt.Fprintf(w, "hint: %s\n", hint)
 	}

@@ -198,7 +198,13 @@ func (a *app) pruneSource(ctx context.Context, repo *repository.Repository, src 
 		result.Warning = shortened.String()
 		a.warn("%s: %s", src, shortened)
 	}
-	report, err := prune.Run(ctx, repo, src, prune.Options{Decisions: decisions, DryRun: f.dryRun, Force: f.force, Now: a.now})
+	address, err := a.address()
+	if err != nil {
+		return nil, err
+	}
+	// The clock of a directory is this host's; that of a bucket is not.
+	_, local := localPath(address)
+	report, err := prune.Run(ctx, repo, src, prune.Options{Decisions: decisions, DryRun: f.dryRun, Force: f.force, HostClock: local, Now: a.now})
 	result.fill(report)
 	return result, err
 }
