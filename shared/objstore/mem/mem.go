@@ -56,6 +56,9 @@ type Store struct {
 	clock   func() time.Time
 	calls   int
 	counts  map[Op]int
+
+	versions map[string][]version // newest first; nil: none are kept
+	lastID   int                  // of a version
 }
 
 type object struct {
@@ -88,7 +91,10 @@ func (s *Store) SetClock(now func() time.Time) {
 func (s *Store) Clone() *Store {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	return &Store{objects: maps.Clone(s.objects), sorted: s.sorted, clock: s.clock, counts: map[Op]int{}}
+	return &Store{
+		objects: maps.Clone(s.objects), sorted: s.sorted, clock: s.clock, counts: map[Op]int{},
+		versions: maps.Clone(s.versions), lastID: s.lastID,
+	}
 }
 
 // Calls returns how many calls there were in all, those that failed included.
@@ -128,6 +134,7 @@ func (s *Store) Tamper(key string, data []byte) {
 	s.sorted = nil
 	if data == nil {
 		delete(s.objects, key)
+		delete(s.versions, key)
 		return
 	}
 	o, ok := s.objects[key]
@@ -136,6 +143,10 @@ func (s *Store) Tamper(key string, data []byte) {
 	}
 	o.data = bytes.Clone(data)
 	s.objects[key] = o
+	if len(s.versions[key]) > 0 {
+		s.versions[key] = slices.Clone(s.versions[key])
+		s.versions[key][0].object = o
+	}
 }
 
 // SetModified sets the time at which the store claims to have received the object, if it exists.
@@ -203,6 +214,9 @@ func (s *Store) store(key string, data []byte, sum [32]byte) error {
 	}
 	s.objects[key] = object{data: data, sum: sum, modified: s.clock()}
 	s.sorted = nil
+	if s.versions != nil {
+		s.addVersion(key, version{object: s.objects[key]})
+	}
 	return nil
 }
 
@@ -271,6 +285,12 @@ func (s *Store) info(key string) (objstore.Info, bool) {
 	return objstore.Info{Key: key, Size: int64(len(o.data)), Modified: o.modified, SHA256: bytes.Clone(o.sum[:])}, ok
 }
 
+func (s *Store) keepsVersions() bool {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.versions != nil
+}
+
 // keys returns all keys in order; the caller holds mu and does not change the slice.
 func (s *Store) keys() []string {
 	if s.sorted == nil {
@@ -325,6 +345,9 @@ type lister struct{ objstore.Store }
 
 // Delete implements [objstore.Store].
 func (s *Store) Delete(ctx context.Context, key string) error {
+	if s.keepsVersions() {
+		return s.remove(ctx, key, func(version) bool { return true })
+	}
 	if err := objstore.CheckKey(key); err != nil {
 		return err
 	}
