@@ -53,9 +53,15 @@ fuzz: ## each fuzz target for FUZZTIME (5s)
 	@for package in $$(go list ./...); do \
 		for target in $$(go test -list '^Fuzz' $$package | grep '^Fuzz' || true); do \
 			echo "$$package $$target"; \
-			go test -run '^$$' -fuzz "^$$target$$" -fuzztime $(FUZZTIME) $$package; \
+			go test -run '^$$' -fuzz "^$$target$$" -fuzztime $(FUZZTIME) -fuzzminimizetime 100x $$package; \
 		done; \
 	done
+
+bench: setup ## side by side with restic, kopia and borg, on 2.5 GB; an hour on a quiet machine; BENCH="-rounds 3" passes flags
+	go run ./test/bench $(BENCH)
+
+soak: setup ## a thousand kills, ten thousand damages, bad networks and clocks: hours; SOAK="-kills 50" passes flags
+	go test ./test/soak -count=1 -v -timeout 0 -args -kills 1000 -damages 10000 $(SOAK)
 
 man: build ## man pages into bin/man
 	bin/holdfast man --dir bin/man
