@@ -9,16 +9,9 @@ package open
 
 import (
 	"context"
-	"errors"
-	"fmt"
-	"maps"
-	"net/url"
-	"path/filepath"
-	"slices"
-	"strconv"
-	"strings"
 
 	"github.com/btcdecoded/holdfast/shared/objstore"
+	"github.com/btcdecoded/holdfast/shared/objstore/address"
 	"github.com/btcdecoded/holdfast/shared/objstore/file"
 	"github.com/btcdecoded/holdfast/shared/objstore/gs"
 	"github.com/btcdecoded/holdfast/shared/objstore/limit"
@@ -35,16 +28,14 @@ type Options struct {
 }
 
 // Location is a parsed address.
-type Location struct {
-	Scheme string // "file", "s3", "gs" or "mem"
-	Path   string // file: the directory, as given; mem: the name
-	S3     s3.Options
-	GS     gs.Options
-}
+type Location = address.Location
+
+// Parse takes an address apart. Its errors never repeat what may be a password.
+func Parse(text string) (Location, error) { return address.Parse(text) }
 
 // Open returns the store at the address. It may not exist yet.
-func Open(ctx context.Context, address string, o Options) (objstore.Store, error) {
-	l, err := Parse(address)
+func Open(ctx context.Context, at string, o Options) (objstore.Store, error) {
+	l, err := Parse(at)
 	if err != nil {
 		return nil, err
 	}
@@ -53,12 +44,12 @@ func Open(ctx context.Context, address string, o Options) (objstore.Store, error
 	case "file":
 		s, err = file.Open(l.Path)
 	case "s3":
-		s, err = s3.Open(ctx, l.S3)
+		s, err = s3.Open(ctx, s3.Options(l.S3))
 	case "gs":
-		s, err = gs.Open(ctx, l.GS)
+		s, err = gs.Open(ctx, gs.Options(l.GS))
 	default:
 		if o.Memory == nil {
-			return nil, unknown(address, l.Scheme)
+			return nil, address.Unknown(at, l.Scheme)
 		}
 		s, err = o.Memory(l.Path)
 	}
@@ -69,165 +60,4 @@ func Open(ctx context.Context, address string, o Options) (objstore.Store, error
 		s = limit.New(s, o.Limit)
 	}
 	return retry.New(s, o.Retry), nil
-}
-
-// Parse takes an address apart. Its errors never repeat what may be a password.
-func Parse(address string) (Location, error) {
-	scheme, rest, found := strings.Cut(address, ":")
-	switch {
-	case address == "":
-		return Location{}, errors.New("open repository: no address")
-	case strings.ContainsRune(address, 0):
-		return Location{}, errors.New("open repository: the address holds a zero byte")
-	case !found || strings.ContainsAny(scheme, "/.") || scheme == "":
-		return Location{Scheme: "file", Path: address}, nil
-	case scheme == "mem":
-		return Location{Scheme: scheme, Path: rest}, nil
-	case scheme != "file" && scheme != "s3" && scheme != "gs":
-		return Location{}, unknown(address, scheme)
-	}
-	u, err := url.Parse(address)
-	if err != nil {
-		// The library's error would repeat the address.
-		return Location{}, fmt.Errorf("open repository: the address %s://… is not a URL: %w", scheme, cause(err))
-	}
-	if u.User != nil {
-		return Location{}, fmt.Errorf("open repository: the address %s://…@%s holds credentials; "+
-			"leave them to the environment, a profile or the machine's role", scheme, u.Host)
-	}
-	if u.Fragment != "" || u.RawFragment != "" || strings.HasSuffix(address, "#") {
-		return Location{}, fmt.Errorf("open repository %s: '#' must be written %%23", redacted(u))
-	}
-	if scheme == "file" {
-		return parseFile(u)
-	}
-	return parseBucket(u)
-}
-
-// cause is what went wrong in an address, without the address.
-func cause(err error) error {
-	var u *url.Error
-	if errors.As(err, &u) {
-		return u.Err
-	}
-	return err
-}
-
-func parseFile(u *url.URL) (Location, error) {
-	_, err := options(u, nil)
-	switch {
-	case err != nil:
-		return Location{}, err
-	case u.Host != "" && u.Host != "localhost":
-		return Location{}, fmt.Errorf("open repository %s: three slashes begin a local path: file:///…", redacted(u))
-	case u.Opaque != "" || !filepath.IsAbs(u.Path):
-		return Location{}, fmt.Errorf("open repository %s: a file: address needs an absolute path, file:///…", redacted(u))
-	}
-	return Location{Scheme: "file", Path: u.Path}, nil
-}
-
-func parseBucket(u *url.URL) (Location, error) {
-	if u.Host == "" || u.Opaque != "" || u.Port() != "" {
-		return Location{}, fmt.Errorf("open repository %s: the form is %s://bucket/prefix", redacted(u), u.Scheme)
-	}
-	prefix := strings.Trim(u.Path, "/")
-	for _, c := range strings.Split(prefix, "/") {
-		if prefix != "" && (c == "" || c == "." || c == "..") {
-			return Location{}, fmt.Errorf("open repository %s: the prefix has an empty, '.' or '..' part", redacted(u))
-		}
-	}
-	l := Location{Scheme: u.Scheme}
-	known := map[string]func(string) error{}
-	switch u.Scheme {
-	case "s3":
-		l.S3 = s3.Options{Bucket: u.Host, Prefix: prefix}
-		known["region"] = text(&l.S3.Region)
-		known["endpoint"] = endpoint(&l.S3.Endpoint)
-		known["profile"] = text(&l.S3.Profile)
-		known["path_style"] = boolean(&l.S3.PathStyle)
-	case "gs":
-		l.GS = gs.Options{Bucket: u.Host, Prefix: prefix}
-		known["endpoint"] = endpoint(&l.GS.Endpoint)
-	}
-	given, err := options(u, known)
-	if err != nil {
-		return Location{}, err
-	}
-	for _, name := range slices.Sorted(maps.Keys(given)) {
-		if err := known[name](given[name]); err != nil {
-			return Location{}, fmt.Errorf("open repository %s: option %s: %w", redacted(u), name, err)
-		}
-	}
-	return l, nil
-}
-
-// options returns the options of the address, each of which must be known and given once.
-func options(u *url.URL, known map[string]func(string) error) (map[string]string, error) {
-	values, err := url.ParseQuery(u.RawQuery)
-	if err != nil {
-		return nil, fmt.Errorf("open repository %s: options: %w", redacted(u), cause(err))
-	}
-	given := map[string]string{}
-	for _, name := range slices.Sorted(maps.Keys(values)) {
-		switch {
-		case known[name] == nil && len(known) == 0:
-			return nil, fmt.Errorf("open repository %s: unknown option %q (%s: has none)", redacted(u), name, u.Scheme)
-		case known[name] == nil:
-			return nil, fmt.Errorf("open repository %s: unknown option %q (%s: has %s)", redacted(u), name, u.Scheme,
-				strings.Join(slices.Sorted(maps.Keys(known)), ", "))
-		case len(values[name]) > 1:
-			return nil, fmt.Errorf("open repository %s: option %s is given twice", redacted(u), name)
-		}
-		given[name] = values[name][0]
-	}
-	return given, nil
-}
-
-func text(to *string) func(string) error {
-	return func(v string) error {
-		if v == "" {
-			return errors.New("is empty")
-		}
-		*to = v
-		return nil
-	}
-}
-
-func boolean(to *bool) func(string) error {
-	return func(v string) (err error) {
-		if *to, err = strconv.ParseBool(v); err != nil {
-			return errors.New("is neither true nor false")
-		}
-		return nil
-	}
-}
-
-func endpoint(to *string) func(string) error {
-	return func(v string) error {
-		u, err := url.Parse(v)
-		switch {
-		case err != nil || u.Scheme != "http" && u.Scheme != "https" || u.Host == "":
-			return errors.New("must be the URL of a server, https://host")
-		case u.User != nil:
-			return errors.New("holds credentials")
-		case u.RawQuery != "" || u.Fragment != "":
-			return errors.New("has more than a path")
-		}
-		*to = v
-		return nil
-	}
-}
-
-// redacted is the address without its options, whose values may be anything.
-func redacted(u *url.URL) string {
-	plain := url.URL{Scheme: u.Scheme, Host: u.Host, Path: u.Path}
-	return plain.String()
-}
-
-func unknown(address, scheme string) error {
-	if !strings.HasPrefix(address, scheme+"://") {
-		return fmt.Errorf("open repository: unknown kind of address %q (known: a path, file://, s3://, gs://); "+
-			"a path with a ':' is written ./%s:…", scheme+":", scheme)
-	}
-	return fmt.Errorf("open repository: unknown kind of address %q (known: a path, file://, s3://, gs://)", scheme+"://")
 }
