@@ -361,3 +361,41 @@ func TestCrashAnywhere(t *testing.T) {
 		}
 	}
 }
+
+// TestGapsAreExplainedFirst stops a copying run at each call of the target. Verification of what is left never finds a
+// snapshot missing that retention has removed from the original.
+func TestGapsAreExplainedFirst(t *testing.T) {
+	f := history(t)
+	m, err := f.Repo.Manifest(t.Context(), f.ID(2))
+	if err != nil {
+		t.Fatal(err)
+	}
+	put(t, f, layout.ExpiredKey(f.ID(2)), record.Expired{Sequence: 2, Manifest: m.Hash.String(), Previous: m.Previous, Time: f.Now})
+	f.Store.Tamper(layout.ManifestKey(f.ID(2)), nil)
+	for _, key := range repotest.Keys(f.Store, "/marks/") {
+		f.Store.Tamper(key, nil)
+	}
+	for _, key := range repotest.Keys(f.Store, "/receipts/") {
+		f.Store.Tamper(key, nil)
+	}
+	for n := 1; ; n++ {
+		to := mem.New()
+		to.SetHook(func(c mem.Call) mem.Fault {
+			if c.Number >= n {
+				return mem.Fault{Err: errCrash}
+			}
+			return mem.Fault{}
+		})
+		_, err := copier.Run(t.Context(), f.Open(t, f.Store.Clone()), to, copier.Options{Workers: 1})
+		after := to.Clone()
+		if _, there := after.Object(layout.AccessKey(1)); there {
+			wantVerified(t, f, after)
+		}
+		if err == nil {
+			return
+		}
+		if !errors.Is(err, errCrash) {
+			t.Fatalf("call %d: %v", n, err)
+		}
+	}
+}

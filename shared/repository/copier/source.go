@@ -66,11 +66,31 @@ func (r *run) copySource(src snapshot.Source) error {
 		return err
 	}
 	for _, m := range manifests {
+		// A crash must not leave manifests in the copy between which one is missing without a word.
+		if err := s.removals(m.Sequence); err != nil {
+			return err
+		}
 		if err := s.copySnapshot(m); err != nil {
 			return fmt.Errorf("snapshot %d: %w", m.Sequence, err)
 		}
 	}
 	return s.documents(s.otherDocuments())
+}
+
+// removals copies the records of snapshots before number n that are gone from the original. That of one which is still
+// there, because its removal is under way or was interrupted, comes later: with it the copy would take it for removed.
+func (s *source) removals(n uint64) error {
+	var keys []string
+	for gone, record := range s.ours.Expired {
+		_, still := s.ours.Manifests[gone]
+		if _, there := s.theirs.Expired[gone]; still || there || gone >= n {
+			continue
+		}
+		keys = append(keys, s.ours.ExpiredKey(gone))
+		s.theirs.Expired[gone] = record
+	}
+	slices.Sort(keys)
+	return s.documents(keys)
 }
 
 // plan adds up the packs that will be copied, for the progress. The lists that it reads are kept.
