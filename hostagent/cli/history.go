@@ -27,21 +27,14 @@ type history struct {
 	stored    int64                    // bytes of all objects
 }
 
+// history reads all of it.
 func (a *app) history(ctx context.Context, repo *repository.Repository, src snapshot.Source) (*history, error) {
-	h := &history{source: src, condemned: map[uint64]bool{}, marks: map[uint64][]record.Mark{}}
-	var err error
-	h.manifests, err = a.manifests(ctx, repo, src)
-	if err != nil && !errors.As(err, &h.bad) {
+	h, err := a.receipts(ctx, repo, src)
+	if err != nil {
 		return nil, err
 	}
 	inv, err := inventory.Take(ctx, repo.Store(), src)
 	if err != nil {
-		return nil, err
-	}
-	for n := range inv.Condemned {
-		h.condemned[n] = true
-	}
-	if h.verified, err = lastReceipts(ctx, repo, src); err != nil {
 		return nil, err
 	}
 	if err := h.readMarks(ctx, repo, inv); err != nil {
@@ -49,6 +42,25 @@ func (a *app) history(ctx context.Context, repo *repository.Repository, src snap
 	}
 	h.stored = storedBytes(inv)
 	return h, nil
+}
+
+// receipts reads what stands about the snapshots without a listing of all objects: no marks, no stored bytes.
+func (a *app) receipts(ctx context.Context, repo *repository.Repository, src snapshot.Source) (*history, error) {
+	h := &history{source: src, condemned: map[uint64]bool{}, marks: map[uint64][]record.Mark{}}
+	var err error
+	h.manifests, err = a.manifests(ctx, repo, src)
+	if err != nil && !errors.As(err, &h.bad) {
+		return nil, err
+	}
+	condemned, err := repo.Condemned(ctx, src)
+	if err != nil {
+		return nil, err
+	}
+	for _, c := range condemned {
+		h.condemned[c.Sequence] = true
+	}
+	h.verified, err = lastReceipts(ctx, repo, src)
+	return h, err
 }
 
 // readMarks reads the marks of all snapshots and keeps those in force.

@@ -8,11 +8,11 @@ import (
 	"path/filepath"
 	"slices"
 	"strings"
-	"time"
 
 	"github.com/btcdecoded/holdfast/hostagent/state"
 	"github.com/btcdecoded/holdfast/shared/keyring"
 	"github.com/btcdecoded/holdfast/shared/objstore"
+	"github.com/btcdecoded/holdfast/shared/recovery"
 	"github.com/btcdecoded/holdfast/shared/repository"
 	"github.com/btcdecoded/holdfast/shared/repository/layout"
 	"github.com/btcdecoded/holdfast/shared/snapshot"
@@ -180,37 +180,51 @@ func (a *app) find(ctx context.Context, repo *repository.Repository, arg, at str
 	return repo.Manifest(ctx, snapshot.ID{Source: src, Sequence: listed[len(listed)-1].Sequence})
 }
 
+// findAt finds the newest snapshot that was finished at a time.
 func (a *app) findAt(ctx context.Context, repo *repository.Repository, src snapshot.Source, at string) (*repository.Stored, error) {
 	when, err := parseTime(at, a.now())
 	if err != nil {
 		return nil, err
 	}
 	all, err := a.manifests(ctx, repo, src)
-	if err != nil {
-		var bad *repository.BadManifestError
-		if !errors.As(err, &bad) {
-			return nil, err
-		}
-		a.warn("%v", err)
-	}
-	for _, m := range slices.Backward(all) {
-		if !finished(m).After(when) {
-			return m, nil
-		}
-	}
-	err = fmt.Errorf("source %s at %s: %w", src, stamp(when), repository.ErrNoSnapshot)
-	if len(all) == 0 {
+	var bad *repository.BadManifestError
+	if err != nil && !errors.As(err, &bad) {
 		return nil, err
 	}
-	return nil, hinted{err, fmt.Sprintf("the first snapshot is %s, of %s", all[0].ID(), stamp(finished(all[0])))}
+	if bad != nil {
+		a.warn("%v", err)
+	}
+	points := make([]recovery.Point, 0, len(all))
+	for _, m := range all {
+		points = append(points, recovery.FromManifest(m.Manifest, m.Arrived))
+	}
+	chosen, err := recovery.Select(points, recovery.Selector{At: when})
+	if err != nil {
+		return nil, fmt.Errorf("source %s: %w", src, err)
+	}
+	i := slices.IndexFunc(all, func(m *repository.Stored) bool { return m.Sequence == chosen.Point.Sequence })
+	return all[i], nil
 }
 
-// finished is when a snapshot was complete: by its own clock, or by the store's where that clock was off.
-func finished(m *repository.Stored) time.Time {
-	if repository.ClockOff(m) {
-		return m.Arrived
+// judge warns about what a person should know before restoring a snapshot, and names a better one where there is one.
+func (a *app) judge(ctx context.Context, repo *repository.Repository, m *repository.Stored) error {
+	src := m.ID().Source
+	h, err := a.receipts(ctx, repo, src)
+	if err != nil {
+		return err
 	}
-	return m.Finished
+	var points []recovery.Point
+	for _, s := range h.compliance() {
+		points = append(points, s.Point)
+	}
+	chosen, err := recovery.Select(points, recovery.Selector{Sequence: m.Sequence})
+	if err != nil {
+		return fmt.Errorf("source %s: %w", src, err)
+	}
+	for _, w := range chosen.Warnings {
+		a.warn("%s: %s", src.Name, w)
+	}
+	return nil
 }
 
 // checkRollback warns where the repository shows less of a source than this host has seen before.

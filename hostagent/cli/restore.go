@@ -84,8 +84,8 @@ func (a *app) restore(ctx context.Context, f restoreFlags, args []string) error 
 	if m.Kind != policy.KindFiles {
 		return fmt.Errorf("restore %s: snapshots of kind %s can not be restored by this version", a.name(m.ID()), m.Kind)
 	}
-	if m.Partial {
-		a.warn("%s is partial: the backup left out %s", a.name(m.ID()), count(m.Counts.Errors, "thing", "things"))
+	if err := a.judge(ctx, repo, m); err != nil {
+		return err
 	}
 	if options.Protect, err = a.protect(m, f.keep); err != nil {
 		return err

@@ -2,14 +2,15 @@ package cli
 
 import (
 	"context"
-	"errors"
 	"fmt"
 	"io"
 	"slices"
 	"strings"
+	"sync"
 	"time"
 
 	"github.com/spf13/cobra"
+	"golang.org/x/sync/errgroup"
 
 	"github.com/btcdecoded/holdfast/shared/objstore"
 	"github.com/btcdecoded/holdfast/shared/repository"
@@ -104,16 +105,7 @@ type verifiedLine struct {
 }
 
 func (a *app) snapshotLines(ctx context.Context, repo *repository.Repository, src snapshot.Source) ([]snapshotLine, error) {
-	all, err := a.manifests(ctx, repo, src)
-	var bad *repository.BadManifestError
-	if err != nil && !errors.As(err, &bad) {
-		return nil, err
-	}
-	condemned, err := repo.Condemned(ctx, src)
-	if err != nil {
-		return nil, err
-	}
-	verified, err := lastReceipts(ctx, repo, src)
+	h, err := a.receipts(ctx, repo, src)
 	if err != nil {
 		return nil, err
 	}
@@ -124,21 +116,11 @@ func (a *app) snapshotLines(ctx context.Context, repo *repository.Repository, sr
 		}
 	}
 	var lines []snapshotLine
-	for _, m := range all {
-		l := a.snapshotLine(m)
-		if v := verified[m.Sequence]; v != nil && v.manifest == m.Hash.String() {
-			l.Verified = &v.verifiedLine
-			if v.Result == record.Fail {
-				l.States = append(l.States, "failed")
-			}
-		}
-		if slices.ContainsFunc(condemned, func(c repository.Listed) bool { return c.Sequence == m.Sequence }) {
-			l.States = append(l.States, "condemned")
-		}
-		lines = append(lines, l)
+	for _, m := range h.manifests {
+		lines = append(lines, a.snapshotLine(h, m))
 	}
-	if bad != nil {
-		for n, err := range bad.Errors {
+	if h.bad != nil {
+		for n, err := range h.bad.Errors {
 			id := snapshot.ID{Source: src, Sequence: n}
 			lines = append(lines, snapshotLine{Snapshot: id.String(), States: []string{"unreadable"}, Tags: []string{}, Error: err.Error(), name: a.name(id)})
 		}
@@ -161,7 +143,7 @@ func naturalID(x, y string) int {
 	return strings.Compare(x, y)
 }
 
-func (a *app) snapshotLine(m *repository.Stored) snapshotLine {
+func (a *app) snapshotLine(h *history, m *repository.Stored) snapshotLine {
 	l := snapshotLine{
 		Snapshot: m.ID().String(), Type: string(m.Type), Parent: m.Parent, Chain: m.Chain, Started: m.Started,
 		Finished: m.Finished, Arrived: m.Arrived.UTC(), Counts: m.Counts, Tags: m.Tags, States: []string{}, name: a.name(m.ID()),
@@ -171,6 +153,15 @@ func (a *app) snapshotLine(m *repository.Stored) snapshotLine {
 	}
 	if m.Partial {
 		l.States = append(l.States, "partial")
+	}
+	if v := h.verified[m.Sequence]; v != nil && v.manifest == m.Hash.String() {
+		l.Verified = &v.verifiedLine
+	}
+	if _, failed := h.verdict(m); failed {
+		l.States = append(l.States, "failed")
+	}
+	if h.condemned[m.Sequence] {
+		l.States = append(l.States, "condemned")
 	}
 	if repository.ClockOff(m) {
 		l.States = append(l.States, "clock off")
@@ -244,22 +235,30 @@ func lastReceipts(ctx context.Context, repo *repository.Repository, src snapshot
 			}
 		}
 	}
-	best := map[uint64]*lastReceipt{}
+	var mu sync.Mutex
+	best := map[uint64]*lastReceipt{} // guarded by mu
+	g, gctx := errgroup.WithContext(ctx)
+	g.SetLimit(receiptReaders)
 	for of, key := range newest {
-		var r record.Receipt
-		if _, err := repo.Document(ctx, key, &r); err != nil {
-			if ctx.Err() != nil {
-				return nil, err
+		g.Go(func() error {
+			var r record.Receipt
+			if _, err := repo.Document(gctx, key, &r); err != nil {
+				return gctx.Err() // not signed, or gone: it proves nothing
 			}
-			continue // not signed, or gone: it proves nothing
-		}
-		got := &lastReceipt{verifiedLine{r.Level, r.Result, r.Finished, r.Sample}, r.Manifest}
-		if old := best[of.sequence]; old == nil || got.outranks(old) {
-			best[of.sequence] = got
-		}
+			got := &lastReceipt{verifiedLine{r.Level, r.Result, r.Finished, r.Sample}, r.Manifest}
+			mu.Lock()
+			defer mu.Unlock()
+			if old := best[of.sequence]; old == nil || got.outranks(old) {
+				best[of.sequence] = got
+			}
+			return nil
+		})
 	}
-	return best, nil
+	return best, g.Wait()
 }
+
+// receiptReaders is how many receipts are read at the same time.
+const receiptReaders = 16
 
 type receiptOf struct {
 	sequence uint64

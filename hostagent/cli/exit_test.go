@@ -1,0 +1,93 @@
+package cli
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"strings"
+	"testing"
+
+	"github.com/btcdecoded/holdfast/hostagent/restorer"
+	"github.com/btcdecoded/holdfast/shared/keyring"
+	"github.com/btcdecoded/holdfast/shared/objstore"
+	"github.com/btcdecoded/holdfast/shared/repository"
+	"github.com/btcdecoded/holdfast/shared/repository/copier"
+	"github.com/btcdecoded/holdfast/shared/repository/prune"
+	"github.com/btcdecoded/holdfast/shared/retention"
+	"github.com/btcdecoded/holdfast/shared/snapshot"
+)
+
+// TestExitCodes pins the codes that scripts rely on.
+func TestExitCodes(t *testing.T) {
+	for _, tt := range []struct {
+		err  error
+		want int
+	}{
+		{nil, 0},
+		{errors.New("anything"), 1},
+		{objstore.ErrDenied, 1},
+		{repository.ErrNoSnapshot, 1},
+		{repository.ErrRepositoryExists, 1},
+		{usagef("wrong"), 2},
+		{hinted{usagef("wrong"), "right"}, 2},
+		{outcome(3), 3},
+		{&repository.DamageError{Key: "k", Err: errors.New("x")}, 4},
+		{&repository.RollbackError{}, 4},
+		{&copier.DivergedError{}, 4},
+		{keyring.ErrSignature, 4},
+		{snapshot.ErrFormat, 4},
+		{prune.ErrBroken, 4},
+		{outcome(5), 5},
+		{&retention.TooMany{Drop: 2, Total: 4}, 6},
+		{repository.ErrNoRepository, 10},
+		{repository.ErrUnfinished, 10},
+		{repository.ErrLocked, 11},
+		{restorer.ErrBusy, 11},
+		{keyring.ErrNoIdentity, 12},
+		{keyring.ErrUntrusted, 12},
+		{keyring.ErrPermissions, 12},
+		{repository.ErrNoSigner, 12},
+		{errNoIdentityFile, 12},
+	} {
+		if got, _ := code(t.Context(), tt.err); got != tt.want {
+			t.Errorf("%v: code %d, want %d", tt.err, got, tt.want)
+		}
+		if _, ok := tt.err.(outcome); ok || tt.err == nil { //nolint:errorlint // as in code
+			continue
+		}
+		wrapped := fmt.Errorf("do something: %w", tt.err)
+		if got, _ := code(t.Context(), wrapped); got != tt.want {
+			t.Errorf("%v, wrapped: code %d, want %d", tt.err, got, tt.want)
+		}
+	}
+	ctx, cancel := context.WithCancel(t.Context())
+	cancel()
+	if got, _ := code(ctx, fmt.Errorf("read: %w", context.Canceled)); got != 130 {
+		t.Errorf("interrupted: code %d, want 130", got)
+	}
+	if got, _ := code(t.Context(), context.Canceled); got != 1 {
+		t.Errorf("cancelled by something else: code %d, want 1", got)
+	}
+}
+
+func TestReport(t *testing.T) {
+	for _, tt := range []struct {
+		err    error
+		asJSON bool
+		want   string
+	}{
+		{nil, false, ""},
+		{outcome(3), false, ""},
+		{errors.New("read x: broken"), false, "error: read x: broken\n"},
+		{hinted{errors.New("broken"), "mend it"}, false, "error: broken\nhint: mend it\n"},
+		{errors.New("open; hint: chmod 600 x"), false, "error: open\nhint: chmod 600 x\n"},
+		{errors.Join(errors.New("one"), errors.New("two")), false, "error: one\nerror: two\n"},
+		{hinted{usagef("wrong"), "right"}, true, `{"error":"wrong","hint":"right","code":2}` + "\n"},
+	} {
+		var out strings.Builder
+		report(t.Context(), &out, tt.err, tt.asJSON)
+		if out.String() != tt.want {
+			t.Errorf("%v: %q, want %q", tt.err, out.String(), tt.want)
+		}
+	}
+}
