@@ -33,6 +33,9 @@ type Versioned interface {
 	// DeleteVersion removes one version, or marker, for good. Removing what is absent is no error.
 	// Errors: ErrLocked, ErrDenied.
 	DeleteVersion(ctx context.Context, key, id string) error
-	// Hide puts a delete marker over an object, which locks do not prevent: then Put can store it again.
+	// Hide puts a delete marker over an object, which locks do not prevent.
 	Hide(ctx context.Context, key string) error
+	// PutVersion is [Store.Put] over whatever is there: c becomes the current version. Only for bytes that the key itself
+	// proves to be the right ones. Errors: ErrChecksum, ErrDenied, ErrFull.
+	PutVersion(ctx context.Context, key string, c Content) error
 }

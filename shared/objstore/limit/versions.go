@@ -55,6 +55,16 @@ func (s *Store) Hide(ctx context.Context, key string) error {
 	return s.inSlot(ctx, func(below objstore.Versioned) error { return below.Hide(ctx, key) })
 }
 
+// PutVersion implements [objstore.Versioned].
+func (s *Store) PutVersion(ctx context.Context, key string, c objstore.Content) error {
+	return s.inSlot(ctx, func(below objstore.Versioned) error {
+		if s.up != nil && c.ReaderAt != nil {
+			c.ReaderAt = &metered{ReaderAt: c.ReaderAt, ctx: ctx, rate: s.up}
+		}
+		return below.PutVersion(ctx, key, c)
+	})
+}
+
 func (s *Store) inSlot(ctx context.Context, fn func(objstore.Versioned) error) error {
 	below, err := s.versioned()
 	if err != nil {

@@ -167,6 +167,29 @@ func (s *Store) Hide(ctx context.Context, key string) error {
 	return fault.Err
 }
 
+// PutVersion implements [objstore.Versioned].
+func (s *Store) PutVersion(ctx context.Context, key string, c objstore.Content) error {
+	if err := objstore.CheckPut(key, c); err != nil {
+		return err
+	}
+	fault, err := s.begin(ctx, Put, key)
+	if err != nil {
+		return err
+	}
+	data := make([]byte, c.Size)
+	if _, err := io.ReadFull(io.NewSectionReader(c, 0, c.Size), data); err != nil {
+		return fmt.Errorf("put %s: read content: %w", key, err)
+	}
+	if sha256.Sum256(data) != c.SHA256 {
+		return fmt.Errorf("put %s: %w", key, objstore.ErrChecksum)
+	}
+	if !s.keepsVersions() {
+		return objstore.ErrNoVersions
+	}
+	s.Overwrite(key, data)
+	return fault.Err
+}
+
 // remove removes the versions of key that which chooses; none if any of them is locked.
 func (s *Store) remove(ctx context.Context, key string, which func(version) bool) error {
 	if err := objstore.CheckKey(key); err != nil {

@@ -93,6 +93,15 @@ func (s *Store) DeleteVersion(ctx context.Context, key, id string) error {
 	return s.do(ctx, "delete", key, func() error { return below.DeleteVersion(ctx, key, id) })
 }
 
+// PutVersion implements [objstore.Versioned]. A retry may leave the same version twice.
+func (s *Store) PutVersion(ctx context.Context, key string, c objstore.Content) error {
+	below, err := s.versioned()
+	if err != nil {
+		return err
+	}
+	return s.do(ctx, "put", key, func() error { return below.PutVersion(ctx, key, c) })
+}
+
 // Hide implements [objstore.Versioned]. A retry may leave two markers, which hide no more than one.
 func (s *Store) Hide(ctx context.Context, key string) error {
 	below, err := s.versioned()

@@ -3,12 +3,14 @@ package s3
 import (
 	"cmp"
 	"context"
+	"encoding/base64"
 	"errors"
 	"fmt"
 	"io"
 	"net/http"
 	"slices"
 	"strings"
+	"time"
 
 	"github.com/aws/aws-sdk-go-v2/aws"
 	"github.com/aws/aws-sdk-go-v2/service/s3"
@@ -84,7 +86,7 @@ func (s *Store) versionsOf(page *s3.ListObjectVersionsOutput) []objstore.Version
 	for _, v := range page.Versions {
 		if key, ok := s.key(v.Key); ok {
 			out = append(out, objstore.Version{
-				Key: key, ID: aws.ToString(v.VersionId), Size: aws.ToInt64(v.Size), Modified: aws.ToTime(v.LastModified),
+				Key: key, ID: aws.ToString(v.VersionId), Size: aws.ToInt64(v.Size), Modified: arrival(v.VersionId, v.LastModified),
 				Current: aws.ToBool(v.IsLatest),
 			})
 		}
@@ -92,12 +94,36 @@ func (s *Store) versionsOf(page *s3.ListObjectVersionsOutput) []objstore.Version
 	for _, m := range page.DeleteMarkers {
 		if key, ok := s.key(m.Key); ok {
 			out = append(out, objstore.Version{
-				Key: key, ID: aws.ToString(m.VersionId), Modified: aws.ToTime(m.LastModified),
+				Key: key, ID: aws.ToString(m.VersionId), Modified: arrival(m.VersionId, m.LastModified),
 				Current: aws.ToBool(m.IsLatest), DeleteMarker: true,
 			})
 		}
 	}
 	return out
+}
+
+// arrival is when a version arrived. Some servers (versitygw) give a version that was superseded the time when it was
+// superseded; their ids are ULIDs, which begin with the time of arrival in milliseconds (https://github.com/ulid/spec).
+func arrival(id *string, modified *time.Time) time.Time {
+	at := aws.ToTime(modified)
+	if len(aws.ToString(id)) != 26 {
+		return at
+	}
+	var ms int64
+	for i, c := range []byte(*id) {
+		digit := strings.IndexByte("0123456789ABCDEFGHJKMNPQRSTVWXYZ", c)
+		if digit < 0 {
+			return at
+		}
+		if i < 10 {
+			ms = ms<<5 | int64(digit)
+		}
+	}
+	born := time.UnixMilli(ms).UTC()
+	if at.IsZero() || born.Before(at.Add(time.Second)) && born.Year() > 2000 { // the times of listings are rounded
+		return born
+	}
+	return at
 }
 
 // newestFirst orders versions by key, then the current one first, then by time. The AWS library gives versions and
@@ -135,7 +161,7 @@ func (s *Store) GetVersion(ctx context.Context, key, id string, offset, length i
 	case err == nil:
 	case status(err) == http.StatusRequestedRangeNotSatisfiable:
 		return http.NoBody, nil // it begins past the end
-	case noVersion(err):
+	case unknownVersion(err):
 		return nil, s.wrap(ctx, "get a version of", key, fmt.Errorf("%w: %w", objstore.ErrNotExist, err))
 	default:
 		return nil, s.wrap(ctx, "get a version of", key, err)
@@ -153,10 +179,47 @@ func (s *Store) DeleteVersion(ctx context.Context, key, id string) error {
 		return err
 	}
 	_, err := s.client.DeleteObject(ctx, &s3.DeleteObjectInput{Bucket: &s.bucket, Key: s.at(key), VersionId: &id})
-	if err != nil && !errors.Is(classify(err), objstore.ErrNotExist) && !noVersion(err) {
+	if err != nil && !errors.Is(classify(err), objstore.ErrNotExist) && !unknownVersion(err) {
 		return s.wrap(ctx, "delete a version of", key, err)
 	}
 	return nil
+}
+
+// unknownVersion says that there is no such version: some servers call the id itself wrong then.
+func unknownVersion(err error) bool {
+	c, message := code(err)
+	return noVersion(err) || c == "InvalidArgument" && strings.Contains(strings.ToLower(message), "version id")
+}
+
+// PutVersion implements [objstore.Versioned]: Put without the condition.
+func (s *Store) PutVersion(ctx context.Context, key string, c objstore.Content) error {
+	if err := objstore.CheckPut(key, c); err != nil {
+		return err
+	}
+	if err := s.enabled(ctx, "put a version of", key); err != nil {
+		return err
+	}
+	content := &reader{SectionReader: io.NewSectionReader(c, 0, c.Size)}
+	_, err := s.client.PutObject(ctx, &s3.PutObjectInput{
+		Bucket: &s.bucket, Key: s.at(key), Body: content, ContentLength: &c.Size,
+		ChecksumSHA256: aws.String(base64.StdEncoding.EncodeToString(c.SHA256[:])),
+	}, s3.WithAPIOptions(signed(c.SHA256)))
+	switch {
+	case err == nil:
+		return nil
+	case content.err != nil && ctx.Err() == nil:
+		return fmt.Errorf("put a version of %s: read content: %w", key, content.err)
+	}
+	return s.wrap(ctx, "put a version of", key, err)
+}
+
+// enabled is nil if the bucket certainly keeps versions now.
+func (s *Store) enabled(ctx context.Context, op, key string) error {
+	status, err := s.versioning(ctx)
+	if err == nil && status != types.BucketVersioningStatusEnabled {
+		err = s.wrap(ctx, op, key, objstore.ErrNoVersions)
+	}
+	return err
 }
 
 // Hide implements [objstore.Versioned].
@@ -164,11 +227,7 @@ func (s *Store) Hide(ctx context.Context, key string) error {
 	if err := objstore.CheckKey(key); err != nil {
 		return err
 	}
-	enabled, err := s.versioning(ctx)
-	if err == nil && enabled != types.BucketVersioningStatusEnabled {
-		err = s.wrap(ctx, "hide", key, objstore.ErrNoVersions)
-	}
-	if err != nil {
+	if err := s.enabled(ctx, "hide", key); err != nil {
 		return err // a delete might be one for good
 	}
 	if _, err := s.client.DeleteObject(ctx, &s3.DeleteObjectInput{Bucket: &s.bucket, Key: s.at(key)}); err != nil {

@@ -1,130 +1,106 @@
 package s3_test
 
 import (
+	"bytes"
 	"errors"
-	"strings"
+	"fmt"
 	"testing"
 
 	"github.com/aws/aws-sdk-go-v2/aws"
-	awss3 "github.com/aws/aws-sdk-go-v2/service/s3"
+	aws3 "github.com/aws/aws-sdk-go-v2/service/s3"
+	"github.com/aws/aws-sdk-go-v2/service/s3/types"
 
 	"github.com/btcdecoded/holdfast/shared/objstore"
-	"github.com/btcdecoded/holdfast/shared/objstore/s3"
+	"github.com/btcdecoded/holdfast/shared/objstore/storetest"
 	"github.com/btcdecoded/holdfast/test/bucket"
 )
 
-// Delete leaves neither older versions nor markers behind, and touches no neighbour.
-func TestDeleteRemovesVersions(t *testing.T) {
-	server, ctx, name := bucket.StartS3(t), t.Context(), aws.String("versioned")
-	server.Make(t, *name, bucket.Options{Versioned: true})
-	s := open(t, server.Endpoint, *name, "")
-	put := func(key, data string) {
-		t.Helper()
-		if err := s.Put(ctx, key, objstore.Bytes([]byte(data))); err != nil {
-			t.Fatal(err)
-		}
-	}
-	count := func() (n int) {
-		t.Helper()
-		out, err := server.Client.ListObjectVersions(ctx, &awss3.ListObjectVersionsInput{Bucket: name})
-		if err != nil {
-			t.Fatal(err)
-		}
-		return len(out.Versions) + len(out.DeleteMarkers)
-	}
-	for _, k := range []string{"v1/x", "v1/x-", "v1/x0", "v1/w"} {
-		put(k, "first "+k)
-	}
-	// Others overwrite and delete in their own way.
-	raw := func(data string) {
-		t.Helper()
-		_, err := server.Client.PutObject(ctx, &awss3.PutObjectInput{
-			Bucket: name, Key: aws.String("v1/x"), Body: strings.NewReader(data),
-		})
-		if err != nil {
-			t.Fatal(err)
-		}
-	}
-	raw("overwritten")
-	if _, err := server.Client.DeleteObject(ctx, &awss3.DeleteObjectInput{Bucket: name, Key: aws.String("v1/x")}); err != nil {
+// overwrite puts a version over an object.
+func overwrite(t *testing.T, server *bucket.S3, name, key string, data []byte) {
+	t.Helper()
+	_, err := server.Client.PutObject(t.Context(), &aws3.PutObjectInput{Bucket: &name, Key: &key, Body: bytes.NewReader(data)})
+	if err != nil {
 		t.Fatal(err)
-	}
-	if _, err := s.Stat(ctx, "v1/x"); !errors.Is(err, objstore.ErrNotExist) {
-		t.Fatalf("behind a marker: %v", err)
-	}
-	raw("put again")
-	if n := count(); n != 7 {
-		t.Fatalf("%d versions and markers", n)
-	}
-	if err := s.Delete(ctx, "v1/x"); err != nil {
-		t.Fatal(err)
-	}
-	if n := count(); n != 3 {
-		t.Errorf("%d versions and markers are left", n)
-	}
-	if _, err := server.Client.DeleteObject(ctx, &awss3.DeleteObjectInput{Bucket: name, Key: aws.String("v1/w")}); err != nil {
-		t.Fatal(err)
-	}
-	if err := s.Delete(ctx, "v1/w"); err != nil {
-		t.Fatal(err)
-	}
-	if n := count(); n != 2 {
-		t.Errorf("%d versions and markers are left", n)
 	}
 }
 
-// What others keep in the bucket under names that are none of ours is not listed.
-func TestStrangersAreNotListed(t *testing.T) {
+func TestVersions(t *testing.T) {
 	server := bucket.StartS3(t)
-	server.Make(t, "bucket", bucket.Options{})
-	for _, k := range []string{"repo/v1/a b", "repo/.hidden", "repo/tmp/x", "repository", "repo/odd name/x"} {
-		_, err := server.Client.PutObject(t.Context(), &awss3.PutObjectInput{
-			Bucket: aws.String("bucket"), Key: &k, Body: strings.NewReader("x"),
-		})
-		if err != nil {
-			t.Fatal(err)
+	server.Make(t, "versions", bucket.Options{Versioned: true})
+	storetest.RunVersions(t, open(t, server.Endpoint, "versions", "a prefix"), func(key, data string) {
+		overwrite(t, server, "versions", "a prefix/"+key, []byte(data))
+	})
+}
+
+func TestNoVersions(t *testing.T) {
+	server := bucket.StartS3(t)
+	server.Make(t, "plain", bucket.Options{})
+	s := open(t, server.Endpoint, "plain", "")
+	overwrite(t, server, "plain", "a", []byte("a"))
+	err := s.ListVersions(t.Context(), "", func(objstore.Version) error { return nil })
+	for _, err := range []error{err, s.Hide(t.Context(), "a"), s.PutVersion(t.Context(), "a", objstore.Bytes(nil))} {
+		if !errors.Is(err, objstore.ErrNoVersions) {
+			t.Errorf("%v", err)
 		}
 	}
-	s := open(t, server.Endpoint, "bucket", "repo")
-	if err := s.Put(t.Context(), "v1/x", objstore.Bytes(nil)); err != nil {
-		t.Fatal(err)
-	}
-	var got []string
-	if err := s.List(t.Context(), "", func(i objstore.Info) error { got = append(got, i.Key); return nil }); err != nil {
-		t.Fatal(err)
-	}
-	if err := s.Prefixes(t.Context(), "", func(n string) error { got = append(got, n); return nil }); err != nil {
-		t.Fatal(err)
-	}
-	if len(got) != 2 || got[0] != "v1/x" || got[1] != "v1" {
-		t.Errorf("got %q", got)
+	if _, err := s.Stat(t.Context(), "a"); err != nil {
+		t.Errorf("hiding deleted it: %v", err)
 	}
 }
 
-func TestWrongCredentialsAndBuckets(t *testing.T) {
+// TestManyVersions has more than one page, cut within the versions of a key.
+func TestManyVersions(t *testing.T) {
 	server := bucket.StartS3(t)
-	s := open(t, server.Endpoint, "nowhere", "")
-	for op, err := range map[string]error{
-		"put":  s.Put(t.Context(), "k", objstore.Bytes(nil)),
-		"list": s.List(t.Context(), "", func(objstore.Info) error { return nil }),
-	} {
-		if err == nil || errors.Is(err, objstore.ErrNotExist) || objstore.IsTransient(err) {
-			t.Errorf("%s in a bucket that is not there: %v", op, err)
+	server.Make(t, "many", bucket.Options{Versioned: true})
+	const objects, over = 7, 160
+	for i := range objects {
+		for n := range over {
+			overwrite(t, server, "many", fmt.Sprintf("k%d", i), []byte{byte(n)})
 		}
 	}
-	t.Setenv("AWS_SECRET_ACCESS_KEY", "wrong")
-	s = open(t, server.Endpoint, "nowhere", "")
-	if err := s.Put(t.Context(), "k", objstore.Bytes(nil)); !errors.Is(err, objstore.ErrDenied) || objstore.IsTransient(err) {
-		t.Errorf("wrong credentials: %v", err)
+	s := open(t, server.Endpoint, "many", "")
+	count, last := map[string]int{}, ""
+	err := s.ListVersions(t.Context(), "k", func(v objstore.Version) error {
+		if v.Key < last || v.Current != (count[v.Key] == 0) {
+			t.Errorf("%+v after %s", v, last)
+		}
+		last = v.Key
+		count[v.Key]++
+		return nil
+	})
+	if err != nil || len(count) != objects {
+		t.Errorf("%v, %v", err, count)
 	}
-	if _, err := s3.Open(t.Context(), s3.Options{}); err == nil {
-		t.Error("no bucket was accepted")
+	for key, n := range count {
+		if n != over {
+			t.Errorf("%s: %d versions", key, n)
+		}
 	}
-	t.Setenv("AWS_REGION", "")
-	if _, err := s3.Open(t.Context(), s3.Options{Bucket: "b"}); err == nil || !strings.Contains(err.Error(), "region") {
-		t.Errorf("no region: %v", err)
+}
+
+// TestLockedVersion can be hidden and stored over, but not deleted.
+func TestLockedVersion(t *testing.T) {
+	server := bucket.StartS3(t)
+	server.Make(t, "locked", bucket.Options{Lock: types.ObjectLockRetentionModeCompliance})
+	s := open(t, server.Endpoint, "locked", "")
+	overwrite(t, server, "locked", "a", []byte("garbage"))
+	if err := s.Delete(t.Context(), "a"); !errors.Is(err, objstore.ErrLocked) {
+		t.Errorf("delete: %v", err)
 	}
-	if _, err := s3.Open(t.Context(), s3.Options{Bucket: "b", Region: "eu-west-1", Profile: "none"}); err == nil {
-		t.Error("an unknown profile was accepted")
+	head, err := server.Client.HeadObject(t.Context(), &aws3.HeadObjectInput{Bucket: aws.String("locked"), Key: aws.String("a")})
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := s.DeleteVersion(t.Context(), "a", *head.VersionId); !errors.Is(err, objstore.ErrLocked) {
+		t.Errorf("delete version: %v", err)
+	}
+	if err := s.Hide(t.Context(), "a"); err != nil {
+		t.Fatal(err)
+	}
+	if err := s.PutVersion(t.Context(), "a", objstore.Bytes([]byte("good"))); err != nil {
+		t.Fatal(err)
+	}
+	if b, err := objstore.ReadAll(t.Context(), s, "a", 10); string(b) != "good" || err != nil {
+		t.Errorf("%q, %v", b, err)
 	}
 }

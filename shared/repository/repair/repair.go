@@ -220,23 +220,29 @@ func (r *run) progress(change func(*Progress)) {
 // replace puts good, which has been proven, under key and takes away what is there, if anything is. It returns why that
 // was not possible, if the store forbids it; other troubles are errors.
 //
-//  1. The bad object is deleted, with all its versions. Where a lock forbids that and the store keeps versions, it is
-//     hidden behind a marker: put-if-absent would not store a version over it. A crash leaves the object missing: the
-//     next run comes here again.
+//  1. The bad object is deleted, with all its versions. A crash leaves the object missing: the next run comes here again.
+//     Where a lock forbids that and the store keeps versions, good is stored over it instead, which ends it.
 //  2. The good one is put.
 func (r *run) replace(ctx context.Context, key string, good []byte, there bool) (forbidden string, err error) {
 	if r.opts.DryRun {
 		return "", nil
 	}
-	if there {
-		if forbidden, err := r.takeAway(ctx, key); forbidden != "" || err != nil {
-			return forbidden, err
+	if !there {
+		return forbids(r.store.Put(ctx, key, objstore.Bytes(good)))
+	}
+	err = r.store.Delete(ctx, key)
+	if v, ok := r.store.(objstore.Versioned); ok && errors.Is(err, objstore.ErrLocked) {
+		if err := v.PutVersion(ctx, key, objstore.Bytes(good)); !errors.Is(err, objstore.ErrNoVersions) {
+			return forbids(err)
 		}
 	}
-	return forbids(r.store.Put(ctx, key, objstore.Bytes(good)))
+	if err == nil {
+		err = r.store.Put(ctx, key, objstore.Bytes(good))
+	}
+	return forbids(err)
 }
 
-// takeAway deletes an object, or hides it where a lock keeps it and the store keeps versions.
+// takeAway deletes a record, or hides it where a lock keeps it and the store keeps versions.
 func (r *run) takeAway(ctx context.Context, key string) (forbidden string, err error) {
 	if r.opts.DryRun {
 		return "", nil

@@ -54,7 +54,7 @@ type Undeleted struct {
 // Errors: objstore.ErrNoVersions, those of the store and of [repository.Open] where not even the repository's own
 // documents have an authentic version.
 func Undelete(ctx context.Context, store objstore.Store, identity *keyring.Identity, opts UndeleteOptions) (*Undeleted, error) {
-	u := &undeleter{opts: opts, store: store, result: &Undeleted{DryRun: opts.DryRun, Healed: []Healed{}, Left: []Item{}}}
+	u := &undeleter{opts: opts, result: &Undeleted{DryRun: opts.DryRun, Healed: []Healed{}, Left: []Item{}}}
 	if u.opts.Workers <= 0 {
 		u.opts.Workers = DefaultWorkers
 	}
@@ -73,10 +73,9 @@ func Undelete(ctx context.Context, store objstore.Store, identity *keyring.Ident
 
 // undeleter is one run.
 type undeleter struct {
-	opts  UndeleteOptions
-	store objstore.Store
-	past  objstore.Versioned
-	repo  *repository.Repository // with the repository's own documents as they will be
+	opts UndeleteOptions
+	past objstore.Versioned
+	repo *repository.Repository // with the repository's own documents as they will be
 
 	mu     sync.Mutex
 	result *Undeleted // guarded by mu
@@ -268,9 +267,7 @@ func (u *undeleter) heal(ctx context.Context, all []objstore.Version, authentic 
 
 // uncover takes away what is over the version good, the oldest first.
 //
-// Where a lock keeps something of it, the bytes of good are stored again instead: on top of a delete marker, since put-if-absent
-// stores nothing over a version. A crash in between leaves the marker; the next run finds the lock again, and then a
-// marker on top.
+// Where a lock keeps something of it, the bytes of good are stored again on top.
 func (u *undeleter) uncover(ctx context.Context, over []objstore.Version, good objstore.Version) (forbidden string, rewritten bool, err error) {
 	for _, v := range slices.Backward(over) {
 		if err = u.past.DeleteVersion(ctx, v.Key, v.ID); err != nil {
@@ -285,12 +282,6 @@ func (u *undeleter) uncover(ctx context.Context, over []objstore.Version, good o
 	if err != nil {
 		return "", false, err
 	}
-	if !over[0].DeleteMarker {
-		err = u.past.Hide(ctx, good.Key)
-	}
-	if err == nil {
-		err = u.store.Put(ctx, good.Key, objstore.Bytes(b))
-	}
-	forbidden, err = forbids(err)
+	forbidden, err = forbids(u.past.PutVersion(ctx, good.Key, objstore.Bytes(b)))
 	return forbidden, forbidden == "" && err == nil, err
 }
