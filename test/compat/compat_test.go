@@ -18,6 +18,7 @@ func TestCompat(t *testing.T) {
 		p.script(t, "-m", "ruff", "format", "--check", "--no-cache", ".")
 	})
 	t.Run("restore", func(t *testing.T) { testRestore(t, p) })
+	t.Run("decoders", func(t *testing.T) { testDecoders(t, p) })
 	t.Run("damage", func(t *testing.T) { testDamage(t, p) })
 }
 

@@ -133,7 +133,7 @@ class Members:
 
     def number(self, name, least=0):
         value = self.get(name, int)
-        if not least <= value < UINT64:
+        if not least <= value < 1 << 63:
             raise FormatError(f"{self.what}: {name} is {value}")
         return value
 

@@ -48,31 +48,36 @@ class Manifest:
     def _objects(self, members):
         self.keys = []
         for key in members.each("keys", 1):
-            wrapped = [wrapped_key(item) for item in key.each("wrapped", 1)]
-            self.keys.append((key.hex("key", 32).hex(), wrapped))
+            self.keys.append((key.hex("key", 32).hex(), [wrapped_key(item) for item in key.each("wrapped", 1)]))
         self.lists = []
         for item in members.each("lists", 1):
-            numbers = [item.number(name) for name in ("size", "packs", "bytes")]
-            self.lists.append((item.hex("list", 32).hex(), *numbers))
+            self.lists.append((item.hex("list", 32).hex(), *(item.number(name) for name in ("size", "packs", "bytes"))))
+        if len({item[0] for item in self.lists}) != len(self.lists) or any(item[1] < 9 for item in self.lists):
+            raise FormatError("lists: the same twice, or too small")
+        self.next_pack = members.number("next_pack", 1)
         self.without, least = [], 1
         for pair in members.get("without", list, []):
             if not isinstance(pair, list) or len(pair) != 2 or any(type(number) is not int for number in pair):
                 raise FormatError("without: not a range")
-            if not least <= pair[0] <= pair[1] < PACK_NUMBERS:
-                raise FormatError("without: ranges that are empty, touch or do not ascend")
+            if not least <= pair[0] <= pair[1] < min(self.next_pack, PACK_NUMBERS):
+                raise FormatError("without: ranges that are empty, touch, do not ascend or are too high")
             least = pair[1] + 2
             self.without.append(tuple(pair))
-        self.next_pack = members.number("next_pack", 1)
         self.root = json_ref(members.object("root"))
         self.report = json_ref(members.object("report")) if members.has("report") else None
+        for ref in filter(None, (self.root, self.report)):
+            if not self.uses(ref.pack) or ref.pack >= self.next_pack:
+                raise FormatError("root or report are in a pack that is not the snapshot's")
 
     def _description(self, members):
-        members.text("kind", re.compile("[a-z0-9-]+"))
+        members.text("kind", re.compile("[a-z][a-z0-9-]{0,62}"))
         members.time("started")
         members.time("finished")
         tags = members.get("tags", list, [])
         if not all(isinstance(text, str) and printable(text) for text in [members.text("tool"), *tags]):
             raise FormatError("tool or tags are not printable")
+        if len(set(tags)) != len(tags):
+            raise FormatError("a tag occurs twice")
         counts = members.object("counts")
         self.counts = {name: counts.number(name) for name in COUNTS}
         self.partial = members.get("partial", bool)
@@ -83,9 +88,11 @@ class Manifest:
 
 
 def wrapped_key(item):
-    """Recipient and wrapped data key."""
-    item.expect("type", "age")
-    return item.text("recipient", "age1.+"), unbase64(item.text("wrapped"))
+    """Type, recipient, and the data key wrapped for it."""
+    kind, recipient, wrapped = item.text("type"), item.text("recipient"), unbase64(item.text("wrapped"))
+    if not (kind and recipient and wrapped):
+        raise FormatError("an empty member of wrapped")
+    return kind, recipient, wrapped
 
 
 def host_and_source(key):

@@ -10,6 +10,7 @@ PACK_CHUNKS = 1 << 20
 PACK_NUMBERS = 1 << 32
 FIRST_CHUNK = 40
 TAIL = 12  # index length, "HFPACKIX"
+PACK_LEAST = FIRST_CHUNK + 18 + TAIL  # with the sealed index of no chunks
 
 
 class Ref(NamedTuple):
@@ -55,9 +56,24 @@ def decode_list(data):
     for _ in range(d.count(66)):
         number += d.uvarint(least=1)
         d.check(number < PACK_NUMBERS, "a pack number out of range")
-        packs.append(PackInfo(number, d.take(32), d.take(32), d.uvarint(PACK_LIMIT + 1)))
+        packs.append(PackInfo(number, d.take(32), d.take(32), d.uvarint(PACK_LIMIT + 1, PACK_LEAST)))
     d.end()
     return packs
+
+
+def decode_index(plain, number):
+    """Kind and ref of every chunk of a pack, and where the last one ends."""
+    d, offset, chunks = Decoder(plain, "index"), FIRST_CHUNK, []
+    count = d.count(35)
+    d.check(count <= PACK_CHUNKS, "too many chunks")
+    for _ in range(count):
+        kind = chr(d.u8())
+        d.check(kind in KINDS, f"unknown kind {kind!r}")
+        chunk_id, sealed, plain_length = d.take(32), d.uvarint(), d.uvarint()
+        chunks.append((kind, Ref(number, offset, sealed, plain_length, chunk_id).check()))
+        offset += sealed
+    d.end()
+    return chunks, offset
 
 
 class Pack:
@@ -67,7 +83,7 @@ class Pack:
         self.data, self.info, self._keys = data, info, keys
         if len(data) != info.size:
             raise FormatError(f"{len(data)} bytes, not {info.size}")
-        if len(data) < FIRST_CHUNK + TAIL or data[:8] != b"HFPACK01" or data[-8:] != b"HFPACKIX":
+        if len(data) < PACK_LEAST or data[:8] != b"HFPACK01" or data[-8:] != b"HFPACKIX":
             raise FormatError("not a pack")
         if data[8:40] != info.salt:
             raise FormatError("another salt than in the list")
@@ -84,16 +100,9 @@ class Pack:
         if start < FIRST_CHUNK:
             raise FormatError("the index length is wrong")
         encoded = self._keys.open(self._cipher, start, "i", bytes(32), self.data[start:-TAIL])
-        d = Decoder(encoded, "index")
-        d.check(d.u8() == 0, "the index is compressed")
-        count, offset, chunks = d.count(35), FIRST_CHUNK, []
-        d.check(count <= PACK_CHUNKS, "too many chunks")
-        for _ in range(count):
-            kind = chr(d.u8())
-            d.check(kind in KINDS, f"unknown kind {kind!r}")
-            chunk_id, sealed, plain = d.take(32), d.uvarint(), d.uvarint()
-            chunks.append((kind, Ref(self.info.number, offset, sealed, plain, chunk_id).check()))
-            offset += sealed
-        d.end()
-        d.check(offset == start, "the chunks do not end where the index begins")
+        if encoded[:1] != b"\0":
+            raise FormatError("the index is compressed")
+        chunks, end = decode_index(encoded[1:], self.info.number)
+        if end != start:
+            raise FormatError("the chunks do not end where the index begins")
         return chunks

@@ -11,7 +11,7 @@ from .encoding import FormatError
 from .manifest import Manifest, host_and_source, wrapped_key
 from .packs import Pack, decode_list
 from .seal import ChainKeys, key_id
-from .tree import check_path, decode_map, decode_root, decode_tree, order
+from .tree import check_map, check_path, decode_map, decode_root, decode_tree, order
 
 MANIFEST = re.compile(r"v1/[^/]+/[^/]+/snapshots/\d{10}\.json")
 ACCESS = re.compile(r"v1/access/\d{10}\.json")
@@ -87,14 +87,14 @@ class Repository:
         """The keys of a manifest's chain, by its own entries or by key objects (of recipients added later)."""
         for wanted, wrapped in manifest.keys:
             for secret in self.identity.secrets:
-                for recipient, data in [*wrapped, *self.key_objects(manifest.source, wanted)]:
-                    found = self.try_key(secret, recipient, data, wanted)
+                for kind, recipient, data in [*wrapped, *self.key_objects(manifest.source, wanted)]:
+                    found = self.try_key(secret, f"{kind}:{recipient}", data, wanted)
                     if found:
                         return ChainKeys(found, self.id, manifest.source, manifest.chain)
         raise FormatError("no key of the identity file opens it")
 
     def key_objects(self, source, wanted):
-        """Recipient and wrapped key of each key object for a data key; what is damaged is left out."""
+        """Type, recipient and wrapped key of each key object for a data key; what is damaged is left out."""
         prefix = f"v1/{source}/keys/{wanted}/"
         for key in self.keys:
             if key.startswith(prefix):
@@ -103,7 +103,7 @@ class Repository:
 
     def try_key(self, secret, recipient, data, wanted):
         """The data key with the wanted key id, or None."""
-        if secret.recipient != recipient:
+        if f"age:{secret.recipient}" != recipient:
             return None
         try:
             found = secret.decrypt(data)
@@ -118,7 +118,6 @@ class Chain:
     def __init__(self, store, manifest, keys):
         self.store, self.keys = store, keys
         self.prefix = f"v1/{manifest.source}/packs/{manifest.chain}/"
-        self.first_list = None
         self.numbers = {}  # number -> PackInfo, of all lists of the chain
         self._packs, self._chunks = OrderedDict(), OrderedDict()
 
@@ -147,16 +146,13 @@ class Snapshot:
     def __init__(self, repository, manifest, chain):
         self.manifest, self.chain, self._repository = manifest, chain, repository
         self.packs = {}  # number -> PackInfo, of the packs that are the snapshot's
-        for number, item in enumerate(manifest.lists):
+        for item in manifest.lists:
             for info in self._list(*item):
                 if info.number in self.packs:
                     raise FormatError(f"pack {info.number} is in two lists")
                 if chain.numbers.setdefault(info.number, info) != info:
                     raise FormatError(f"number {info.number} was given to two packs")
                 self.packs[info.number] = info
-            if number == 0 and (chain.first_list or item[0]) != item[0]:
-                raise FormatError("the first list is not the full's")
-        chain.first_list = manifest.lists[0][0]
         if self.packs and max(self.packs) >= manifest.next_pack:
             raise FormatError("next_pack is not free")
         self.packs = {number: info for number, info in self.packs.items() if manifest.uses(number)}
@@ -199,7 +195,7 @@ class Snapshot:
         """All extents of a file."""
         yield from entry.extents
         for mapped in entry.maps:
-            yield from decode_map(self.chunk("m", mapped.ref), mapped)
+            yield from check_map(decode_map(self.chunk("m", mapped.ref)), mapped)
 
     def content(self, entry):
         """(offset, length, bytes) of each run of a file; None for the bytes of a hole."""

@@ -188,11 +188,18 @@ def _extents(d):
     return extents
 
 
-def decode_map(plain, mapped):
-    """The extents of a map chunk, checked against the entry's map."""
+def decode_map(plain):
+    """The extents of a map chunk."""
     d = Decoder(plain, "map")
     extents = _extents(d)
     d.end()
-    d.check(sum(x.length for x in extents) == mapped.length, "extents do not cover what the map should")
-    d.check({x.ref.pack for x in extents if x.ref} == mapped.packs, "the map's packs are not those of its extents")
+    return extents
+
+
+def check_map(extents, mapped):
+    """A map chunk must be what the entry says."""
+    if sum(x.length for x in extents) != mapped.length:
+        raise FormatError("a map's extents do not cover what the map should")
+    if {x.ref.pack for x in extents if x.ref} != mapped.packs:
+        raise FormatError("the packs that a map names are not those of its extents")
     return extents

@@ -100,11 +100,12 @@ class Verifier:
         _, _, _, _, wanted, file = key.split("/")
         members.expect("key", wanted)
         members.hex("chain", 16)
-        recipient, data = wrapped_key(members)
-        if recipient_id("age", recipient) + ".json" != file:
+        kind, recipient, data = wrapped_key(members)
+        if recipient_id(kind, recipient) + ".json" != file:
             raise FormatError("the recipient is another than the name says")
         for secret in self.repository.identity.secrets:
-            if secret.recipient == recipient and not self.repository.try_key(secret, recipient, data, wanted):
+            name = f"{kind}:{recipient}"
+            if f"age:{secret.recipient}" == name and not self.repository.try_key(secret, name, data, wanted):
                 raise FormatError("what is wrapped is not this key")
 
     def _receipt(self, key, members):
@@ -199,8 +200,10 @@ class Walk:
             decode_report(snapshot.chunk("x", snapshot.manifest.report))
         for _, ref in chunks:
             self._ref("t", ref)
-        blocked = None
+        blocked, counts = None, {"files": 0, "directories": 0, "others": 0, "bytes": 0}
         for entry in snapshot.entries():
+            counts[{"f": "files", "d": "directories"}.get(entry.type, "others")] += 1
+            counts["bytes"] += entry.size
             where = f"{snapshot.manifest.id} {entry.path!r}"
             if not any(within(entry.path, root) for root in roots):
                 self._verifier.found(where, "is in none of the roots")
@@ -209,6 +212,8 @@ class Walk:
             else:
                 blocked = None if entry.type == "d" else entry.path
             guard(where, self._entry, entry)
+        if counts.items() - snapshot.manifest.counts.items():
+            self._verifier.found(snapshot.manifest.id, f"its counts should be {counts}")
 
     def _ref(self, kind, ref):
         """A ref must say what the pack's index says."""
