@@ -1,10 +1,13 @@
 package verify
 
 import (
+	"bytes"
 	"context"
 	"crypto/sha256"
 	"errors"
 	"fmt"
+	"hash"
+	"io"
 	"slices"
 
 	"github.com/btcdecoded/holdfast/shared/repository"
@@ -24,53 +27,123 @@ func (e *chunkEntry) is(kind snapshot.Kind, ref *snapshot.Ref) bool {
 	return e.kind == kind && e.sealed == ref.Sealed && e.plain == ref.Plain && e.id == [14]byte(ref.ID[:14])
 }
 
-// appender collects what is written to it.
-type appender struct{ b []byte }
+// tailRead is how much is read from the end of a pack to find its index there.
+const tailRead = 64 << 10
 
-func (a *appender) Write(p []byte) (int, error) {
-	a.b = append(a.b, p...)
-	return len(p), nil
-}
-
-// openPack is level content: the pack is read once, its bytes are compared with its name, each chunk is opened and its
-// id computed again. What is wrong with single chunks is kept in the table, so that only the files in them are hit.
+// openPack is level content: first the index at the pack's end, then the pack once from beginning to end: its bytes are
+// compared with its name, each chunk is opened as it comes and its id computed again. What is wrong with single chunks is
+// kept in the table, so that only the files in them are hit.
 func (s *source) openPack(ctx context.Context, p *pack, b *buffer) {
-	if need := int(p.Size) + 1; cap(b.pack) < need {
-		b.pack = make([]byte, 0, need)
-	}
-	a := appender{b.pack[:0]}
-	n, err := s.get(ctx, p, &a, b.copying[:])
-	b.pack = a.b
-	if !s.judge(ctx, p, sha256.Sum256(a.b), n, err) || p.chain.keys == nil {
+	if p.chain.keys == nil {
+		s.hashPack(ctx, p, b)
 		return
-	}
-	if n > int64(p.Size) {
-		a.b = a.b[:p.Size]
 	}
 	opener := p.chain.keys.Pack(p.Salt)
-	index, err := readIndex(opener, p, a.b)
-	if err != nil {
-		// Without its index the chunks of the pack are not known; those that a tree refers to are read singly.
-		s.faultOf(p, err)
+	at, tail, index, indexErr := s.readIndex(ctx, opener, p)
+	r := &packReader{hash: sha256.New(), limit: int64(p.Size) + 1}
+	var table []chunkEntry
+	fault, err := s.stream(ctx, p, r, func() error {
+		if indexErr != nil {
+			return indexErr
+		}
+		var fault error
+		table, fault = s.openChunks(opener, p, b, r, index)
+		if end, err := r.take(&b.pack, len(tail)); fault == nil && (err != nil || r.n != int64(at)+int64(len(tail)) || !bytes.Equal(end, tail)) {
+			fault = errIndexChanged
+		}
+		return fault
+	})
+	if !s.judge(ctx, p, snapshot.Hash(r.hash.Sum(nil)), r.n, err) {
 		return
 	}
-	p.table = make([]chunkEntry, 0, len(index))
+	if fault != nil {
+		s.faultOf(p, fault)
+	}
+	if indexErr != nil {
+		return // the chunks of the pack are not known; those that a tree refers to are read singly
+	}
+	p.table, p.indexed = table, true
+	s.chunks.Add(uint64(len(index)))
+}
+
+var (
+	errSalt         = errors.New("its salt is not the one in the list")
+	errIndexChanged = errors.New("the index: it is another when it is read again")
+)
+
+// stream reads a pack through r: first what read takes of it, then the rest. It returns the error of read, and that of
+// the store.
+func (s *source) stream(ctx context.Context, p *pack, r *packReader, read func() error) (fault, err error) {
+	body, err := s.c.repo.Store().Get(ctx, s.inv.PackKey(p.name()), 0, r.limit)
+	if err != nil {
+		return nil, err
+	}
+	defer func() { _ = body.Close() }()
+	r.r = body
+	fault = read()
+	_, err = io.Copy(io.Discard, r)
+	if err == nil && r.n > int64(p.Size) {
+		err = errLong
+	}
+	return fault, err
+}
+
+// packReader hashes and counts what is read of a pack.
+type packReader struct {
+	r     io.Reader
+	hash  hash.Hash
+	n     int64
+	limit int64
+}
+
+func (r *packReader) Read(b []byte) (int, error) {
+	n, err := r.r.Read(b)
+	r.hash.Write(b[:n])
+	r.n += int64(n)
+	return n, err
+}
+
+// take reads the next n bytes into buf.
+func (r *packReader) take(buf *[]byte, n int) ([]byte, error) {
+	if cap(*buf) < n {
+		*buf = make([]byte, n)
+	}
+	_, err := io.ReadFull(r, (*buf)[:n])
+	return (*buf)[:n], err
+}
+
+// openChunks opens the chunks that index describes as they come from r. It returns what is known of each, and the first
+// fault.
+func (s *source) openChunks(opener *seal.Pack, p *pack, b *buffer, r *packReader, index []snapshot.IndexEntry) (table []chunkEntry, fault error) {
+	if _, err := r.take(&b.pack, snapshot.PackHeaderSize); err == nil {
+		if salt, err := snapshot.ParsePackHeader(b.pack[:snapshot.PackHeaderSize]); err != nil {
+			fault = err
+		} else if salt != p.Salt {
+			fault = errSalt
+		}
+	}
+	table = make([]chunkEntry, 0, len(index))
 	offset := uint32(snapshot.PackHeaderSize)
 	for _, e := range index {
 		entry := chunkEntry{offset: offset, sealed: e.Sealed, plain: e.Plain, id: [14]byte(e.ID[:14]), kind: e.Kind}
-		plain, err := s.openChunk(opener, p, b, offset, e, a.b[offset:offset+e.Sealed])
+		sealed, err := r.take(&b.pack, int(e.Sealed))
+		var plain []byte
+		if err == nil {
+			plain, err = s.openChunk(opener, p, b, offset, e, sealed)
+		}
 		switch {
 		case err != nil:
 			entry.bad = true
-			s.faultOf(p, fmt.Errorf("the chunk at byte %d: %w", offset, err))
+			if fault == nil {
+				fault = fmt.Errorf("the chunk at byte %d: %w", offset, err)
+			}
 		case e.Kind == snapshot.Map:
 			p.chain.maps.add(p.chain, chunkAt{p.Number, offset}, plain)
 		}
-		p.table = append(p.table, entry)
+		table = append(table, entry)
 		offset += e.Sealed
 	}
-	p.indexed = true
-	s.chunks.Add(uint64(len(index)))
+	return table, fault
 }
 
 // faultOf notes that the inside of a pack is not in order.
@@ -82,25 +155,46 @@ func (s *source) faultOf(p *pack, err error) {
 	s.fault(p, problem, err.Error())
 }
 
-var errSalt = errors.New("its salt is not the one in the list")
+// readIndex reads and opens the index at the end of a pack, which must describe exactly what lies between header and
+// index. It returns where the index begins, and the bytes from there to the pack's end.
+func (s *source) readIndex(ctx context.Context, opener *seal.Pack, p *pack) (at uint32, tail []byte, index []snapshot.IndexEntry, err error) {
+	tail, err = s.readTail(ctx, p, min(p.Size, tailRead))
+	if err != nil {
+		return 0, nil, nil, err
+	}
+	at, length, err := snapshot.ParsePackFooter(tail, p.Size)
+	if err != nil {
+		return 0, nil, nil, err
+	}
+	want := uint64(length) + snapshot.PackFooterSize
+	if want > uint64(len(tail)) {
+		if tail, err = s.readTail(ctx, p, want); err != nil {
+			return 0, nil, nil, err
+		}
+	}
+	tail = tail[uint64(len(tail))-want:]
+	if index, err = openIndex(opener, at, tail[:length]); err != nil {
+		return 0, nil, nil, err
+	}
+	return at, tail, index, nil
+}
 
-// readIndex opens the index at the end of a pack. It must describe exactly what lies between header and index.
-func readIndex(opener *seal.Pack, p *pack, b []byte) ([]snapshot.IndexEntry, error) {
-	if uint64(len(b)) != p.Size {
-		return nil, fmt.Errorf("%w: %d bytes instead of %d", snapshot.ErrFormat, len(b), p.Size)
-	}
-	salt, err := snapshot.ParsePackHeader(b)
+// readTail reads the last n bytes of a pack.
+func (s *source) readTail(ctx context.Context, p *pack, n uint64) ([]byte, error) {
+	r, err := s.c.repo.Store().Get(ctx, s.inv.PackKey(p.name()), int64(p.Size-n), int64(n))
 	if err != nil {
 		return nil, err
 	}
-	if salt != p.Salt {
-		return nil, errSalt
+	defer func() { _ = r.Close() }()
+	tail := make([]byte, n)
+	if _, err := io.ReadFull(r, tail); err != nil {
+		return nil, fmt.Errorf("%w: it ends before its size", snapshot.ErrFormat)
 	}
-	at, length, err := snapshot.ParsePackFooter(b, p.Size)
-	if err != nil {
-		return nil, err
-	}
-	encoded, err := opener.Open(nil, at, snapshot.Index, snapshot.Hash{}, b[at:at+length])
+	return tail, nil
+}
+
+func openIndex(opener *seal.Pack, at uint32, sealed []byte) ([]snapshot.IndexEntry, error) {
+	encoded, err := opener.Open(nil, at, snapshot.Index, snapshot.Hash{}, sealed)
 	if err != nil {
 		return nil, fmt.Errorf("the index: %w", err)
 	}

@@ -36,6 +36,7 @@ type pack struct {
 	chain   *chain
 	used    bool // a wanted snapshot uses it
 	lost    bool // nothing of it can be read
+	known   bool // on record as damaged, and not read by this run
 	read    bool // checked at the level of the run
 	indexed bool // table has all its chunks
 	fault   atomic.Pointer[place]
@@ -50,6 +51,13 @@ func (s *source) checkPacks(ctx context.Context) error {
 	packs := s.usedPacks()
 	for _, p := range packs {
 		s.checkPresence(p)
+	}
+	for _, sn := range s.snaps {
+		sn.live(func(p *pack) {
+			if p.known {
+				s.c.findings.hit(place{s.inv.PackKey(p.name()), KnownDamaged}, sn.id)
+			}
+		})
 	}
 	s.countUnnamed()
 	var err error
@@ -109,6 +117,7 @@ func (s *source) checkPresence(p *pack) {
 	// Put back after the record was written: it was repaired.
 	if d, ok := s.inv.Damaged[p.ID]; ok && !o.Modified.After(d.Modified) && s.c.opts.Level == Structure && p.fault.Load() == nil {
 		s.c.findings.warn(s.inv.PackKey(p.name()), KnownDamaged, "verify it at level bytes to know how it is now")
+		p.known = true
 	}
 }
 
@@ -233,7 +242,7 @@ func (s *source) readPacks(ctx context.Context, packs []*pack, read func(context
 
 // buffer is the memory of one reader.
 type buffer struct {
-	pack    []byte // level content: a whole pack
+	pack    []byte // level content: a sealed chunk
 	plain   []byte
 	copying [128 << 10]byte
 }

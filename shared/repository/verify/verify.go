@@ -18,7 +18,6 @@ package verify
 import (
 	"context"
 	"fmt"
-	"runtime"
 	"slices"
 	"time"
 
@@ -53,7 +52,7 @@ type Seen struct {
 
 // Defaults of Options.
 const (
-	DefaultWorkers  = 4 // at level content half of it: there each takes the memory of a pack and most of a processor
+	DefaultWorkers  = 4
 	DefaultMaxFiles = 100
 )
 
@@ -68,7 +67,7 @@ type Options struct {
 
 	// Record writes receipts and records of damaged packs, if the repository's identity can sign.
 	Record   bool
-	Workers  int // packs read at the same time; each holds one pack in memory at level content; 0: DefaultWorkers
+	Workers  int // packs read at the same time; at level content each takes the memory of some chunks; 0: DefaultWorkers
 	MaxFiles int // paths named in one finding; 0: DefaultMaxFiles
 	Now      func() time.Time
 	Progress func(Progress) // called from one goroutine at a time; nil: none
@@ -95,9 +94,6 @@ func Run(ctx context.Context, repo *repository.Repository, opts Options) (*Resul
 	}
 	if opts.Workers <= 0 {
 		opts.Workers = DefaultWorkers
-		if opts.Level == Content {
-			opts.Workers = max(DefaultWorkers/2, runtime.GOMAXPROCS(0))
-		}
 	}
 	if opts.MaxFiles <= 0 {
 		opts.MaxFiles = DefaultMaxFiles
