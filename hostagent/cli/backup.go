@@ -57,6 +57,7 @@ func (a *app) backupCommand() *cobra.Command {
 		},
 	}
 	p := cmd.Flags()
+	p.SortFlags = false
 	p.StringArrayVar(&f.roots, "files", nil, "a `DIR` (or file) to back up, without a policy (repeatable)")
 	p.StringVar(&f.name, "name", "", "`NAME` of the source, with --files")
 	p.StringArrayVar(&f.excludes, "exclude", nil, "leave out what fits the `PATTERN` (repeatable)")

@@ -40,6 +40,10 @@ const exitHelp = `Exit codes:
   12   the identity is missing or is not one that opens the repository
   130  interrupted`
 
+// exitLine ends the help of each command.
+const exitLine = "Exit codes: 0 done, 1 error, 2 usage, 3 partial, 4 damage, 5 objectives not met, 6 asks for confirmation,\n" +
+	"10 no repository, 11 locked, 12 identity, 130 interrupted"
+
 // usageError says that a command was called wrongly.
 type usageError struct{ error }
 

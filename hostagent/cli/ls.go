@@ -14,7 +14,7 @@ import (
 	"github.com/btcdecoded/holdfast/shared/snapshot"
 )
 
-const atHelp = "the newest snapshot that was finished at `TIME`: " + timeForms
+const atHelp = "the newest that was finished at `TIME`: " + timeForms
 
 func (a *app) lsCommand() *cobra.Command {
 	var at string

@@ -49,15 +49,16 @@ func (a *app) pruneCommand() *cobra.Command {
 		},
 	}
 	p := cmd.Flags()
+	p.SortFlags = false
 	p.BoolVar(&f.dryRun, "dry-run", false, "change nothing, show what would go and why")
 	p.BoolVar(&f.force, "force", false, "go on even if more than 20 % of a source's snapshots would go")
-	p.IntVar(&f.rules.KeepLast, "keep-last", 0, "instead of the policy's rules: keep the last `N`")
+	p.IntVar(&f.rules.KeepLast, "keep-last", 0, "in place of the policy's rules: keep the last `N`")
 	p.StringVar(&f.within, "keep-within", "", "keep what is younger than the newest by up to `AGE`, such as 30d")
-	p.IntVar(&f.rules.Hourly, "keep-hourly", 0, "keep one for each of the last `N` hours that have one")
-	p.IntVar(&f.rules.Daily, "keep-daily", 0, "… `N` days")
-	p.IntVar(&f.rules.Weekly, "keep-weekly", 0, "… `N` weeks")
-	p.IntVar(&f.rules.Monthly, "keep-monthly", 0, "… `N` months")
-	p.IntVar(&f.rules.Yearly, "keep-yearly", 0, "… `N` years")
+	p.IntVar(&f.rules.Hourly, "keep-hourly", 0, "keep one of each of the last `N` hours that have one")
+	p.IntVar(&f.rules.Daily, "keep-daily", 0, "the same for `N` days")
+	p.IntVar(&f.rules.Weekly, "keep-weekly", 0, "the same for `N` weeks")
+	p.IntVar(&f.rules.Monthly, "keep-monthly", 0, "the same for `N` months")
+	p.IntVar(&f.rules.Yearly, "keep-yearly", 0, "the same for `N` years")
 	p.StringArrayVar(&f.rules.KeepTags, "keep-tag", nil, "keep all with the `TAG` (repeatable)")
 	return cmd
 }

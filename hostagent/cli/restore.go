@@ -55,6 +55,7 @@ func (a *app) restoreCommand() *cobra.Command {
 		},
 	}
 	p := cmd.Flags()
+	p.SortFlags = false
 	p.StringVar(&f.to, "to", "", "restore to this `DIR`")
 	p.BoolVar(&f.inPlace, "in-place", false, "restore over the original")
 	p.StringArrayVar(&f.maps, "map", nil, "send one root or path to its own place: `PATH=DIR` (repeatable)")

@@ -7,7 +7,7 @@ import (
 	"github.com/btcdecoded/holdfast/shared/policy"
 )
 
-const timeForms = `2026-01-31T09:30:00Z, "2026-01-31 09:30", "2026-01-31 09:30:15" (local time) or an age such as 2h or 30d`
+const timeForms = `2026-01-31T09:30:00Z, "2026-01-31 09:30" (local time) or an age such as 2h or 30d`
 
 // parseTime parses a point in time: RFC 3339, a local date and time, or how long ago it was.
 func parseTime(s string, now time.Time) (time.Time, error) {

@@ -6,6 +6,7 @@ import (
 	"encoding/json"
 	"fmt"
 	"io"
+	"strconv"
 	"strings"
 	"sync"
 	"time"
@@ -143,7 +144,7 @@ func (m *Meter) Show() {
 	m.rate.observe(now, m.done.Bytes)
 	switch m.mode {
 	case Terminal:
-		fmt.Fprintf(m.w, "\r\x1b[K%s", cut(m.line(now), m.width-1))
+		fmt.Fprintf(m.w, "\r\x1b[K%s", fit(m.line(now), m.current, m.width-1))
 		m.shown = true
 	case Plain:
 		fmt.Fprintln(m.w, m.line(now))
@@ -170,9 +171,6 @@ func (m *Meter) line(now time.Time) string {
 	}
 	if left, ok := m.left(now); ok {
 		parts = append(parts, clock(left)+" left")
-	}
-	if m.current != "" && m.mode == Terminal {
-		parts = append(parts, m.current)
 	}
 	return strings.Join(parts, ", ")
 }
@@ -240,24 +238,36 @@ func clock(d time.Duration) string {
 	return fmt.Sprintf("%d:%02d", s/60, s%60)
 }
 
-// cut shortens s to width columns, losing the middle of what is too long.
-func cut(s string, width int) string {
-	s = strings.ToValidUTF8(strings.Map(func(r rune) rune {
-		if r < ' ' || r == 0x7f {
-			return '?'
+// fit puts line and as much of the end of path as there is room for into width columns.
+func fit(line, path string, width int) string {
+	line = tail(line, width, false)
+	room := width - utf8.RuneCountInString(line) - 2
+	const least = 12 // less of a path says nothing
+	if path == "" || room < least {
+		return line
+	}
+	return line + "  " + tail(path, room, true)
+}
+
+// tail shortens s to width columns, at its beginning or at its end. Control characters, which a file's name may hold, do
+// not reach the terminal.
+func tail(s string, width int, atBeginning bool) string {
+	r := []rune(strings.ToValidUTF8(s, "?"))
+	for i, c := range r {
+		if !strconv.IsPrint(c) {
+			r[i] = '?'
 		}
-		return r
-	}, s), "?")
-	n := utf8.RuneCountInString(s)
-	if n <= width {
-		return s
 	}
-	if width < 3 {
+	switch {
+	case len(r) <= width:
+	case width < 1:
 		return ""
+	case atBeginning:
+		r = append([]rune{'…'}, r[len(r)-width+1:]...)
+	default:
+		r = append(r[:width-1:width-1], '…')
 	}
-	r := []rune(s)
-	head := width * 3 / 4
-	return string(r[:head]) + "…" + string(r[n-(width-head-1):])
+	return string(r)
 }
 
 // Off reports whether nothing is shown, so that nobody need count what only the display would use.
