@@ -39,7 +39,9 @@ func SourcePrefix(s snapshot.Source) string { return Prefix + s.Host + "/" + s.N
 func ManifestPrefix(s snapshot.Source) string { return SourcePrefix(s) + "snapshots/" }
 
 // ManifestKey is the key of a snapshot's manifest.
-func ManifestKey(id snapshot.ID) string { return ManifestPrefix(id.Source) + sequence(id.Sequence) + ".json" }
+func ManifestKey(id snapshot.ID) string {
+	return ManifestPrefix(id.Source) + sequence(id.Sequence) + ".json"
+}
 
 // PackPrefix begins the keys of all packs of a source.
 func PackPrefix(s snapshot.Source) string { return SourcePrefix(s) + "packs/" }
