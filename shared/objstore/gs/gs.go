@@ -7,18 +7,26 @@
 package gs
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
+	"net/http"
 	"os"
 	"strings"
+	"time"
 
 	"cloud.google.com/go/storage"
 	"google.golang.org/api/option"
 	raw "google.golang.org/api/storage/v1"
+	htransport "google.golang.org/api/transport/http"
 
 	"github.com/btcdecoded/holdfast/shared/objstore"
+	"github.com/btcdecoded/holdfast/shared/objstore/stall"
 )
+
+// maxConns is how many connections are kept open when they are idle.
+const maxConns = 64
 
 // Options says where the bucket is.
 type Options struct {
@@ -27,6 +35,9 @@ type Options struct {
 	// Endpoint is the URL of another server than Google's public one; empty: that one. With http: no credentials are
 	// looked for, because they must not travel in the clear.
 	Endpoint string
+	// Silence bounds the time in which nothing moves on a connection that is waited for, and the time between a request
+	// and the first byte of its answer. 0: stall.Silence.
+	Silence time.Duration
 }
 
 // Store is an object store in a bucket.
@@ -54,7 +65,12 @@ func Open(ctx context.Context, o Options) (*Store, error) {
 	}
 	// Tokens are renewed under this context for as long as the store lives.
 	ctx = context.WithoutCancel(ctx)
-	client, err := storage.NewClient(ctx, options...)
+	client, err := patient(ctx, cmp.Or(o.Silence, stall.Silence), options)
+	if err != nil {
+		return nil, fmt.Errorf("open Google Cloud Storage bucket %s: %w", o.Bucket, err)
+	}
+	options = append(options, option.WithHTTPClient(client))
+	library, err := storage.NewClient(ctx, options...)
 	if err != nil {
 		return nil, fmt.Errorf("open Google Cloud Storage bucket %s: %w", o.Bucket, err)
 	}
@@ -62,14 +78,35 @@ func Open(ctx context.Context, o Options) (*Store, error) {
 	if err != nil {
 		return nil, fmt.Errorf("open Google Cloud Storage bucket %s: %w", o.Bucket, err)
 	}
-	client.SetRetry(storage.WithPolicy(storage.RetryNever))
+	library.SetRetry(storage.WithPolicy(storage.RetryNever))
 	s := &Store{
-		bucket: client.Bucket(o.Bucket), raw: service.Objects, name: o.Bucket, prefix: strings.Trim(o.Prefix, "/"),
+		bucket: library.Bucket(o.Bucket), raw: service.Objects, name: o.Bucket, prefix: strings.Trim(o.Prefix, "/"),
 	}
 	if s.prefix != "" {
 		s.prefix += "/"
 	}
 	return s, nil
+}
+
+// patient returns a client with the library's credentials, which does not wait forever for a server that is silent.
+func patient(ctx context.Context, silence time.Duration, options []option.ClientOption) (*http.Client, error) {
+	base := &http.Transport{
+		Proxy:                 http.ProxyFromEnvironment,
+		DialContext:           stall.Dialer(nil, silence),
+		ForceAttemptHTTP2:     true,
+		MaxIdleConns:          maxConns,
+		MaxIdleConnsPerHost:   maxConns,
+		IdleConnTimeout:       90 * time.Second,
+		TLSHandshakeTimeout:   10 * time.Second,
+		ExpectContinueTimeout: time.Second,
+		ResponseHeaderTimeout: silence,
+	}
+	scopes := option.WithScopes(storage.ScopeFullControl, raw.CloudPlatformScope)
+	transport, err := htransport.NewTransport(ctx, base, append([]option.ClientOption{scopes}, options...)...)
+	if err != nil {
+		return nil, err
+	}
+	return &http.Client{Transport: transport}, nil
 }
 
 // emulator returns the URL of the server in STORAGE_EMULATOR_HOST, or nothing.

@@ -9,6 +9,7 @@ package open
 
 import (
 	"context"
+	"time"
 
 	"github.com/btcdecoded/holdfast/shared/objstore"
 	"github.com/btcdecoded/holdfast/shared/objstore/address"
@@ -25,6 +26,8 @@ type Options struct {
 	Limit limit.Options
 	// Memory, if not nil, opens addresses of the form mem:name, for tests.
 	Memory func(name string) (objstore.Store, error)
+	// Silence is how long a server may be silent before the connection is given up; 0: stall.Silence.
+	Silence time.Duration
 }
 
 // Location is a parsed address.
@@ -44,9 +47,12 @@ func Open(ctx context.Context, at string, o Options) (objstore.Store, error) {
 	case "file":
 		s, err = file.Open(l.Path)
 	case "s3":
-		s, err = s3.Open(ctx, s3.Options(l.S3))
+		s, err = s3.Open(ctx, s3.Options{
+			Bucket: l.S3.Bucket, Prefix: l.S3.Prefix, Region: l.S3.Region, Endpoint: l.S3.Endpoint,
+			Profile: l.S3.Profile, PathStyle: l.S3.PathStyle, Silence: o.Silence,
+		})
 	case "gs":
-		s, err = gs.Open(ctx, gs.Options(l.GS))
+		s, err = gs.Open(ctx, gs.Options{Bucket: l.GS.Bucket, Prefix: l.GS.Prefix, Endpoint: l.GS.Endpoint, Silence: o.Silence})
 	default:
 		if o.Memory == nil {
 			return nil, address.Unknown(at, l.Scheme)

@@ -7,6 +7,7 @@
 package s3
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -21,6 +22,7 @@ import (
 	"github.com/aws/smithy-go/logging"
 
 	"github.com/btcdecoded/holdfast/shared/objstore"
+	"github.com/btcdecoded/holdfast/shared/objstore/stall"
 )
 
 // Options says where the bucket is.
@@ -31,15 +33,17 @@ type Options struct {
 	Endpoint  string // URL of a server that is not AWS's; empty: AWS
 	Profile   string // in the AWS configuration files; empty: the default one
 	PathStyle bool   // the bucket in the path instead of the host name, as many other vendors want it
+
+	// Silence bounds the time in which nothing moves on a connection that is waited for, and the time between a request
+	// and the first byte of its answer: who is silent for longer is taken for gone, so that a retry can reach another.
+	// 0: stall.Silence.
+	Silence time.Duration
 }
 
 const (
 	// defaultRegion satisfies servers to which regions mean nothing.
 	defaultRegion = "us-east-1"
-	// answerWithin bounds the time between a request and the first byte of its answer; a server that is silent for
-	// longer is taken for gone, so that a retry can reach another.
-	answerWithin = 90 * time.Second
-	maxConns     = 64
+	maxConns      = 64
 )
 
 // Store is an object store in a bucket.
@@ -55,7 +59,8 @@ func Open(ctx context.Context, o Options) (*Store, error) {
 		return nil, errors.New("open S3 store: no bucket")
 	}
 	client := awshttp.NewBuildableClient().WithTransportOptions(func(t *http.Transport) {
-		t.ResponseHeaderTimeout = answerWithin
+		t.ResponseHeaderTimeout = cmp.Or(o.Silence, stall.Silence)
+		t.DialContext = stall.Dialer(t.DialContext, o.Silence)
 		t.MaxIdleConnsPerHost = maxConns
 		t.DisableCompression = true // what arrives must be what was stored
 	})
