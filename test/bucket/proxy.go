@@ -31,6 +31,8 @@ const (
 	Forbid
 	// Alter changes the first byte of the request's body.
 	Alter
+	// AlterAnswer changes a byte in the middle of the answer's body.
+	AlterAnswer
 )
 
 // Unreliable returns a decision for [StartProxy] by which, in the long run, one of every n requests meets with trouble of
@@ -85,6 +87,18 @@ func StartProxy(t testing.TB, endpoint string, decide func(*http.Request) Troubl
 		case CutAnswer:
 			forward.ServeHTTP(httptest.NewRecorder(), r)
 			panic(http.ErrAbortHandler)
+		case AlterAnswer:
+			answer := httptest.NewRecorder()
+			forward.ServeHTTP(answer, r)
+			for name, values := range answer.Header() {
+				w.Header()[name] = values
+			}
+			w.WriteHeader(answer.Code)
+			b := answer.Body.Bytes()
+			if len(b) > 0 {
+				b[len(b)/2] ^= 0x40
+			}
+			_, _ = w.Write(b)
 		case CutBody:
 			answer := httptest.NewRecorder()
 			forward.ServeHTTP(answer, r)
