@@ -24,6 +24,7 @@ type app struct {
 // globalFlags are the flags that every command has.
 type globalFlags struct {
 	repository, identity, policy, host, state string
+	asOf                                      string
 	json, quiet                               bool
 	limitUp, limitDown                        byteSize
 	connections                               int
@@ -31,16 +32,18 @@ type globalFlags struct {
 
 func (f *globalFlags) register(root *cobra.Command) {
 	p := root.PersistentFlags()
-	p.StringVarP(&f.repository, "repository", "r", "", "repository: a directory, file://…, s3://bucket/prefix or gs://bucket/prefix `URL` (HOLDFAST_REPOSITORY)")
+	p.SortFlags = false
+	p.StringVarP(&f.repository, "repository", "r", "", "`URL` of the repository: a directory, s3://bucket/prefix or gs://bucket/prefix (HOLDFAST_REPOSITORY)")
 	p.StringVar(&f.identity, "identity", "", "identity `FILE` (HOLDFAST_IDENTITY; default ~/.config/holdfast/identity)")
-	p.StringVar(&f.policy, "policy", "", "policy `FILE` (HOLDFAST_POLICY; default /etc/holdfast/policy.yaml if it is there)")
+	p.StringVar(&f.policy, "policy", "", "policy `FILE` (HOLDFAST_POLICY; default /etc/holdfast/policy.yaml)")
 	p.StringVar(&f.host, "host", "", "`NAME` of this host in the repository (HOLDFAST_HOST; default its host name)")
-	p.StringVar(&f.state, "state", "", "`DIR` for locks and caches (HOLDFAST_STATE; default /var/lib/holdfast, or ~/.local/state/holdfast)")
+	p.StringVar(&f.state, "state", "", "`DIR` for locks and caches (HOLDFAST_STATE; default /var/lib/holdfast or ~/.local/state/holdfast)")
+	p.StringVar(&f.asOf, "as-of", "", "read the repository as it was at `TIME`, by the versions that the store keeps; nothing can be written")
 	p.BoolVar(&f.json, "json", false, "print results as JSON")
 	p.BoolVarP(&f.quiet, "quiet", "q", false, "no progress, and no result unless something is wrong")
 	p.Var(&f.limitUp, "limit-upload", "at most `SIZE` a second to the repository, such as 10MiB")
 	p.Var(&f.limitDown, "limit-download", "at most `SIZE` a second from the repository")
-	p.IntVar(&f.connections, "connections", 0, "requests at the same time (default: by the kind of store)")
+	p.IntVar(&f.connections, "connections", 0, "at most `N` requests at the same time")
 }
 
 // byteSize is a flag such as 10MiB.

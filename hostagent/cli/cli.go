@@ -75,6 +75,7 @@ func (a *app) root() *cobra.Command {
 		&cobra.Group{ID: groupTend, Title: "Look after a repository:"},
 		&cobra.Group{ID: groupConfig, Title: "Configuration and help:"},
 	)
+	root.SetUsageTemplate(root.UsageTemplate() + "{{if .HasParent}}\n" + exitLine + "\n{{end}}")
 	root.SetHelpCommandGroupID(groupConfig)
 	root.SetCompletionCommandGroupID(groupConfig)
 	a.flags.register(root)
@@ -88,8 +89,8 @@ func (a *app) root() *cobra.Command {
 func (a *app) commands() []func() *cobra.Command {
 	return []func() *cobra.Command{
 		a.initCommand, a.backupCommand, a.snapshotsCommand, a.lsCommand, a.catCommand, a.diffCommand, a.findCommand,
-		a.restoreCommand, a.mountCommand, a.mountCommand,
-		a.verifyCommand, a.statusCommand, a.copyCommand, a.pruneCommand,
+		a.restoreCommand, a.mountCommand,
+		a.verifyCommand, a.statusCommand, a.copyCommand, a.repairCommand, a.pruneCommand,
 		a.keyCommand,
 		a.policyCommand,
 		a.versionCommand, a.manCommand,

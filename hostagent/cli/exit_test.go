@@ -13,6 +13,7 @@ import (
 	"github.com/btcdecoded/holdfast/shared/repository"
 	"github.com/btcdecoded/holdfast/shared/repository/copier"
 	"github.com/btcdecoded/holdfast/shared/repository/prune"
+	"github.com/btcdecoded/holdfast/shared/repository/repair"
 	"github.com/btcdecoded/holdfast/shared/retention"
 	"github.com/btcdecoded/holdfast/shared/snapshot"
 )
@@ -37,6 +38,7 @@ func TestExitCodes(t *testing.T) {
 		{keyring.ErrSignature, 4},
 		{snapshot.ErrFormat, 4},
 		{prune.ErrBroken, 4},
+		{repair.ErrDiverged, 4},
 		{outcome(5), 5},
 		{&retention.TooMany{Drop: 2, Total: 4}, 6},
 		{repository.ErrNoRepository, 10},

@@ -6,6 +6,7 @@ import (
 	"github.com/btcdecoded/holdfast/shared/objstore"
 	"github.com/btcdecoded/holdfast/shared/repository"
 	"github.com/btcdecoded/holdfast/shared/repository/prune"
+	"github.com/btcdecoded/holdfast/shared/repository/repair"
 	"github.com/btcdecoded/holdfast/shared/retention"
 	"github.com/btcdecoded/holdfast/shared/snapshot"
 )
@@ -41,6 +42,7 @@ func exitTable() []exitRow {
 		{repository.ErrConflict, exitError, "run the backup again"},
 		{retention.ErrTooMany, exitConfirm, "look at `holdfast prune --dry-run`, then repeat it with --force"},
 		{prune.ErrBroken, exitDamaged, damaged},
+		{repair.ErrDiverged, exitDamaged, ""},
 		{restorer.ErrBusy, exitLocked, "wait for the other restore to end"},
 		{restorer.ErrSelection, exitError, "`holdfast ls` shows what is in the snapshot"},
 		{restorer.ErrFull, exitError, "make room at the target; the same command goes on from where it stopped"},

@@ -12,6 +12,7 @@ import (
 	"github.com/btcdecoded/holdfast/shared/repository/inventory"
 	"github.com/btcdecoded/holdfast/shared/repository/layout"
 	"github.com/btcdecoded/holdfast/shared/repository/record"
+	"github.com/btcdecoded/holdfast/shared/repository/repair"
 	"github.com/btcdecoded/holdfast/shared/retention"
 	"github.com/btcdecoded/holdfast/shared/snapshot"
 )
@@ -22,6 +23,7 @@ type history struct {
 	manifests []*repository.Stored // ascending
 	bad       *repository.BadManifestError
 	verified  map[uint64]*lastReceipt
+	damaged   map[uint64][]snapshot.Hash // packs on record as damaged that the snapshot uses
 	condemned map[uint64]bool
 	marks     map[uint64][]record.Mark // in force
 	stored    int64                    // bytes of all objects
@@ -50,6 +52,9 @@ func (a *app) receipts(ctx context.Context, repo *repository.Repository, src sna
 	var err error
 	h.manifests, err = a.manifests(ctx, repo, src)
 	if err != nil && !errors.As(err, &h.bad) {
+		return nil, err
+	}
+	if h.damaged, err = repair.Affected(ctx, repo, src); err != nil {
 		return nil, err
 	}
 	condemned, err := repo.Condemned(ctx, src)
@@ -129,6 +134,7 @@ func (h *history) retention() []retention.Snapshot {
 	for _, m := range h.manifests {
 		s := retention.FromManifest(m.Manifest, m.Arrived)
 		s.Verified, _ = h.verdict(m)
+		s.Verified = s.Verified && len(h.damaged[m.Sequence]) == 0
 		s.Condemned = h.condemned[m.Sequence]
 		for _, mark := range h.marks[m.Sequence] {
 			switch mark.Mark {
@@ -151,6 +157,9 @@ func (h *history) compliance() []compliance.Snapshot {
 	for _, m := range h.manifests {
 		s := compliance.Snapshot{Point: recovery.FromManifest(m.Manifest, m.Arrived), Bytes: int64(min(m.Counts.Bytes, 1<<62))}
 		s.Verified, s.Damaged = h.verdict(m)
+		if len(h.damaged[m.Sequence]) > 0 {
+			s.Verified, s.Damaged = false, true
+		}
 		s.Condemned = h.condemned[m.Sequence]
 		out = append(out, s)
 	}

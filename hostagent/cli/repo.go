@@ -12,6 +12,7 @@ import (
 	"github.com/btcdecoded/holdfast/hostagent/state"
 	"github.com/btcdecoded/holdfast/shared/keyring"
 	"github.com/btcdecoded/holdfast/shared/objstore"
+	"github.com/btcdecoded/holdfast/shared/objstore/versions"
 	"github.com/btcdecoded/holdfast/shared/recovery"
 	"github.com/btcdecoded/holdfast/shared/repository"
 	"github.com/btcdecoded/holdfast/shared/repository/layout"
@@ -32,6 +33,15 @@ func (a *app) openAt(ctx context.Context, address string) (*repository.Repositor
 	store, err := a.store(ctx, address)
 	if err != nil {
 		return nil, err
+	}
+	if a.flags.asOf != "" {
+		when, err := parseTime(a.flags.asOf, a.now())
+		if err != nil {
+			return nil, err
+		}
+		if store, err = versions.AsOf(store, when); err != nil {
+			return nil, err
+		}
 	}
 	identity, err := a.identity()
 	if errors.Is(err, fs.ErrNotExist) {
@@ -224,11 +234,17 @@ func (a *app) judge(ctx context.Context, repo *repository.Repository, m *reposit
 	for _, w := range chosen.Warnings {
 		a.warn("%s: %s", src.Name, w)
 	}
+	if n := len(h.damaged[m.Sequence]); n > 0 {
+		a.warn("%s uses %s that failed a check; `holdfast repair --from COPY` puts back what a copy has", a.name(m.ID()), count(uint64(n), "pack", "packs"))
+	}
 	return nil
 }
 
 // checkRollback warns where the repository shows less of a source than this host has seen before.
 func (a *app) checkRollback(ctx context.Context, repo *repository.Repository, src snapshot.Source) error {
+	if a.flags.asOf != "" {
+		return nil // the past ends earlier
+	}
 	rollback, err := a.rollback(ctx, repo, src)
 	switch {
 	case err != nil || rollback == nil:
@@ -241,8 +257,11 @@ func (a *app) checkRollback(ctx context.Context, repo *repository.Repository, sr
 }
 
 // elsewhere reports whether the command looks at a copy: another place than the one that this host backs up to. A copy
-// that has less than was seen lags; that is no rollback.
+// that has less than was seen lags, and so does the past (--as-of); that is no rollback.
 func (a *app) elsewhere(repo *repository.Repository) bool {
+	if a.flags.asOf != "" {
+		return true
+	}
 	place := state.Open(a.statePath(), repo.ID()).Place()
 	address, err := a.address()
 	return err == nil && place != "" && place != absolute(address)

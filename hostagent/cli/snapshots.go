@@ -26,6 +26,7 @@ of the last verification that passed, and its day. STATE is ok, or what is wrong
 
   partial     files were left out; the backup named them
   failed      the last verification found damage
+  damaged     it uses packs that failed a check; repair puts them back from a copy
   condemned   prune has announced the removal
   clock off   the host's clock was off by more than 5 minutes when the snapshot was made
   unreadable  the manifest is damaged or not signed by a trusted key
@@ -159,6 +160,9 @@ func (a *app) snapshotLine(h *history, m *repository.Stored) snapshotLine {
 	}
 	if _, failed := h.verdict(m); failed {
 		l.States = append(l.States, "failed")
+	}
+	if len(h.damaged[m.Sequence]) > 0 {
+		l.States = append(l.States, "damaged")
 	}
 	if h.condemned[m.Sequence] {
 		l.States = append(l.States, "condemned")

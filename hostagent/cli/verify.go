@@ -38,7 +38,7 @@ func (a *app) verifyCommand() *cobra.Command {
 		Example: "  holdfast verify\n  holdfast verify --level content --all\n  holdfast verify etc@42 --level content\n  holdfast verify --level bytes --sample 1/30",
 		GroupID: groupTend,
 		RunE: func(cmd *cobra.Command, args []string) error {
-			options := verify.Options{Record: !noReceipts, Now: a.now}
+			options := verify.Options{Record: !noReceipts && a.flags.asOf == "", Now: a.now}
 			var err error
 			if options.Level, err = verify.ParseLevel(level); err != nil {
 				return usageError{err}
@@ -70,7 +70,7 @@ func (a *app) verifyCommand() *cobra.Command {
 			return nil
 		},
 	}
-	cmd.Flags().StringVar(&level, "level", string(verify.Structure), "how deep: structure, bytes or content (`LEVEL`)")
+	cmd.Flags().StringVar(&level, "level", string(verify.Structure), "how deep, a `LEVEL`: structure, bytes or content")
 	cmd.Flags().StringVar(&sample, "sample", "", "read only `K/N` of the packs, others each day")
 	cmd.Flags().BoolVar(&all, "all", false, "print PASS or FAIL for each snapshot")
 	cmd.Flags().BoolVar(&noReceipts, "no-receipts", false, "write nothing to the repository")
