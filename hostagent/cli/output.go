@@ -33,6 +33,9 @@ func (a *app) warn(format string, args ...any) {
 		fmt.Fprintf(a.stdio.Err, "%s\n", line)
 		return
 	}
+	if _, ok := terminal(a.stdio.Err); ok {
+		fmt.Fprint(a.stdio.Err, "\r\x1b[K") // a line of progress may stand there
+	}
 	fmt.Fprintf(a.stdio.Err, "%s %s\n", a.paint(a.stdio.Err, yellow, "warning:"), text)
 }
 
