@@ -17,7 +17,7 @@ import (
 )
 
 // mutants is how many changed inputs each decoder gets.
-const mutants = 3000
+const mutants = 2000
 
 // decoder is one of Holdfast's, with valid bytes to begin with and how they are changed.
 type decoder struct {

@@ -74,10 +74,11 @@ class Restorer:
 
     def _metadata(self, entry, place):
         self._try(entry, os.chown, place, entry.uid, entry.gid, follow_symlinks=False)
+        # The owner of what is read-only can't set its xattrs, so access lists and then the mode come after the others.
+        for name, value in sorted(entry.xattrs, key=lambda xattr: xattr[0].startswith(b"system.")):
+            self._try(entry, os.setxattr, place, name, value, follow_symlinks=False)
         if entry.type != "l":
             os.chmod(place, entry.mode)
-        for name, value in entry.xattrs:
-            self._try(entry, os.setxattr, place, name, value, follow_symlinks=False)
         os.utime(place, ns=(entry.mtime, entry.mtime), follow_symlinks=False)
 
     def _try(self, entry, call, place, *arguments, **options):

@@ -227,10 +227,6 @@ class Walk:
         self._snapshot.used.add(ref.pack)
 
     def _entry(self, entry):
-        if entry.flags & LINKED:
-            same = (entry.type, entry.size, entry.target, entry.extents, entry.maps)
-            if self._linked.setdefault((entry.device, entry.inode), same) != same:
-                raise FormatError("names of one file with different content")
         if entry.type != "f" or entry.flags & UNREADABLE:
             return
         for mapped in entry.maps:
@@ -238,9 +234,16 @@ class Walk:
         for extent in self._snapshot.extents(entry):
             if extent.ref:
                 self._ref("d", extent.ref)
-        if entry.file_id:
+        if entry.file_id or entry.flags & LINKED:
             content = self._snapshot.chain.keys.file_hash()
             for _, length, data in self._snapshot.content(entry):
                 content.update(bytes(length) if data is None else data)
-            if content.digest()[:16] != entry.file_id:
+            if entry.file_id and content.digest()[:16] != entry.file_id:
                 raise FormatError("its content has another file id")
+            if entry.flags & LINKED:
+                self._same(entry, content.digest())
+
+    def _same(self, entry, content):
+        """All names of a file must have the same content; it may be in different chunks."""
+        if self._linked.setdefault((entry.device, entry.inode), content) != content:
+            raise FormatError("names of one file with different content")
