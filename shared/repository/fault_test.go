@@ -4,6 +4,8 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"sync"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -11,6 +13,7 @@ import (
 	"github.com/btcdecoded/holdfast/shared/objstore"
 	"github.com/btcdecoded/holdfast/shared/objstore/mem"
 	"github.com/btcdecoded/holdfast/shared/repository"
+	"github.com/btcdecoded/holdfast/shared/repository/verify"
 	"github.com/btcdecoded/holdfast/shared/snapshot"
 )
 
@@ -157,5 +160,84 @@ func TestClockFarOff(t *testing.T) {
 	second := mustBackup(t, r, state, "", tree)
 	if second.Type != snapshot.Full || second.Sequence != 2 {
 		t.Errorf("after it comes %s %d", second.Type, second.Sequence)
+	}
+}
+
+// brittleStore is a store whose spools fail at one write, which takes half of what it is given.
+type brittleStore struct {
+	objstore.Store
+	dir    string
+	failAt int // the number of the write; guarded by the one goroutine that writes
+	open   atomic.Int32
+}
+
+type brittleSpool struct {
+	objstore.Spool
+	store *brittleStore
+	once  sync.Once
+}
+
+func (s *brittleStore) Spool(ctx context.Context) (objstore.Spool, error) {
+	spool, err := objstore.NewSpool(ctx, s.Store, s.dir)
+	s.open.Add(1)
+	return &brittleSpool{Spool: spool, store: s}, err
+}
+
+func (s *brittleSpool) Write(p []byte) (int, error) {
+	if s.store.failAt--; s.store.failAt == 0 {
+		n, _ := s.Spool.Write(p[:len(p)/2])
+		return n, errFault
+	}
+	return s.Spool.Write(p)
+}
+
+func (s *brittleSpool) Commit(ctx context.Context, key string) error {
+	err := s.Spool.Commit(ctx, key)
+	if err == nil {
+		s.ended()
+	}
+	return err
+}
+
+func (s *brittleSpool) Discard() error {
+	s.ended()
+	return s.Spool.Discard()
+}
+
+func (s *brittleSpool) ended() { s.once.Do(func() { s.store.open.Add(-1) }) }
+
+// TestTornWriteOfAPack has each write of packs fail half-way, as on a full disk that has room again a moment later. No
+// pack with a hole may reach the store, no spool may be left, and the next run must succeed.
+func TestTornWriteOfAPack(t *testing.T) {
+	tree := noise(5, 6, 200<<10)
+	for at := 1; ; at++ {
+		m := mem.New()
+		r, id := initialise(t, m)
+		state := t.TempDir()
+		brittle := &brittleStore{Store: m, dir: t.TempDir(), failAt: at}
+		_, err := backup(t.Context(), open(t, brittle, id), state, "", tree)
+		if brittle.failAt > 0 {
+			if err != nil {
+				t.Fatal(err)
+			}
+			return
+		}
+		if !errors.Is(err, errFault) {
+			t.Fatalf("write %d: %v", at, err)
+		}
+		if n := brittle.open.Load(); n != 0 {
+			t.Errorf("write %d: %d spools are left", at, n)
+		}
+		next := mustBackup(t, open(t, m, id), state, "", tree)
+		wantRestored(t, r, next, tree)
+		result, err := verify.Run(t.Context(), open(t, m, id), verify.Options{Level: verify.Content, Now: time.Now})
+		if err != nil {
+			t.Fatal(err)
+		}
+		for _, f := range result.Findings {
+			if isPack(f.Key) {
+				t.Errorf("write %d: %s: %s: %s", at, f.Key, f.Problem, f.Detail)
+			}
+		}
 	}
 }

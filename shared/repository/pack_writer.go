@@ -85,7 +85,10 @@ func (w *packWriter) add(kind snapshot.Kind, id snapshot.Hash, encoded []byte, p
 	p := *slot
 	offset := p.size
 	w.scratch = p.sealer.Seal(slices.Grow(w.scratch[:0], len(encoded)+seal.Overhead), offset, kind, id, encoded)
-	if w.err = p.write(w.scratch); w.err != nil {
+	if err := p.write(w.scratch); err != nil {
+		// Part of the chunk may be in the pack, where its index would not expect it: the pack is given up.
+		*slot = nil
+		w.err = errors.Join(err, p.spool.Discard())
 		return snapshot.Ref{}, w.err
 	}
 	sealed := p.size - offset
@@ -129,7 +132,9 @@ func (w *packWriter) begin() (*openPack, error) {
 	p.sealer = w.keys.Pack(p.salt)
 	var err error
 	if p.spool, err = objstore.NewSpool(w.ctx, w.store, w.dir); err == nil {
-		err = p.write(snapshot.AppendPackHeader(nil, p.salt))
+		if err = p.write(snapshot.AppendPackHeader(nil, p.salt)); err != nil {
+			err = errors.Join(err, p.spool.Discard())
+		}
 	}
 	if err != nil {
 		w.err = fmt.Errorf("begin a pack: %w", err)
@@ -189,8 +194,12 @@ func (w *packWriter) flush() error {
 	if w.err == nil {
 		w.err = err
 	}
-	if err == nil {
+	if w.err == nil {
 		w.err = errClosed
+		return nil
 	}
-	return err
+	if errors.Is(w.err, errClosed) {
+		return nil
+	}
+	return w.err
 }
