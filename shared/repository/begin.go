@@ -119,6 +119,7 @@ func (s *Session) knowParent(ctx context.Context) {
 func (s *Session) resume(ctx context.Context) (uint64, error) {
 	next := s.plan.nextPack
 	head, packs := readJournal(s.state, s.plan.chain.String(), next)
+	var taken []writtenPack
 	if len(packs) > 0 && s.plan.begun.Sub(head.Begun).Abs() < maxRun {
 		there, err := s.packsInStore(ctx)
 		if err != nil {
@@ -127,14 +128,15 @@ func (s *Session) resume(ctx context.Context) (uint64, error) {
 		for _, p := range packs {
 			next = max(next, p.Number+1)
 			if there[p.ID] == p.Size {
-				s.written = append(s.written, p)
+				taken = append(taken, p)
+				s.written = append(s.written, p.PackInfo)
 				s.takeOver(p)
 			}
 		}
 		s.plan.begun = head.Begun
 	}
 	var err error
-	s.journal, err = newJournal(s.state, journalHead{Chain: s.plan.chain.String(), Next: s.plan.nextPack, Begun: s.plan.begun}, s.written)
+	s.journal, err = newJournal(s.state, journalHead{Chain: s.plan.chain.String(), Next: s.plan.nextPack, Begun: s.plan.begun}, taken)
 	return next, err
 }
 
@@ -164,7 +166,7 @@ func (s *Session) packsInStore(ctx context.Context) (map[snapshot.Hash]uint64, e
 	return out, nil
 }
 
-// damagedPacks are the numbers of the chain's packs that failed a check.
+// damagedPacks are the numbers of those packs of the newest snapshot and the parent that failed a check.
 func (s *Session) damagedPacks(ctx context.Context) (map[uint64]bool, error) {
 	bad := map[string]bool{}
 	prefix := layout.DamagedPrefix(s.src)
@@ -178,14 +180,17 @@ func (s *Session) damagedPacks(ctx context.Context) (map[uint64]bool, error) {
 	if len(bad) == 0 || s.plan.newest == nil {
 		return nil, nil
 	}
-	packs, err := s.repo.Lists(ctx, s.plan.newest.Manifest)
-	if err != nil {
-		return nil, err
-	}
 	out := map[uint64]bool{}
-	for _, p := range packs {
-		if bad[layout.DamagedKey(s.src, p.ID)] {
-			out[p.Number] = true
+	// A differential's parent may use packs that the newest snapshot does not.
+	for _, m := range []*Stored{s.plan.newest, s.plan.parent.stored} {
+		packs, err := s.repo.Lists(ctx, m.Manifest)
+		if err != nil {
+			return nil, err
+		}
+		for _, p := range packs {
+			if bad[layout.DamagedKey(s.src, p.ID)] {
+				out[p.Number] = true
+			}
 		}
 	}
 	return out, nil

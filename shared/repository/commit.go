@@ -94,7 +94,7 @@ func (s *Session) manifest(result Result) *snapshot.Manifest {
 	m := &snapshot.Manifest{
 		Format: Format, Repository: s.repo.id.String(), Host: s.src.Host, Source: s.src.Name, Kind: s.options.Kind,
 		Sequence: s.plan.next, Previous: s.plan.previous, Type: s.plan.kind, Chain: s.plan.chain.String(), ChainStart: s.plan.chainStart,
-		Started: result.Started.UTC(), Finished: s.options.Now().UTC(), Tool: s.options.Tool,
+		Started: result.Started.UTC(), Tool: s.options.Tool,
 		Keys:   []snapshot.Key{{Key: s.plan.key.ID(s.repo.id).String(), Wrapped: s.plan.wrapped}},
 		Counts: result.Counts, Partial: result.Partial, Tags: result.Tags,
 	}
@@ -117,27 +117,21 @@ func (s *Session) putLists(ctx context.Context, m *snapshot.Manifest) error {
 			old = append(old, packs...)
 		}
 	}
-	live := s.tree.live
-	m.NextPack = s.plan.nextPack
-	var added []snapshot.PackInfo
-	s.mu.Lock()
-	for _, p := range s.written {
-		m.NextPack = max(m.NextPack, p.Number+1)
-		if live.has(p.Number) {
-			added = append(added, p.PackInfo)
-			m.Counts.AddedPacks++
-			m.Counts.AddedBytes += p.Size
-		}
+	added, err := s.addedPacks(ctx, m, old)
+	if err != nil {
+		return err
 	}
-	s.mu.Unlock()
-	byNumber := func(a, b snapshot.PackInfo) int { return compare(a.Number, b.Number) }
-	slices.SortFunc(added, byNumber)
+	live := s.tree.live
+	if n, ok := live.firstNotIn(old, added); ok {
+		return fmt.Errorf("the tree needs pack %d of the chain: %w", n, errNoPack)
+	}
 	slices.SortFunc(old, byNumber)
 	dead := slices.DeleteFunc(slices.Clone(old), func(p snapshot.PackInfo) bool { return live.has(p.Number) })
 	if len(m.Lists) >= maxLists || len(dead)*deadShare > len(old) {
 		used := slices.DeleteFunc(old, func(p snapshot.PackInfo) bool { return !live.has(p.Number) })
 		m.Lists, dead = nil, nil
 		added = append(used, added...)
+		slices.SortFunc(added, byNumber)
 	}
 	m.Without = ranges(dead)
 	if len(added) == 0 {
@@ -145,6 +139,43 @@ func (s *Session) putLists(ctx context.Context, m *snapshot.Manifest) error {
 	}
 	return s.putList(ctx, m, added)
 }
+
+// addedPacks are the packs that the tree needs and that are not among old, those of the newest snapshot's lists: what
+// this run stored and, for a differential, what only its full still uses. Ascending by number.
+func (s *Session) addedPacks(ctx context.Context, m *snapshot.Manifest, old []snapshot.PackInfo) ([]snapshot.PackInfo, error) {
+	live := s.tree.live
+	m.NextPack = s.plan.nextPack
+	var added []snapshot.PackInfo
+	s.mu.Lock()
+	for _, p := range s.written {
+		m.NextPack = max(m.NextPack, p.Number+1)
+		if live.has(p.Number) {
+			added = append(added, p)
+			m.Counts.AddedPacks++
+			m.Counts.AddedBytes += p.Size
+		}
+	}
+	s.mu.Unlock()
+	if s.plan.parent != nil && s.plan.parent.stored.Sequence != s.plan.newest.Sequence {
+		packs, err := s.repo.Lists(ctx, s.plan.parent.stored.Manifest)
+		if err != nil {
+			return nil, err
+		}
+		listed := new(bitset)
+		for _, p := range old {
+			listed.set(p.Number)
+		}
+		for _, p := range packs {
+			if live.has(p.Number) && !listed.has(p.Number) {
+				added = append(added, p)
+			}
+		}
+	}
+	slices.SortFunc(added, byNumber)
+	return added, nil
+}
+
+func byNumber(a, b snapshot.PackInfo) int { return compare(a.Number, b.Number) }
 
 func (s *Session) putList(ctx context.Context, m *snapshot.Manifest, packs []snapshot.PackInfo) error {
 	content := objstore.Bytes(snapshot.EncodeList(packs))
@@ -189,6 +220,9 @@ func (s *Session) putManifest(ctx context.Context, m *snapshot.Manifest) (*Store
 			}
 		}
 	}
+	// Not earlier: the last packs may have travelled for long, and who compares with the manifest's arrival would take
+	// that for a wrong clock.
+	m.Finished = s.options.Now().UTC()
 	if err := m.Check(); err != nil {
 		return nil, err
 	}

@@ -2,8 +2,6 @@ package repository
 
 import (
 	"bufio"
-	"bytes"
-	"encoding/json"
 	"errors"
 	"fmt"
 	"os"
@@ -14,7 +12,7 @@ import (
 )
 
 // journal notes the packs that a run has stored, so that the next run uses them again if this one dies. A line per
-// pack; a torn last line counts as not written. It is not synced: what is lost after a power cut is stored again.
+// pack, with a sum; a torn or damaged line counts as not written, and so do those after it. It is not synced: what is lost after a power cut is stored again.
 type journal struct {
 	f *os.File
 }
@@ -36,22 +34,24 @@ type journalPack struct {
 
 // readJournal returns what an interrupted run of the same chain had stored, or nothing.
 func readJournal(s *state, chain string, next uint64) (journalHead, []writtenPack) {
-	b, err := os.ReadFile(s.path(journalFile))
+	f, err := os.Open(s.path(journalFile))
 	if err != nil {
 		return journalHead{}, nil
 	}
-	lines := bufio.NewScanner(bytes.NewReader(b))
+	defer func() { _ = f.Close() }()
+	lines := bufio.NewScanner(f)
 	lines.Buffer(nil, 64<<20)
 	var head journalHead
-	if !lines.Scan() || json.Unmarshal(lines.Bytes(), &head) != nil || head.Chain != chain || head.Next != next {
+	if !lines.Scan() || !openLine(lines.Bytes(), &head) || head.Chain != chain || head.Next != next {
 		return journalHead{}, nil
 	}
 	var packs []writtenPack
-	for lines.Scan() {
+	for seen := new(bitset); lines.Scan(); {
 		p, err := parseJournalPack(lines.Bytes())
-		if err != nil {
+		if err != nil || p.Number < next || p.Number > snapshot.MaxPackNumber || seen.has(p.Number) {
 			break
 		}
+		seen.set(p.Number)
 		packs = append(packs, p)
 	}
 	return head, packs
@@ -59,8 +59,8 @@ func readJournal(s *state, chain string, next uint64) (journalHead, []writtenPac
 
 func parseJournalPack(line []byte) (writtenPack, error) {
 	var j journalPack
-	if err := json.Unmarshal(line, &j); err != nil {
-		return writtenPack{}, err
+	if !openLine(line, &j) {
+		return writtenPack{}, errors.New("not a line of a journal")
 	}
 	id, err := layout.ParseHash(j.ID)
 	if err != nil {
@@ -105,7 +105,7 @@ func (j *journal) pack(p writtenPack) error {
 }
 
 func (j *journal) line(v any) error {
-	b, err := json.Marshal(v)
+	b, err := sealedLine(v)
 	if err != nil {
 		return fmt.Errorf("write journal: %w", err)
 	}

@@ -254,7 +254,7 @@ func (p *planner) newChain(ctx context.Context, out *plan) error {
 	var pending chainState
 	// A chain that was committed is never begun again: its sequence number is taken then.
 	if p.state.load(pendingFile, &pending) && pending.Sequence == out.next && len(pending.Key) == len(out.key) && p.now.Sub(pending.Begun).Abs() < maxRun {
-		if chain, err := layout.ParseChain(pending.Chain); err == nil && p.sealedForAll(pending.Wrapped) {
+		if chain, err := layout.ParseChain(pending.Chain); err == nil && pending.Signer == p.signer() && p.sealedForAll(pending.Wrapped) {
 			out.chain, out.key, out.wrapped, out.begun = chain, seal.DataKey(pending.Key), pending.Wrapped, pending.Begun
 			return nil
 		}
@@ -268,7 +268,17 @@ func (p *planner) newChain(ctx context.Context, out *plan) error {
 	if err != nil {
 		return err
 	}
-	return p.state.save(pendingFile, chainState{Chain: chain.String(), Key: out.key[:], Wrapped: out.wrapped, Begun: p.now, Sequence: out.next})
+	return p.state.save(pendingFile, chainState{Chain: chain.String(), Key: out.key[:], Wrapped: out.wrapped, Signer: p.signer(), Begun: p.now, Sequence: out.next})
+}
+
+// signer is the public key that this run signs with. The key objects of an interrupted run that another one signed
+// can't be put again.
+func (p *planner) signer() string {
+	s, ok := p.repo.identity.Signer()
+	if !ok {
+		return ""
+	}
+	return s.Public().String()
 }
 
 // sealedForAll reports whether wrapped is for exactly the recipients of today.

@@ -38,7 +38,7 @@ type Session struct {
 	damaged map[uint64]bool // packs that failed a check: nothing of them is used again
 
 	mu      sync.Mutex
-	written []writtenPack // packs of this run, and those of the interrupted one; guarded by mu
+	written []snapshot.PackInfo // packs of this run, and those of the interrupted one; guarded by mu
 
 	addedBytes  atomic.Uint64
 	resumed     int
@@ -170,7 +170,7 @@ func (s *Session) Emit(ctx context.Context, e *snapshot.Entry) error { return s.
 // packStored is called for each pack that the store has acknowledged.
 func (s *Session) packStored(p writtenPack) error {
 	s.mu.Lock()
-	s.written = append(s.written, p)
+	s.written = append(s.written, p.PackInfo)
 	s.mu.Unlock()
 	return s.journal.pack(p)
 }

@@ -1,6 +1,9 @@
 package repository
 
 import (
+	"bytes"
+	"crypto/sha256"
+	"encoding/hex"
 	"encoding/json"
 	"errors"
 	"fmt"
@@ -33,6 +36,7 @@ type chainState struct {
 	Chain   string             `json:"chain"`
 	Key     []byte             `json:"key"` // 32 bytes
 	Wrapped []snapshot.Wrapped `json:"wrapped"`
+	Signer  string             `json:"signer"` // of the key objects
 	Begun   time.Time          `json:"begun"`
 
 	Sequence uint64 `json:"sequence"` // of the full that begins it
@@ -82,12 +86,36 @@ func (s *state) path(name string) string { return filepath.Join(s.dir, name) }
 // lost, so a damaged file counts as lost.
 func (s *state) load(name string, v any) bool {
 	b, err := os.ReadFile(s.path(name))
-	return err == nil && json.Unmarshal(b, v) == nil
+	return err == nil && openLine(bytes.TrimSuffix(b, []byte("\n")), v)
+}
+
+// sealedLine is v as a line of a state file: JSON and a sum of it. A single wrong bit in a key, or in the salt of a
+// pack, would pass as JSON and go into a snapshot that nobody could ever read.
+func sealedLine(v any) ([]byte, error) {
+	b, err := json.Marshal(v)
+	if err != nil {
+		return nil, err
+	}
+	return append(b, lineSum(b)...), nil
+}
+
+// openLine decodes a line, without its end, into v. It reports false if it is not what was written.
+func openLine(line []byte, v any) bool {
+	n := len(line) - lineSumSize
+	return n > 0 && string(line[n:]) == lineSum(line[:n]) && json.Unmarshal(line[:n], v) == nil
+}
+
+// lineSumSize is the length of what follows the JSON in a line: a space and 32 hex digits.
+const lineSumSize = 1 + 32
+
+func lineSum(b []byte) string {
+	sum := sha256.Sum256(b)
+	return " " + hex.EncodeToString(sum[:16])
 }
 
 // save writes v to the JSON file name, atomically and durably.
 func (s *state) save(name string, v any) error {
-	b, err := json.Marshal(v)
+	b, err := sealedLine(v)
 	if err != nil {
 		return fmt.Errorf("encode %s: %w", name, err)
 	}

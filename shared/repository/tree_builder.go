@@ -5,6 +5,8 @@ import (
 	"errors"
 	"fmt"
 	"hash/fnv"
+	"math/bits"
+	"slices"
 
 	"github.com/btcdecoded/holdfast/shared/snapshot"
 )
@@ -126,4 +128,22 @@ func (b *bitset) setRange(r snapshot.Range) {
 func (b *bitset) has(n uint64) bool {
 	i := n / 64
 	return i < uint64(len(b.words)) && b.words[i]&(1<<(n%64)) != 0
+}
+
+// firstNotIn returns the first number of the set that none of the packs has.
+func (b *bitset) firstNotIn(lists ...[]snapshot.PackInfo) (uint64, bool) {
+	rest := bitset{words: slices.Clone(b.words)}
+	for _, packs := range lists {
+		for _, p := range packs {
+			if rest.has(p.Number) {
+				rest.words[p.Number/64] &^= 1 << (p.Number % 64)
+			}
+		}
+	}
+	for i, w := range rest.words {
+		if w != 0 {
+			return uint64(i)*64 + uint64(bits.TrailingZeros64(w)), true
+		}
+	}
+	return 0, false
 }

@@ -1,0 +1,107 @@
+package repository_test
+
+import (
+	"fmt"
+	"maps"
+	"math/rand/v2"
+	"testing"
+	"time"
+
+	"github.com/btcdecoded/holdfast/shared/objstore/mem"
+	"github.com/btcdecoded/holdfast/shared/repository"
+	"github.com/btcdecoded/holdfast/shared/snapshot"
+)
+
+// noise makes n files of size bytes that do not compress.
+func noise(seed byte, n, size int) files {
+	rng := rand.NewChaCha8([32]byte{seed})
+	out := files{}
+	for i := range n {
+		b := make([]byte, size)
+		_, _ = rng.Read(b)
+		out[fmt.Sprintf("/etc/f%04d", i)] = b
+	}
+	return out
+}
+
+// TestDifferentialOverJoinedLists has an incremental that uses so little of its full that it writes its lists anew, and
+// then a differential that comes back to the full's content: packs that only the full's lists name.
+func TestDifferentialOverJoinedLists(t *testing.T) {
+	r, _ := initialise(t, mem.New())
+	state := t.TempDir()
+	one := noise(1, 40, 1<<20)
+	first := mustBackup(t, r, state, "", one)
+	packs, err := r.Lists(t.Context(), first.Manifest)
+	if err != nil || len(packs) < 3 {
+		t.Fatalf("%d packs: %v", len(packs), err)
+	}
+	two := files{"/etc/small": []byte("small"), "/etc/f0000": one["/etc/f0000"]}
+	second := mustBackup(t, r, state, "", two)
+	if second.Lists[0] == first.Lists[0] {
+		t.Fatal("the incremental did not write its lists anew")
+	}
+	third := mustBackup(t, r, state, snapshot.Differential, one)
+	if third.Type != snapshot.Differential {
+		t.Fatalf("it is %s", third.Type)
+	}
+	wantRestored(t, r, third, one)
+	four := maps.Clone(one)
+	four["/etc/small"] = []byte("another")
+	wantRestored(t, r, mustBackup(t, r, state, "", four), four)
+}
+
+// TestDifferentialLeavesDamagedPacksOfItsFull is TestDamagedPacksAreStoredAgain for packs that the newest snapshot does
+// not use any more.
+func TestDifferentialLeavesDamagedPacksOfItsFull(t *testing.T) {
+	r, _ := initialise(t, mem.New())
+	state := t.TempDir()
+	one := noise(2, 40, 1<<20)
+	first := mustBackup(t, r, state, "", one)
+	packs, err := r.Lists(t.Context(), first.Manifest)
+	if err != nil {
+		t.Fatal(err)
+	}
+	mustBackup(t, r, state, "", files{"/etc/small": []byte("small")})
+	bad := packs[0]
+	mark(t, r, bad)
+	third := mustBackup(t, r, state, snapshot.Differential, one)
+	live, err := r.Lists(t.Context(), third.Manifest)
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, p := range live {
+		if p.ID == bad.ID {
+			t.Errorf("the new snapshot uses damaged pack %d", p.Number)
+		}
+	}
+	wantRestored(t, r, third, one)
+}
+
+// TestSlowUploadIsNoWrongClock has a host whose last packs take longer than ClockTolerance to arrive: its snapshot is
+// as good a parent as any.
+func TestSlowUploadIsNoWrongClock(t *testing.T) {
+	m := mem.New()
+	now := time.Date(2026, 3, 1, 12, 0, 0, 0, time.UTC)
+	m.SetClock(func() time.Time { return now })
+	r, _ := initialise(t, m)
+	m.SetHook(func(c mem.Call) mem.Fault {
+		if c.Op == mem.Put && isPack(c.Key) {
+			now = now.Add(2 * repository.ClockTolerance)
+		}
+		return mem.Fault{}
+	})
+	s, err := r.Begin(t.Context(), repository.BeginOptions{Source: src, Kind: "files", State: t.TempDir(), Tool: "test", Now: func() time.Time { return now }})
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := store(t.Context(), s, files{"/etc/a": []byte("a")}); err != nil {
+		t.Fatal(err)
+	}
+	stored, err := s.Commit(t.Context(), repository.Result{Roots: []string{"/etc"}, Started: now})
+	if err != nil {
+		t.Fatal(err)
+	}
+	if repository.ClockOff(stored) {
+		t.Errorf("finished at %s, arrived at %s", stored.Finished, stored.Arrived)
+	}
+}
