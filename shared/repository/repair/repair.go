@@ -228,7 +228,13 @@ func (r *run) replace(ctx context.Context, key string, good []byte, there bool) 
 		return "", nil
 	}
 	if !there {
-		return forbids(r.store.Put(ctx, key, objstore.Bytes(good)))
+		uncovered, err := r.unhide(ctx, key)
+		if err == nil {
+			err = r.store.Put(ctx, key, objstore.Bytes(good))
+		}
+		if !uncovered || !errors.Is(err, objstore.ErrExist) {
+			return forbids(err)
+		} // what was under the marker is no good either
 	}
 	err = r.store.Delete(ctx, key)
 	if v, ok := r.store.(objstore.Versioned); ok && errors.Is(err, objstore.ErrLocked) {
@@ -241,6 +247,40 @@ func (r *run) replace(ctx context.Context, key string, good []byte, there bool) 
 	}
 	return forbids(err)
 }
+
+// unhide removes delete markers over an object that seems to be missing; not every server puts an object over one. What
+// comes to light may be the object itself, or other bytes.
+func (r *run) unhide(ctx context.Context, key string) (bool, error) {
+	past, ok := r.store.(objstore.Versioned)
+	if !ok {
+		return false, nil
+	}
+	var markers []objstore.Version
+	hidden := false
+	err := past.ListVersions(ctx, key, func(v objstore.Version) error {
+		if v.Key != key || !v.DeleteMarker {
+			hidden = hidden || v.Key == key && len(markers) > 0
+			return errEnough
+		}
+		markers = append(markers, v)
+		return nil
+	})
+	switch {
+	case errors.Is(err, objstore.ErrNoVersions), errors.Is(err, objstore.ErrDenied):
+		return false, nil // then it is not hidden, or Put tells
+	case err != nil && !errors.Is(err, errEnough):
+		return false, err
+	}
+	for _, v := range slices.Backward(markers) {
+		if err := past.DeleteVersion(ctx, key, v.ID); err != nil {
+			return false, err
+		}
+	}
+	return hidden, nil
+}
+
+// errEnough ends a listing.
+var errEnough = errors.New("enough")
 
 // takeAway deletes a record, or hides it where a lock keeps it and the store keeps versions.
 func (r *run) takeAway(ctx context.Context, key string) (forbidden string, err error) {
@@ -339,7 +379,7 @@ func (r *run) putDocument(ctx context.Context, key, problem string) error {
 	if err := r.repo.DecodeDocument(key, doc, nil); err != nil {
 		item.Reason = "the copy's is damaged too"
 		r.note(item)
-		return nil
+		return nil //nolint:nilerr // it is in the result
 	}
 	return r.putProven(ctx, item, doc)
 }

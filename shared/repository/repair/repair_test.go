@@ -502,6 +502,33 @@ func TestCrashAnywhere(t *testing.T) {
 		b, _ := f.Store.Object(key)
 		damaged.Tamper(key, b)
 	}
+	crashAnywhere(t, f, damaged, from, intact)
+}
+
+// TestCrashAnywhereVersions is the same where objects are hidden in a store that keeps versions.
+func TestCrashAnywhereVersions(t *testing.T) {
+	f := history(t)
+	from := f.Store.Clone()
+	f.Store.KeepVersions()
+	intact := map[string]bool{}
+	for i, key := range f.Store.Keys() {
+		switch {
+		case key == layout.AccessKey(1), i%3 == 0, strings.Contains(key, "/receipts/"):
+			intact[key] = true
+			continue
+		case i%3 == 1:
+			good, _ := f.Store.Object(key)
+			f.Store.Overwrite(key, flip(good))
+			f.Store.Lock(key)
+		}
+		if err := f.Store.Hide(t.Context(), key); err != nil {
+			t.Fatal(err)
+		}
+	}
+	crashAnywhere(t, f, f.Store, from, intact)
+}
+
+func crashAnywhere(t *testing.T, f *repotest.Fixture, damaged, from *mem.Store, intact map[string]bool) {
 	errCrash := objstore.Transient(errors.New("crash"))
 	for _, persisted := range []bool{false, true} {
 		crashes := 0

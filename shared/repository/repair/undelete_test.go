@@ -269,6 +269,17 @@ func TestBucket(t *testing.T) {
 	if err != nil || !res.OK() || res.Count(repair.PutBack) != 2 {
 		t.Errorf("%v, %+v", err, res)
 	}
+	// And with objects that are hidden: one with itself beneath, the other with garbage.
+	overwrite(pack, []byte("garbage"))
+	for _, key := range []string{pack, layout.ManifestKey(f.ID(3))} {
+		if err := past.Hide(t.Context(), key); err != nil {
+			t.Fatal(err)
+		}
+	}
+	res, err = repair.Run(t.Context(), store, f.Identity, repair.Options{From: f.Store, Check: true})
+	if err != nil || !res.OK() || res.Count(repair.PutBack) != 2 {
+		t.Errorf("%v, %+v", err, res)
+	}
 	wantVerified(t, f, store)
 	if got := f.CheckAll(t, store); !slices.Equal(got, []uint64{1, 2, 3}) {
 		t.Errorf("%v", got)
