@@ -180,11 +180,15 @@ func (p *pagedReader) parent(ctx context.Context, g *region) []byte {
 		return nil
 	}
 	known, ok := p.session.Pages(p.it.entry.Path, g.number, g.old)
-	if !ok {
-		g.old, g.kept = nil, nil
+	if !ok || len(known) < pageSizeHead || binary.BigEndian.Uint32(known) != uint32(p.page) {
+		g.old, g.kept = nil, nil // pages of another size are others, even if one has the same hash and number
+		return nil
 	}
-	return known
+	return known[pageSizeHead:]
 }
+
+// pageSizeHead is the length of the page size, u32 BE, that stands before the hashes which the session keeps.
+const pageSizeHead = 4
 
 // parts counts the chunks that extents lead to.
 func parts(extents []snapshot.Extent) int {
@@ -301,7 +305,8 @@ func (p *pagedReader) lay(ctx context.Context, g *region) error {
 		}
 		extents = appendPart(extents, from, r.offset, r.length)
 	}
-	p.session.LearnPages(p.it.entry.Path, g.number, extents, g.hashes)
+	hashes := binary.BigEndian.AppendUint32(make([]byte, 0, pageSizeHead+len(g.hashes)), uint32(p.page))
+	p.session.LearnPages(p.it.entry.Path, g.number, extents, append(hashes, g.hashes...))
 	if g.number == 0 {
 		p.first = extents
 	}

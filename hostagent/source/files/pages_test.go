@@ -128,3 +128,16 @@ func TestPagesRegionIsStoredWhole(t *testing.T) {
 		t.Errorf("a region is made of %d chunks", most)
 	}
 }
+
+// TestPagesOfAnotherSize has a database whose page size changes, while its last page is cut short and happens to be
+// equal to the page that had its number before.
+func TestPagesOfAnotherSize(t *testing.T) {
+	source := rand.NewChaCha8([32]byte{4})
+	data := sqliteFile(source, 4096, 81)
+	path := filepath.Join(t.TempDir(), "file.db")
+	s := newSession().child(time.Now().Add(-time.Hour))
+	wantPaged(t, s, path, data)
+	copy(data[80*4096:], data[40*4096:41*4096])
+	binary.BigEndian.PutUint16(data[16:], 8192)
+	wantPaged(t, s.child(time.Now().Add(-time.Hour)), path, data)
+}
