@@ -46,6 +46,9 @@ type problemLine struct {
 
 // backupOne backs up one source, with its hooks around it.
 func (a *app) backupOne(ctx context.Context, repo *repository.Repository, j job, kind snapshot.SnapshotType, tags []string) (result *backupResult, err error) {
+	if err := maySign(repo, j.source.Host); err != nil {
+		return nil, err
+	}
 	session, err := repo.Begin(ctx, repository.BeginOptions{
 		Source: j.source, Kind: policy.KindFiles, Type: kind, State: a.statePath(), Tool: "holdfast " + a.version, Now: a.now,
 	})

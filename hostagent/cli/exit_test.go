@@ -50,6 +50,7 @@ func TestExitCodes(t *testing.T) {
 		{keyring.ErrPermissions, 12},
 		{repository.ErrNoSigner, 12},
 		{errNoIdentityFile, 12},
+		{errNotSigner, 12},
 	} {
 		if got, _ := code(t.Context(), tt.err); got != tt.want {
 			t.Errorf("%v: code %d, want %d", tt.err, got, tt.want)

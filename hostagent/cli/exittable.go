@@ -31,6 +31,7 @@ func exitTable() []exitRow {
 		{keyring.ErrPermissions, exitIdentity, ""},
 		{keyring.ErrUntrusted, exitIdentity, "this identity trusts other signers than the repository's: use the identity of this repository, or add a line \"trust KEY *\" with the signer's key if you know it"},
 		{repository.ErrNoSigner, exitIdentity, "reading needs no signer, writing does: use the identity that init made"},
+		{errNotSigner, exitIdentity, ""},
 		{keyring.ErrSignature, exitDamaged, damaged},
 		{keyring.ErrUnsigned, exitDamaged, damaged},
 		{snapshot.ErrFormat, exitDamaged, damaged},

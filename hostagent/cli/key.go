@@ -175,7 +175,7 @@ well. Copies learn of it by the next ` + "`holdfast copy`" + `. With --signer, a
 			if signer == (forHost == "") {
 				return usagef("key add: --signer and --for-host belong together")
 			}
-			repo, err := a.open(cmd.Context())
+			repo, err := a.openForAccess(cmd.Context())
 			if err != nil {
 				return err
 			}
@@ -194,6 +194,16 @@ well. Copies learn of it by the next ` + "`holdfast copy`" + `. With --signer, a
 	cmd.Flags().StringVar(&forHost, "for-host", "", "`NAME` of the host that the signer speaks for, or *")
 	cmd.Flags().StringVar(&label, "label", "", "a `TEXT` for people")
 	return cmd
+}
+
+// openForAccess opens the repository to change who may do what, which a signer for all hosts may. An access document
+// of anybody else would keep everybody from opening the repository.
+func (a *app) openForAccess(ctx context.Context) (*repository.Repository, error) {
+	repo, err := a.open(ctx)
+	if err != nil {
+		return nil, err
+	}
+	return repo, maySign(repo, "*")
 }
 
 func addSigner(ctx context.Context, repo *repository.Repository, key, host, label string) error {
@@ -220,7 +230,7 @@ Signatures of a removed signer no longer count, also those of snapshots that it 
 		Example: "  holdfast key remove age1…",
 		Args:    arguments(1, 1, "one KEY"),
 		RunE: func(cmd *cobra.Command, args []string) error {
-			repo, err := a.open(cmd.Context())
+			repo, err := a.openForAccess(cmd.Context())
 			if err != nil {
 				return err
 			}

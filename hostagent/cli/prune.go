@@ -183,6 +183,9 @@ func rulesOf(p *policy.Policy, flags policy.Retention, src snapshot.Source) (pol
 }
 
 func (a *app) pruneSource(ctx context.Context, repo *repository.Repository, src snapshot.Source, rules policy.Retention, f pruneFlags) (*pruneResult, error) {
+	if err := maySign(repo, src.Host); err != nil && !f.dryRun {
+		return nil, fmt.Errorf("prune %s: %w", src, err)
+	}
 	h, err := a.history(ctx, repo, src)
 	if err != nil {
 		return nil, err

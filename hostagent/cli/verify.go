@@ -57,6 +57,11 @@ func (a *app) verifyCommand() *cobra.Command {
 			if err := a.verifyWhat(cmd.Context(), repo, args, &options); err != nil {
 				return err
 			}
+			if options.Record {
+				if options.Record, err = a.mayRecord(cmd.Context(), repo, options); err != nil {
+					return err
+				}
+			}
 			result, err := a.verify(cmd.Context(), repo, options)
 			if err != nil {
 				return err
@@ -115,6 +120,27 @@ func (a *app) verifyWhat(ctx context.Context, repo *repository.Repository, args 
 		o.Expect = a.seen(repo.ID(), o)
 	}
 	return nil
+}
+
+// mayRecord reports whether receipts of what is checked would count.
+func (a *app) mayRecord(ctx context.Context, repo *repository.Repository, o verify.Options) (bool, error) {
+	sources := o.Sources
+	for _, id := range o.Snapshots {
+		sources = append(sources, id.Source)
+	}
+	if len(sources) == 0 {
+		var err error
+		if sources, err = repo.Sources(ctx); err != nil {
+			return false, err
+		}
+	}
+	for _, src := range sources {
+		if maySign(repo, src.Host) != nil {
+			a.note("no receipts are written: they would not count for %s", src)
+			return false, nil
+		}
+	}
+	return true, nil
 }
 
 // seen is what this host has seen of the sources that are checked, also of those that are gone.
