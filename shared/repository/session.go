@@ -106,8 +106,11 @@ func (s *Session) isDamaged(e *snapshot.Entry) bool {
 
 // ParentMap reads a map of the parent from the state directory, or from the repository where that is allowed.
 func (s *Session) ParentMap(ctx context.Context, m snapshot.MapRef) ([]snapshot.Extent, error) {
-	if plain, ok := s.maps.get(m.Ref.ID); ok && s.keys.ChunkID(snapshot.Map, plain) == m.Ref.ID {
-		return CheckedMap(plain, m)
+	if plain, ok := s.maps.get(m.Ref.ID); ok {
+		if s.keys.ChunkID(snapshot.Map, plain) == m.Ref.ID {
+			return CheckedMap(plain, m)
+		}
+		s.maps.forget(m.Ref.ID)
 	}
 	reader, err := s.plan.reader(ctx)
 	if err != nil {
@@ -142,6 +145,9 @@ func (s *Session) Chunk(ctx context.Context, kind snapshot.Kind, plain []byte) (
 		return snapshot.Ref{}, fmt.Errorf("chunk of %d bytes: at most %d", len(plain), snapshot.MaxChunk)
 	}
 	id := s.keys.ChunkID(kind, plain)
+	if kind == snapshot.Map {
+		s.maps.put(id, plain) // also one that an interrupted run stored, or whose copy here was damaged
+	}
 	ref, ok, err := s.refs.find(kind, id)
 	if err != nil || ok {
 		return ref, err
@@ -155,9 +161,6 @@ func (s *Session) Chunk(ctx context.Context, kind snapshot.Kind, plain []byte) (
 	}
 	s.addedBytes.Add(uint64(ref.Sealed))
 	s.refs.add(KindRef{Kind: kind, Ref: ref})
-	if kind == snapshot.Map {
-		s.maps.put(id, plain)
-	}
 	return ref, nil
 }
 

@@ -1,0 +1,90 @@
+package repository_test
+
+import (
+	"context"
+	"testing"
+	"time"
+
+	"github.com/btcdecoded/holdfast/shared/objstore"
+	"github.com/btcdecoded/holdfast/shared/objstore/mem"
+	"github.com/btcdecoded/holdfast/shared/repository"
+	"github.com/btcdecoded/holdfast/shared/snapshot"
+)
+
+// mapped emits one file of two maps.
+func mapped(ctx context.Context, t *testing.T, s *repository.Session, data files) {
+	t.Helper()
+	e := &snapshot.Entry{Path: "/etc/large", Type: snapshot.File, Mode: 0o644}
+	for _, path := range []string{"a", "b"} {
+		ref, err := s.Chunk(ctx, snapshot.Content, data[path])
+		if err != nil {
+			t.Fatal(err)
+		}
+		var extents []snapshot.Extent
+		for range snapshot.MapSpan / len(data[path]) {
+			extents = append(extents, snapshot.Extent{Ref: ref, Length: uint64(len(data[path]))})
+		}
+		m, err := s.Chunk(ctx, snapshot.Map, snapshot.EncodeMap(extents))
+		if err != nil {
+			t.Fatal(err)
+		}
+		e.Maps = append(e.Maps, snapshot.MapRef{Ref: m, Length: snapshot.MapSpan, Packs: []snapshot.Range{{First: ref.Pack, Last: ref.Pack}}})
+		e.Size += snapshot.MapSpan
+	}
+	if err := s.Emit(ctx, e); err != nil {
+		t.Fatal(err)
+	}
+}
+
+// TestMapsOfAnInterruptedRun has a host without a right to read packs take up an interrupted full: the maps that it
+// stored then must be at hand for the incremental.
+func TestMapsOfAnInterruptedRun(t *testing.T) {
+	m := mem.New()
+	admin, _ := initialise(t, m)
+	r := open(t, m, writerOnly(t, admin.Identity()))
+	m.SetHook(func(c mem.Call) mem.Fault {
+		if c.Op == mem.Get && isPack(c.Key) {
+			return mem.Fault{Err: objstore.ErrDenied}
+		}
+		return mem.Fault{}
+	})
+	state := t.TempDir()
+	n := noise(6, 2, 1<<20)
+	data := files{"a": n["/etc/f0000"], "b": n["/etc/f0001"]}
+	for _, commit := range []bool{false, true} {
+		s, err := begin(t.Context(), r, state, snapshot.Full)
+		if err != nil {
+			t.Fatal(err)
+		}
+		mapped(t.Context(), t, s, data)
+		if !commit {
+			if err := s.Close(); err != nil {
+				t.Fatal(err)
+			}
+			continue
+		}
+		if packs, _ := s.Resumed(); packs == 0 {
+			t.Fatal("nothing was taken up")
+		}
+		if _, err := s.Commit(t.Context(), repository.Result{Roots: []string{"/etc"}, Started: time.Now()}); err != nil {
+			t.Fatal(err)
+		}
+	}
+	s, err := begin(t.Context(), r, state, "")
+	if err != nil {
+		t.Fatal(err)
+	}
+	for e, err := range s.Parent(t.Context()) {
+		if err != nil {
+			t.Fatal(err)
+		}
+		for _, ref := range e.Maps {
+			if _, err := s.ParentMap(t.Context(), ref); err != nil {
+				t.Errorf("map %s: %v", ref.Ref.ID, err)
+			}
+		}
+	}
+	if err := s.Close(); err != nil {
+		t.Fatal(err)
+	}
+}
