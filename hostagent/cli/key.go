@@ -2,6 +2,7 @@ package cli
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"io"
 	"slices"
@@ -244,6 +245,9 @@ Signatures of a removed signer no longer count, also those of snapshots that it 
 				next.Signers = slices.DeleteFunc(next.Signers, func(s repository.AccessSigner) bool { return s.Key == args[0] })
 				if len(next.Recipients)+len(next.Signers) == before {
 					return hinted{fmt.Errorf("the repository has no key %s", args[0]), "`holdfast key list` shows them"}
+				}
+				if !slices.ContainsFunc(next.Signers, func(s repository.AccessSigner) bool { return s.Host == "*" }) {
+					return hinted{errors.New("this is the last signer for all hosts: nobody could change anything any more"), "add another one first, with --for-host '*'"}
 				}
 				return nil
 			})
