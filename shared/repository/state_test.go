@@ -1,6 +1,7 @@
 package repository_test
 
 import (
+	"bytes"
 	"fmt"
 	"io/fs"
 	"math/rand/v2"
@@ -9,6 +10,7 @@ import (
 	"slices"
 	"testing"
 
+	"github.com/btcdecoded/holdfast/shared/keyring"
 	"github.com/btcdecoded/holdfast/shared/objstore/mem"
 	"github.com/btcdecoded/holdfast/shared/repository"
 	"github.com/btcdecoded/holdfast/shared/snapshot"
@@ -126,4 +128,47 @@ func wantFiles(t *testing.T, name string, got, want files) {
 	if len(got) != len(want) {
 		t.Fatalf("%s: %d files instead of %d", name, len(got), len(want))
 	}
+}
+
+// TestAnotherSignerAfterAnInterruptedFull gives the host a new signer between an interrupted full and the next run: the
+// key objects of the pending chain are signed by the old one.
+func TestAnotherSignerAfterAnInterruptedFull(t *testing.T) {
+	m := mem.New()
+	r, _ := initialise(t, m)
+	state := t.TempDir()
+	tree := noise(8, 3, 1000)
+	interrupt(t, r, state, snapshot.Full, tree)
+	other, err := keyring.NewIdentity()
+	if err != nil {
+		t.Fatal(err)
+	}
+	signer, _ := other.Signer()
+	err = r.ChangeAccess(t.Context(), func(a *repository.Access) error {
+		a.Signers = append(a.Signers, repository.AccessSigner{Key: signer.Public().String(), Host: src.Host})
+		return nil
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	stored := mustBackup(t, open(t, m, trusting(t, other, r.Identity())), state, "", tree)
+	wantRestored(t, open(t, m, r.Identity()), stored, tree)
+}
+
+// trusting is identity id with the signer of another pinned for all hosts.
+func trusting(t *testing.T, id, other *keyring.Identity) *keyring.Identity {
+	t.Helper()
+	path := filepath.Join(t.TempDir(), "identity")
+	if err := id.WriteFile(path); err != nil {
+		t.Fatal(err)
+	}
+	text, err := os.ReadFile(path)
+	if err != nil {
+		t.Fatal(err)
+	}
+	signer, _ := other.Signer()
+	out, err := keyring.ParseIdentity(bytes.NewReader(fmt.Appendf(text, "trust %s *\n", signer.Public())))
+	if err != nil {
+		t.Fatal(err)
+	}
+	return out
 }
