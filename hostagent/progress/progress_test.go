@@ -22,6 +22,7 @@ func run(t *testing.T, mode progress.Mode, width int) string {
 		m := progress.New(&out, mode, width, time.Now)
 		err := m.Run("backup etc", func() error {
 			m.Total(80, 40*mib)
+			time.Sleep(500 * time.Millisecond) // no step falls on a tick
 			for range 20 {
 				time.Sleep(time.Second)
 				m.Current("/etc/a\x1b[31mname")
