@@ -345,59 +345,6 @@ func each[T any](ctx context.Context, workers int, items []T, fn func(context.Co
 	return ctx.Err()
 }
 
-// document reads the signed document under key and checks it; the problem is empty if it is in order.
-func document(ctx context.Context, repo *repository.Repository, key string) (doc []byte, problem string, err error) {
-	doc, err = repo.Document(ctx, key, nil)
-	switch {
-	case err == nil:
-		return doc, "", nil
-	case doc != nil:
-		return nil, err.Error(), nil
-	}
-	problem, err = trouble(ctx, err)
-	return nil, problem, err
-}
-
-// putDocument puts back a document for which the copy has an authentic one.
-func (r *run) putDocument(ctx context.Context, key, problem string) error {
-	item := Item{Key: key, Problem: problem, Outcome: Left, Reason: "no copy was named"}
-	if r.from == nil {
-		r.note(item)
-		return nil
-	}
-	// The copy's bytes must be authentic here: by this repository's trust, under this key.
-	doc, err := objstore.ReadAll(ctx, r.from.Store(), key, maxDocument)
-	if err != nil {
-		problem, fatal := trouble(ctx, err)
-		if fatal != nil {
-			return fmt.Errorf("the copy: read %s: %w", key, fatal)
-		}
-		item.Reason = "in the copy: " + problem
-		r.note(item)
-		return nil
-	}
-	if err := r.repo.DecodeDocument(key, doc, nil); err != nil {
-		item.Reason = "the copy's is damaged too"
-		r.note(item)
-		return nil //nolint:nilerr // it is in the result
-	}
-	return r.putProven(ctx, item, doc)
-}
-
-// putProven puts bytes back that have been proven, and notes the outcome.
-func (r *run) putProven(ctx context.Context, item Item, good []byte) error {
-	forbidden, err := r.replace(ctx, item.Key, good, item.Problem != missing)
-	if err != nil {
-		return fmt.Errorf("put %s back: %w", item.Key, err)
-	}
-	item.Outcome, item.Reason, item.Size = PutBack, "", int64(len(good))
-	if forbidden != "" {
-		item.Outcome, item.Reason = Left, forbidden
-	}
-	r.note(item)
-	return nil
-}
-
 // repositoryKeys are the keys of the repository's own document and of access documents 1 to n.
 func repositoryKeys(n uint64) []string {
 	keys := []string{layout.RepositoryKey}

@@ -296,6 +296,20 @@ func TestWithoutCopy(t *testing.T) {
 	f.CheckAll(t, f.Store)
 }
 
+// TestKeysAreMadeAgain needs no copy: manifests repeat the keys.
+func TestKeysAreMadeAgain(t *testing.T) {
+	f := history(t)
+	want := f.Store.Clone()
+	keys := repotest.Keys(f.Store, "/keys/")
+	good, _ := f.Store.Object(keys[0])
+	f.Store.Tamper(keys[0], flip(good))
+	f.Store.Tamper(keys[1], nil)
+	if res := run(t, f, f.Store, repair.Options{}); res.Count(repair.PutBack) != 2 || !res.OK() {
+		t.Errorf("%+v", res)
+	}
+	wantSame(t, f.Store, want)
+}
+
 // TestTreeIsLost says that it can not tell the files.
 func TestTreeIsLost(t *testing.T) {
 	f := history(t)
@@ -317,7 +331,7 @@ func TestTreeIsLost(t *testing.T) {
 func TestCopyIsDamagedToo(t *testing.T) {
 	f := history(t)
 	for _, key := range f.Store.Keys() {
-		if strings.HasPrefix(key, layout.AccessPrefix) || key == layout.RepositoryKey || strings.Contains(key, "/receipts/") {
+		if strings.HasPrefix(key, layout.AccessPrefix) || key == layout.RepositoryKey || strings.Contains(key, "/receipts/") || strings.Contains(key, "/keys/") {
 			continue
 		}
 		good, _ := f.Store.Object(key)

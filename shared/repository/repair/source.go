@@ -21,8 +21,9 @@ type source struct {
 	inv    *inventory.Inventory
 	copied *inventory.Inventory // of the copy; empty where there is none
 
-	manifests map[uint64]*repository.Stored // in order, here or in the copy
-	back      map[uint64]string             // those of them that only the copy has, with what is wrong here
+	manifests map[uint64]*repository.Stored     // in order, here or in the copy
+	back      map[uint64]string                 // those of them that only the copy has, with what is wrong here
+	wrapped   map[string]repository.KeyDocument // key objects that the manifests repeat
 	lists     map[string][]snapshot.PackInfo
 	packs     map[inventory.Pack]*pack
 	absent    map[string]bool // keys of lists and packs that are not in order after this run
@@ -152,55 +153,6 @@ func (s *source) linked(n uint64) bool {
 
 // numbers are the sequence numbers of all manifests, ascending.
 func (s *source) numbers() []uint64 { return slices.Sorted(maps.Keys(s.manifests)) }
-
-// repairDocuments checks the documents beside the snapshots. Of those that only the copy has, keys and the marks of
-// snapshots that are here are put back: the others are about the copy itself, or nothing rests on them.
-func (s *source) repairDocuments(ctx context.Context) error {
-	var check, absent []string
-	for k := range s.inv.Keys {
-		check = append(check, s.inv.KeyKey(k))
-	}
-	for m := range s.inv.Marks {
-		check = append(check, s.inv.MarkKey(m))
-	}
-	for n := range s.inv.Expired {
-		check = append(check, s.inv.ExpiredKey(n))
-	}
-	for n := range s.inv.Condemned {
-		check = append(check, s.inv.CondemnedKey(n))
-	}
-	for key := range s.inv.Receipts {
-		if s.opts.Check { // there may be thousands
-			check = append(check, key)
-		}
-	}
-	for k := range s.copied.Keys {
-		if _, ok := s.inv.Keys[k]; !ok {
-			absent = append(absent, s.inv.KeyKey(k))
-		}
-	}
-	for m := range s.copied.Marks {
-		_, ok := s.inv.Marks[m]
-		if _, snap := s.manifests[m.Sequence]; !ok && snap {
-			absent = append(absent, s.inv.MarkKey(m))
-		}
-	}
-	slices.Sort(check)
-	slices.Sort(absent)
-	err := each(ctx, s.opts.Workers, check, func(ctx context.Context, key string) error {
-		_, problem, err := document(ctx, s.repo, key)
-		if err != nil || problem == "" || problem == missing { // it was in the listing: removed meanwhile
-			return err
-		}
-		return s.putDocument(ctx, key, problem)
-	})
-	if err != nil {
-		return err
-	}
-	return each(ctx, s.opts.Workers, absent, func(ctx context.Context, key string) error {
-		return s.putDocument(ctx, key, missing)
-	})
-}
 
 // repairManifests puts back the manifests that only the copy has, last of all. One that is missing here comes back only
 // if what it names is there: a snapshot that is listed is complete.
