@@ -40,7 +40,8 @@ func (r *Repository) Begin(ctx context.Context, options BeginOptions) (*Session,
 
 func (s *Session) begin(ctx context.Context) error {
 	var err error
-	p := &planner{repo: s.repo, options: s.options, state: s.state, now: s.options.Now()}
+	s.began = s.options.Now()
+	p := &planner{repo: s.repo, options: s.options, state: s.state, now: s.began.Round(0)}
 	if s.plan, err = p.plan(ctx); err != nil {
 		return err
 	}

@@ -147,3 +147,28 @@ func TestCommittedAllTheSame(t *testing.T) {
 	})
 	mustBackup(t, r, t.TempDir(), "", files{"/etc/a": []byte("a")})
 }
+
+// TestOldPacksAreNotTakenUp has a host whose clock was set back, or that was asleep, between an interrupted run and the
+// next one: by the store's clock its packs are so old that prune may take them at any time.
+func TestOldPacksAreNotTakenUp(t *testing.T) {
+	for _, kind := range []snapshot.SnapshotType{snapshot.Full, snapshot.Incremental} {
+		m := mem.New()
+		now := time.Now()
+		storeTime := now
+		m.SetClock(func() time.Time { return storeTime })
+		r, _ := initialise(t, m)
+		state := t.TempDir()
+		mustBackup(t, r, state, "", noise(9, 1, 1000))
+		tree := noise(10, 5, 1000)
+		interrupt(t, r, state, kind, tree)
+		storeTime = now.AddDate(0, 0, 20)
+		if _, err := backup(t.Context(), r, state, kind, tree); !errors.Is(err, repository.ErrTooOld) {
+			t.Errorf("%s: %v", kind, err)
+		}
+		again := mustBackup(t, r, state, kind, tree)
+		if again.Counts.AddedPacks == 0 {
+			t.Errorf("%s: nothing was stored again", kind)
+		}
+		wantRestored(t, r, again, tree)
+	}
+}

@@ -54,14 +54,22 @@ func (s *Session) Commit(ctx context.Context, result Result) (*Stored, error) {
 	}
 	m, root, err := s.storeAll(ctx, result)
 	if err != nil {
-		return nil, errors.Join(err, s.Close())
+		return nil, errors.Join(err, s.giveUp(err), s.Close())
 	}
 	stored, err := s.putManifest(ctx, m)
 	if err != nil {
-		return nil, errors.Join(err, s.Close())
+		return nil, errors.Join(err, s.giveUp(err), s.Close())
 	}
 	s.done = true
 	return stored, errors.Join(s.remember(stored, root), s.journal.close(), s.maps.close(), s.pages.close(), s.state.close())
+}
+
+// giveUp sees to it that the next run does not take up what is too old.
+func (s *Session) giveUp(err error) error {
+	if !errors.Is(err, ErrTooOld) {
+		return nil
+	}
+	return errors.Join(s.state.remove(journalFile), s.state.remove(pendingFile))
 }
 
 // storeAll makes everything durable that the manifest will name: steps 1 and 2.
@@ -188,7 +196,49 @@ func (s *Session) putList(ctx context.Context, m *snapshot.Manifest, packs []sna
 		return fmt.Errorf("store %s: %w", key, err)
 	}
 	m.Lists = append(m.Lists, l)
+	return s.checkAge(ctx, key)
+}
+
+// checkAge asks the store how much older the run's first pack is than the list that was stored just now. The host's own
+// clock may have been set back since, or have stood still while the host was suspended; prune goes by the store's.
+// It lists, for a host may have no right to look at packs. Errors: ErrTooOld.
+func (s *Session) checkAge(ctx context.Context, list string) error {
+	s.mu.Lock()
+	written := s.written
+	s.mu.Unlock()
+	if len(written) == 0 {
+		return nil
+	}
+	first, err := s.arrival(ctx, layout.PackKey(s.src, s.plan.chain, written[0].ID))
+	if err != nil {
+		return err
+	}
+	now, err := s.arrival(ctx, list)
+	if err != nil {
+		return err
+	}
+	if now.Sub(first) > maxRun {
+		return fmt.Errorf("%w, by the store's clock", ErrTooOld)
+	}
 	return nil
+}
+
+// arrival is when an object of this run arrived. Errors: ErrTooOld if it is not there any more.
+func (s *Session) arrival(ctx context.Context, key string) (time.Time, error) {
+	var at time.Time
+	err := s.repo.store.List(ctx, key, func(o objstore.Info) error {
+		if o.Key == key {
+			at = o.Modified
+		}
+		return nil
+	})
+	if err != nil {
+		return at, fmt.Errorf("list %s: %w", key, err)
+	}
+	if at.IsZero() {
+		return at, fmt.Errorf("%w: %s is gone", ErrTooOld, key)
+	}
+	return at, nil
 }
 
 // ranges joins neighbouring pack numbers.
@@ -206,7 +256,8 @@ func ranges(packs []snapshot.PackInfo) [][2]uint64 {
 
 // putManifest commits: steps 3 and 4.
 func (s *Session) putManifest(ctx context.Context, m *snapshot.Manifest) (*Stored, error) {
-	if s.options.Now().Sub(s.plan.begun).Abs() > maxRun {
+	// Without the monotonic reading, which stands still while a host is suspended, and with it: clocks are set.
+	if now := s.options.Now(); max(now.Round(0).Sub(s.plan.begun).Abs(), now.Sub(s.began)) > maxRun {
 		return nil, ErrTooOld
 	}
 	if m.Parent != 0 {

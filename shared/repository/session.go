@@ -27,6 +27,7 @@ type Session struct {
 	state   *state
 
 	plan    plan
+	began   time.Time // of this run, with a monotonic reading
 	keys    *seal.Keys
 	gear    *[256]uint64
 	refs    *refset
