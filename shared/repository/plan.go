@@ -5,6 +5,7 @@ import (
 	"crypto/sha256"
 	"errors"
 	"fmt"
+	"slices"
 	"time"
 
 	"github.com/btcdecoded/holdfast/shared/keyring"
@@ -212,7 +213,7 @@ func (p *planner) chainKey(ctx context.Context, out *plan, newest *Stored, chain
 	if len(newest.Keys) == 0 {
 		return fmt.Sprintf("snapshot %d names no key", newest.Sequence)
 	}
-	out.wrapped = newest.Keys[0].Wrapped
+	out.wrapped = p.withLater(ctx, newest.Keys[0])
 	var c chainState
 	if p.state.load(chainFile, &c) && c.Chain == newest.Chain && len(c.Key) == len(out.key) {
 		if out.key = seal.DataKey(c.Key); out.key.ID(p.repo.id).String() == newest.Keys[0].Key {
@@ -225,6 +226,23 @@ func (p *planner) chainKey(ctx context.Context, out *plan, newest *Stored, chain
 	}
 	out.key = key
 	return ""
+}
+
+// withLater are the entries of a chain's key with those that recipients of today got later: the next manifest repeats
+// them, so that they need no key object any more. One that can't be read costs nothing but that.
+func (p *planner) withLater(ctx context.Context, key snapshot.Key) []snapshot.Wrapped {
+	out := slices.Clone(key.Wrapped)
+	for _, r := range p.repo.access.Recipients {
+		if slices.ContainsFunc(out, func(w snapshot.Wrapped) bool { return w.Type == r.Type && w.Recipient == r.Recipient }) {
+			continue
+		}
+		var doc KeyDocument
+		object := layout.KeyKey(p.options.Source, key.Key, RecipientID(r.Type, r.Recipient))
+		if _, err := p.repo.Document(ctx, object, &doc); err == nil && doc.Key == key.Key && doc.Type == r.Type && doc.Recipient == r.Recipient {
+			out = append(out, doc.Wrapped)
+		}
+	}
+	return out
 }
 
 // parentTree opens the parent's tree: the copy in the state directory, or the repository's own.

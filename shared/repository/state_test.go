@@ -8,6 +8,7 @@ import (
 	"os"
 	"path/filepath"
 	"slices"
+	"strings"
 	"testing"
 
 	"github.com/btcdecoded/holdfast/shared/keyring"
@@ -171,4 +172,40 @@ func trusting(t *testing.T, id, other *keyring.Identity) *keyring.Identity {
 		t.Fatal(err)
 	}
 	return out
+}
+
+// TestManifestsRepeatLaterKeys adds a recipient to a chain that goes on, and loses all key objects.
+func TestManifestsRepeatLaterKeys(t *testing.T) {
+	m := mem.New()
+	r, _ := initialise(t, m)
+	state := t.TempDir()
+	tree := noise(11, 3, 1000)
+	mustBackup(t, r, state, "", tree)
+	other, err := keyring.NewIdentity()
+	if err != nil {
+		t.Fatal(err)
+	}
+	recipient := other.Recipients()[0]
+	err = r.ChangeAccess(t.Context(), func(a *repository.Access) error {
+		a.Recipients = append(a.Recipients, repository.AccessRecipient{Type: recipient.Type, Recipient: recipient.Recipient})
+		return nil
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	if _, err := r.ShareKeys(t.Context(), recipient); err != nil {
+		t.Fatal(err)
+	}
+	second := mustBackup(t, r, state, "", tree)
+	if second.Type != snapshot.Incremental {
+		t.Fatalf("it is %s", second.Type)
+	}
+	for _, key := range m.Keys() {
+		if strings.Contains(key, "/keys/") {
+			if err := m.Delete(t.Context(), key); err != nil {
+				t.Fatal(err)
+			}
+		}
+	}
+	wantRestored(t, open(t, m, trusting(t, other, r.Identity())), second, tree)
 }
