@@ -29,7 +29,8 @@ can not be read is named, the rest goes on, and the exit code is 3.
 Patterns of --exclude are as in .gitignore: "*.log" fits anywhere, "/var/cache/" is one directory, "**" stands for any
 number of directories. --include takes back what an exclude left out.
 
-Copies that the policy names are brought up to date after a backup of its sources.`
+Repositories on this host and the state directory are left out by themselves. Copies that the policy names are brought
+up to date after a backup of its sources.`
 
 const backupExample = `  holdfast backup --files /etc --name etc
   holdfast backup --files /srv/app --files /opt/app --name app --exclude '*.log' --exclude-caches
@@ -42,6 +43,7 @@ type backupFlags struct {
 	name, kind                                    string
 	oneFileSystem, excludeCaches, noCopies        bool
 	maxFileSize                                   byteSize
+	own                                           []string // patterns of this program's own places
 }
 
 func (a *app) backupCommand() *cobra.Command {
@@ -82,6 +84,9 @@ type job struct {
 func (a *app) backup(ctx context.Context, f backupFlags, args []string) error {
 	kind, err := parseType(f.kind)
 	if err != nil {
+		return err
+	}
+	if f.own, err = a.ownPatterns(); err != nil {
 		return err
 	}
 	var pol *policy.Policy
@@ -206,7 +211,7 @@ func (f backupFlags) options(p *policy.Files) (files.Options, error) {
 		}
 		lines = append(lines, strings.Split(string(b), "\n")...)
 	}
-	lines = append(append(lines, f.excludes...), taken(f.includes)...)
+	lines = append(append(append(lines, f.excludes...), taken(f.includes)...), f.own...)
 	patterns, err := files.ParsePatterns(lines)
 	if err != nil {
 		return o, usageError{err}
@@ -218,6 +223,54 @@ func (f backupFlags) options(p *policy.Files) (files.Options, error) {
 		o.MaxFileSize = uint64(f.maxFileSize)
 	}
 	return o, nil
+}
+
+// ownPatterns leave out what must not back itself up: repositories on this host, which would grow by themselves with
+// each run, and the state directory, which has keys of chains and nothing that can't be lost.
+func (a *app) ownPatterns() ([]string, error) {
+	address, err := a.address()
+	if err != nil {
+		return nil, err
+	}
+	places := []string{a.statePath()}
+	p, err := a.loadPolicy()
+	if err != nil {
+		return nil, err
+	}
+	addresses := []string{address}
+	if p != nil {
+		addresses = append(addresses, p.Repository.Copies...)
+	}
+	for _, address := range addresses {
+		if dir, ok := localPath(address); ok {
+			places = append(places, dir)
+		}
+	}
+	var out []string
+	for _, place := range places {
+		abs, err := filepath.Abs(place)
+		if err != nil {
+			return nil, fmt.Errorf("find %s: %w", place, err)
+		}
+		out = append(out, literal(abs))
+		// The walk meets it under its real name.
+		if real, err := filepath.EvalSymlinks(abs); err == nil && real != abs {
+			out = append(out, literal(real))
+		}
+	}
+	return out, nil
+}
+
+// literal is a pattern for exactly one path.
+func literal(path string) string {
+	var b strings.Builder
+	for i := range len(path) {
+		if strings.IndexByte(`\*?[]!# `, path[i]) >= 0 {
+			b.WriteByte('\\')
+		}
+		b.WriteByte(path[i])
+	}
+	return b.String()
 }
 
 // taken makes patterns of includes: they take back what an earlier pattern leaves out.

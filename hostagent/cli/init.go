@@ -1,6 +1,7 @@
 package cli
 
 import (
+	"context"
 	"errors"
 	"fmt"
 	"io"
@@ -12,7 +13,9 @@ import (
 	"github.com/spf13/cobra"
 
 	"github.com/btcdecoded/holdfast/shared/keyring"
+	"github.com/btcdecoded/holdfast/shared/objstore"
 	"github.com/btcdecoded/holdfast/shared/repository"
+	"github.com/btcdecoded/holdfast/shared/repository/layout"
 )
 
 const initLong = `Make a repository, and an identity file if there is none.
@@ -46,7 +49,7 @@ func (a *app) initCommand() *cobra.Command {
 			if err != nil {
 				return err
 			}
-			identity, created, err := a.ensureIdentity()
+			identity, created, err := a.ensureIdentity(cmd.Context(), store)
 			if err != nil {
 				return err
 			}
@@ -88,11 +91,22 @@ func (a *app) extraRecipients(flags []string) ([]keyring.Recipient, error) {
 	return out, nil
 }
 
-// ensureIdentity loads the identity, or makes one where there is none.
-func (a *app) ensureIdentity() (id *keyring.Identity, created bool, err error) {
+// ensureIdentity loads the identity, or makes one where there is none and no repository either: a new identity would not
+// open one that is there.
+func (a *app) ensureIdentity(ctx context.Context, store objstore.Store) (id *keyring.Identity, created bool, err error) {
 	id, err = a.identity()
 	if !errors.Is(err, fs.ErrNotExist) {
 		return id, false, err
+	}
+	_, serr := store.Stat(ctx, layout.RepositoryKey)
+	switch {
+	case serr == nil:
+		return nil, false, hinted{
+			fmt.Errorf("init: %w, and this host has no identity", repository.ErrRepositoryExists),
+			"bring the identity that made it, or make one for this host with `holdfast key new`",
+		}
+	case !errors.Is(serr, objstore.ErrNotExist):
+		return nil, false, fmt.Errorf("init: %w", serr)
 	}
 	id, err = newIdentity(a.identityPath())
 	return id, true, err
