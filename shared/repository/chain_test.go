@@ -9,6 +9,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/btcdecoded/holdfast/shared/keyring"
 	"github.com/btcdecoded/holdfast/shared/objstore/mem"
 	"github.com/btcdecoded/holdfast/shared/repository"
 	"github.com/btcdecoded/holdfast/shared/repository/layout"
@@ -170,5 +171,46 @@ func TestOldPacksAreNotTakenUp(t *testing.T) {
 			t.Errorf("%s: nothing was stored again", kind)
 		}
 		wantRestored(t, r, again, tree)
+	}
+}
+
+// TestRollbackOfAccess takes the newest access document, which removed a recipient, away.
+func TestRollbackOfAccess(t *testing.T) {
+	m := mem.New()
+	r, id := initialise(t, m)
+	state := t.TempDir()
+	other, err := keyring.NewIdentity()
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, recipient := range append(other.Recipients(), id.Recipients()...) {
+		err := r.ChangeAccess(t.Context(), func(a *repository.Access) error {
+			a.Recipients = []repository.AccessRecipient{{Type: recipient.Type, Recipient: recipient.Recipient}}
+			return nil
+		})
+		if err != nil {
+			t.Fatal(err)
+		}
+	}
+	tree := noise(12, 1, 1000)
+	mustBackup(t, r, state, "", tree)
+	if err := m.Delete(t.Context(), layout.AccessKey(3)); err != nil {
+		t.Fatal(err)
+	}
+	for range 2 {
+		s, err := begin(t.Context(), open(t, m, id), state, "")
+		if err != nil {
+			t.Fatal(err)
+		}
+		var rollback *repository.RollbackError
+		if w := s.Warnings(); len(w) != 1 || !errors.As(w[0], &rollback) || !rollback.Access || rollback.Seen != 3 || rollback.Found != 2 {
+			t.Errorf("warnings: %v", w)
+		}
+		if err := store(t.Context(), s, tree); err != nil {
+			t.Fatal(err)
+		}
+		if _, err := s.Commit(t.Context(), repository.Result{Roots: []string{"/etc"}, Started: time.Now()}); err != nil {
+			t.Fatal(err)
+		}
 	}
 }

@@ -23,7 +23,9 @@ var (
 )
 
 const (
-	maxLists = 32 // more are joined into one
+	maxLists = 32 // more are joined
+	// A list of more packs might be larger than objects may be.
+	maxListPacks = 500_000
 	// A new list is written when more than a quarter of what the lists name is not used any more.
 	deadShare = 4
 )
@@ -142,10 +144,12 @@ func (s *Session) putLists(ctx context.Context, m *snapshot.Manifest) error {
 		slices.SortFunc(added, byNumber)
 	}
 	m.Without = ranges(dead)
-	if len(added) == 0 {
-		return nil
+	for part := range slices.Chunk(added, maxListPacks) {
+		if err := s.putList(ctx, m, part); err != nil {
+			return err
+		}
 	}
-	return s.putList(ctx, m, added)
+	return nil
 }
 
 // addedPacks are the packs that the tree needs and that are not among old, those of the newest snapshot's lists: what
@@ -298,6 +302,6 @@ func (s *Session) remember(m *Stored, root []byte) error {
 	c := chainState{Chain: m.Chain, Key: s.plan.key[:], Wrapped: s.plan.wrapped, Begun: s.plan.begun, Sequence: s.plan.chainStart}
 	return errors.Join(err,
 		s.state.save(chainFile, c),
-		s.state.save(lastFile, lastSeen{Sequence: m.Sequence, Manifest: m.Hash.String()}),
+		s.state.save(lastFile, lastSeen{Sequence: m.Sequence, Manifest: m.Hash.String(), Access: s.plan.access}),
 		s.state.remove(pendingFile), s.state.remove(journalFile))
 }

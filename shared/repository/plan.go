@@ -25,9 +25,13 @@ type RollbackError struct {
 	Seen     uint64 // the newest snapshot that was seen
 	Found    uint64 // the newest that is there now
 	Replaced bool   // number Seen is there with other content
+	Access   bool   // Seen and Found are of access documents: who was removed may be back
 }
 
 func (e *RollbackError) Error() string {
+	if e.Access {
+		return fmt.Sprintf("rollback of the repository: access document %d was there, now the newest is %d", e.Seen, e.Found)
+	}
 	if e.Replaced {
 		return fmt.Sprintf("rollback of %s: snapshot %d is not the one that was seen before", e.Source, e.Seen)
 	}
@@ -41,6 +45,7 @@ type plan struct {
 	next     uint64 // sequence number to commit
 	previous string // hash of the manifest before
 	warnings []error
+	access   uint64 // highest number of an access document that this host has seen
 
 	parent     *parent // nil: full
 	newest     *Stored // of the chain that goes on; nil: new chain
@@ -110,6 +115,10 @@ func (p *planner) ends(ctx context.Context, out *plan, listed []Listed) (*Stored
 			return nil, err
 		}
 	}
+	if found := p.repo.access.Sequence; seen && last.Access > found {
+		out.warnings = append(out.warnings, &RollbackError{Source: p.options.Source, Seen: last.Access, Found: found, Access: true})
+	}
+	out.access = max(last.Access, p.repo.access.Sequence)
 	switch {
 	case !seen:
 	case last.Sequence >= out.next:

@@ -46,6 +46,7 @@ type chainState struct {
 type lastSeen struct {
 	Sequence uint64 `json:"sequence"`
 	Manifest string `json:"manifest"` // hex SHA-256 of the manifest object
+	Access   uint64 `json:"access"`   // highest number of an access document
 }
 
 const (
