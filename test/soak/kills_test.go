@@ -297,44 +297,49 @@ func (k *killer) copied() []listed {
 	return k.snapshots("-r", k.copy)
 }
 
-// age lets time pass for what waits: announcements are 8 days older, and packs, lists and keys 15. Nothing runs
-// meanwhile, and what an interrupted backup may still take up was used or given up by the backup before.
-//
-// Receipts arrive in between: a directory's clock counts only as far as arrivals witness it.
+// age lets time pass, and prunes. Nothing runs meanwhile, and what an interrupted backup may still take up was used or
+// given up by the backup before.
 func (k *killer) age() {
 	k.t.Helper()
 	k.tree.edit()
 	k.backup()
-	i := 0
 	for _, repository := range []string{k.path("repository"), k.copy} {
-		err := filepath.WalkDir(filepath.Join(repository, "v1"), func(path string, d fs.DirEntry, err error) error {
-			if err != nil || d.IsDir() {
-				return err
-			}
-			old := time.Duration(0)
-			switch kind := strings.Split(strings.TrimPrefix(path, repository+"/v1/test/tree/"), "/")[0]; kind {
-			case "condemned":
-				old = 8 * day
-			case "packs", "lists", "keys":
-				old = 15 * day
-			case "receipts":
-				i++
-				old = time.Duration(i%16) * day
-			default:
-				return nil
-			}
-			at := time.Now().Add(-old)
-			return os.Chtimes(path, at, at)
-		})
-		if err != nil && !os.IsNotExist(err) {
-			k.t.Fatal(err)
-		}
+		age(k.t, repository)
 	}
 	k.ended("prune", k.try(k.operations()["prune"].args...))
 	if k.copied() != nil && k.random.IntN(2) == 0 {
 		k.ended("prune", k.try("prune", "-r", k.copy, "--keep-last", fmt.Sprint(keep), "--force"))
 	}
 	k.account()
+}
+
+// age makes announcements 8 days older, and packs, lists and keys 15. Receipts arrive in between: a directory's clock
+// counts only as far as arrivals witness it.
+func age(t *testing.T, repository string) {
+	t.Helper()
+	i := 0
+	err := filepath.WalkDir(filepath.Join(repository, "v1"), func(path string, d fs.DirEntry, err error) error {
+		if err != nil || d.IsDir() {
+			return err
+		}
+		old := time.Duration(0)
+		switch kind := strings.Split(strings.TrimPrefix(path, repository+"/v1/test/tree/"), "/")[0]; kind {
+		case "condemned":
+			old = 8 * day
+		case "packs", "lists", "keys":
+			old = 15 * day
+		case "receipts":
+			i++
+			old = time.Duration(i%16) * day
+		default:
+			return nil
+		}
+		at := time.Now().Add(-old)
+		return os.Chtimes(path, at, at)
+	})
+	if err != nil && !os.IsNotExist(err) {
+		t.Fatal(err)
+	}
 }
 
 // end restores all snapshots, of the repository and of its copy.
