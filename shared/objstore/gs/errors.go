@@ -8,8 +8,8 @@ import (
 	"net"
 	"net/http"
 	"strings"
+	"syscall"
 
-	"cloud.google.com/go/storage"
 	"google.golang.org/api/googleapi"
 
 	"github.com/btcdecoded/holdfast/shared/objstore"
@@ -41,7 +41,7 @@ func status(err error) int {
 // classify returns the contract's error for err, or nil if it has none. Reasons are those of
 // https://cloud.google.com/storage/docs/json_api/v1/status-codes.
 func classify(err error) error {
-	if errors.Is(err, storage.ErrObjectNotExist) {
+	if errors.Is(err, objstore.ErrNotExist) {
 		return objstore.ErrNotExist
 	}
 	var answer *googleapi.Error
@@ -87,5 +87,8 @@ func transient(err error) bool {
 		return false
 	}
 	var op *net.OpError
-	return storage.ShouldRetry(err) || errors.As(err, &op) || errors.Is(err, io.ErrUnexpectedEOF) || errors.Is(err, io.EOF)
+	var timeout net.Error
+	return errors.As(err, &op) || errors.As(err, &timeout) && timeout.Timeout() ||
+		errors.Is(err, io.ErrUnexpectedEOF) || errors.Is(err, io.EOF) || errors.Is(err, syscall.ECONNRESET) || errors.Is(err, net.ErrClosed) ||
+		strings.Contains(err.Error(), "http2: ")
 }

@@ -10,8 +10,7 @@ import (
 	"slices"
 	"strings"
 
-	"cloud.google.com/go/storage"
-	"google.golang.org/api/iterator"
+	raw "google.golang.org/api/storage/v1"
 
 	"github.com/btcdecoded/holdfast/shared/objstore"
 )
@@ -41,7 +40,7 @@ func (s *Store) Get(ctx context.Context, key string, offset, length int64) (io.R
 	case status(err) == http.StatusRequestedRangeNotSatisfiable:
 		return http.NoBody, nil // it begins past the end
 	case status(err) == http.StatusNotFound:
-		err = fmt.Errorf("%w: %w", storage.ErrObjectNotExist, err)
+		err = fmt.Errorf("%w: %w", objstore.ErrNotExist, err)
 	}
 	return nil, s.wrap(ctx, "get", key, err)
 }
@@ -69,11 +68,14 @@ func (s *Store) Stat(ctx context.Context, key string) (objstore.Info, error) {
 	if err := objstore.CheckKey(key); err != nil {
 		return objstore.Info{}, err
 	}
-	a, err := s.object(key).Attrs(ctx)
+	o, err := s.raw.Get(s.name, s.prefix+key).Context(ctx).Do()
+	if status(err) == http.StatusNotFound {
+		err = fmt.Errorf("%w: %w", objstore.ErrNotExist, err)
+	}
 	if err != nil {
 		return objstore.Info{}, s.wrap(ctx, "stat", key, err)
 	}
-	return info(key, a), nil
+	return info(key, o), nil
 }
 
 // List implements [objstore.Store].
@@ -81,33 +83,37 @@ func (s *Store) List(ctx context.Context, prefix string, fn func(objstore.Info) 
 	if err := objstore.CheckPrefix(prefix); err != nil {
 		return err
 	}
-	return s.each(ctx, prefix, &storage.Query{Prefix: s.prefix + prefix}, func(a *storage.ObjectAttrs) error {
-		key, ok := s.key(a.Name)
-		if !ok {
-			return nil
+	return s.each(ctx, prefix, s.raw.List(s.name).Prefix(s.prefix+prefix), func(page *raw.Objects) error {
+		for _, o := range page.Items {
+			key, ok := s.key(o.Name)
+			if !ok {
+				continue
+			}
+			if err := fn(info(key, o)); err != nil {
+				return err
+			}
+			if err := ctx.Err(); err != nil {
+				return err
+			}
 		}
-		return fn(info(key, a))
+		return nil
 	})
 }
 
-// each calls fn for each result of the query, and returns its error as it is.
-func (s *Store) each(ctx context.Context, prefix string, q *storage.Query, fn func(*storage.ObjectAttrs) error) error {
-	objects := s.bucket.Objects(ctx, q)
+// each calls fn for each page of the answer, and returns its error as it is.
+func (s *Store) each(ctx context.Context, prefix string, call *raw.ObjectsListCall, fn func(*raw.Objects) error) error {
 	for {
-		// The iterator holds a page; it would not notice.
-		if err := ctx.Err(); err != nil {
-			return err
-		}
-		a, err := objects.Next()
-		if errors.Is(err, iterator.Done) {
-			return nil
-		}
+		page, err := call.Context(ctx).Do()
 		if err != nil {
 			return s.wrap(ctx, "list", prefix, err)
 		}
-		if err := fn(a); err != nil {
+		if err := fn(page); err != nil {
 			return err
 		}
+		if page.NextPageToken == "" {
+			return ctx.Err()
+		}
+		call.PageToken(page.NextPageToken)
 	}
 }
 
@@ -117,12 +123,14 @@ func (s *Store) Prefixes(ctx context.Context, prefix string, fn func(name string
 		return err
 	}
 	var names []string
-	query := &storage.Query{Prefix: s.prefix + prefix, Delimiter: "/"}
-	err := s.each(ctx, prefix, query, func(a *storage.ObjectAttrs) error {
-		name := strings.TrimSuffix(strings.TrimPrefix(a.Prefix, s.prefix+prefix), "/")
-		// With a key below it, it would be checked as a key.
-		if a.Prefix != "" && objstore.CheckKey(prefix+name+"/x") == nil {
-			names = append(names, name)
+	call := s.raw.List(s.name).Prefix(s.prefix + prefix).Delimiter("/")
+	err := s.each(ctx, prefix, call, func(page *raw.Objects) error {
+		for _, p := range page.Prefixes {
+			name := strings.TrimSuffix(strings.TrimPrefix(p, s.prefix+prefix), "/")
+			// With a key below it, it would be checked as a key.
+			if objstore.CheckKey(prefix+name+"/x") == nil {
+				names = append(names, name)
+			}
 		}
 		return nil
 	})
@@ -139,12 +147,15 @@ func (s *Store) Delete(ctx context.Context, key string) error {
 		return err
 	}
 	var generations []int64
-	err := s.each(ctx, key, &storage.Query{Prefix: s.prefix + key, Versions: true}, func(a *storage.ObjectAttrs) error {
-		switch {
-		case a.Name == s.prefix+key:
-			generations = append(generations, a.Generation)
-		case a.Name > s.prefix+key:
-			return errEnough // the key itself sorts before all longer ones that it begins
+	call := s.raw.List(s.name).Prefix(s.prefix + key).Versions(true)
+	err := s.each(ctx, key, call, func(page *raw.Objects) error {
+		for _, o := range page.Items {
+			switch {
+			case o.Name == s.prefix+key:
+				generations = append(generations, o.Generation)
+			case o.Name > s.prefix+key:
+				return errEnough // the key itself sorts before all longer ones that it begins
+			}
 		}
 		return nil
 	})
@@ -154,8 +165,8 @@ func (s *Store) Delete(ctx context.Context, key string) error {
 	// Oldest first: if we stop between two, what is current stays current, and an older one never comes back to light.
 	slices.Sort(generations)
 	for _, g := range generations {
-		err := s.object(key).Generation(g).Delete(ctx)
-		if err != nil && !errors.Is(err, storage.ErrObjectNotExist) {
+		err := s.raw.Delete(s.name, s.prefix+key).Generation(g).Context(ctx).Do()
+		if err != nil && status(err) != http.StatusNotFound {
 			return s.wrap(ctx, "delete", key, err)
 		}
 	}

@@ -4,14 +4,16 @@ import (
 	"context"
 	"crypto/md5" //nolint:gosec // what the server keeps of each object; nothing rests on its strength
 	"crypto/sha256"
+	"encoding/base64"
+	"encoding/binary"
 	"errors"
 	"fmt"
 	"hash/crc32"
 	"io"
 	"net/http"
 
-	"cloud.google.com/go/storage"
-	"google.golang.org/api/iterator"
+	"google.golang.org/api/googleapi"
+	raw "google.golang.org/api/storage/v1"
 
 	"github.com/btcdecoded/holdfast/shared/objstore"
 )
@@ -78,23 +80,16 @@ func (s *Store) Put(ctx context.Context, key string, c objstore.Content) error {
 }
 
 func (s *Store) upload(ctx context.Context, key string, c objstore.Content, sum sums) error {
-	// Ending the context is how an upload is given up: nothing is stored then.
-	ctx, cancel := context.WithCancel(ctx)
-	defer cancel()
-	w := s.object(key).If(storage.Conditions{DoesNotExist: true}).NewWriter(ctx)
-	w.ChunkSize = 0 // one request, nothing kept in memory
-	w.ContentType = "application/octet-stream"
-	w.CRC32C, w.SendCRC32C = sum.crc, true
-	w.MD5 = sum.md5[:]
-	if _, err := io.Copy(w, io.NewSectionReader(c, 0, c.Size)); err != nil {
-		cancel()
-		// What the server said, if it said something, is in the error of Close.
-		if e := w.Close(); e != nil && !errors.Is(e, context.Canceled) {
-			return e
-		}
-		return err
+	object := &raw.Object{
+		Name: s.prefix + key, ContentType: "application/octet-stream",
+		Crc32c:  base64.StdEncoding.EncodeToString(binary.BigEndian.AppendUint32(nil, sum.crc)),
+		Md5Hash: base64.StdEncoding.EncodeToString(sum.md5[:]),
 	}
-	return w.Close()
+	// One request, nothing kept in memory, never sent again by itself.
+	_, err := s.raw.Insert(s.name, object).IfGenerationMatch(0).Context(ctx).
+		WithRetry(nil, func(error) bool { return false }).
+		Media(io.NewSectionReader(c, 0, c.Size), googleapi.ChunkSize(0), googleapi.ContentType(object.ContentType)).Do()
+	return err
 }
 
 // compare tells what the object under key has to do with c, which could not be put for it: nil if it has the same
@@ -102,26 +97,40 @@ func (s *Store) upload(ctx context.Context, key string, c objstore.Content, sum 
 func (s *Store) compare(ctx context.Context, key string, c objstore.Content, sum sums) error {
 	there, err := s.describe(ctx, key)
 	switch {
-	case errors.Is(err, storage.ErrObjectNotExist):
+	case errors.Is(err, objstore.ErrNotExist):
 		return objstore.Transient(fmt.Errorf("put %s: another writer is under way", key))
 	case err != nil:
 		return s.wrap(ctx, "put", key, err)
-	case there.Size != c.Size, there.CRC32C != sum.crc, string(there.MD5) != string(sum.md5[:]):
+	case !same(there, c.Size, sum):
 		return fmt.Errorf("put %s: %w", key, objstore.ErrExist)
 	}
 	return nil
 }
 
-// describe returns what the server knows of an object. Credentials that may only add cannot ask for it, but may list.
-func (s *Store) describe(ctx context.Context, key string) (*storage.ObjectAttrs, error) {
-	a, err := s.object(key).Attrs(ctx)
-	if !errors.Is(classify(err), objstore.ErrDenied) {
-		return a, err
+// same reports whether an object is what was measured.
+func same(there *raw.Object, size int64, sum sums) bool {
+	return there.Size == uint64(size) && //nolint:gosec // never negative
+		there.Crc32c == base64.StdEncoding.EncodeToString(binary.BigEndian.AppendUint32(nil, sum.crc)) &&
+		there.Md5Hash == base64.StdEncoding.EncodeToString(sum.md5[:])
+}
+
+// describe returns what the server knows of an object; ErrNotExist where there is none. Credentials that may only add
+// cannot ask for it, but may list.
+func (s *Store) describe(ctx context.Context, key string) (*raw.Object, error) {
+	o, err := s.raw.Get(s.name, s.prefix+key).Context(ctx).Do()
+	switch {
+	case status(err) == http.StatusNotFound:
+		return nil, fmt.Errorf("%w: %w", objstore.ErrNotExist, err)
+	case !errors.Is(classify(err), objstore.ErrDenied):
+		return o, err
 	}
 	// The key itself sorts before all longer ones that it begins.
-	a, err = s.bucket.Objects(ctx, &storage.Query{Prefix: s.prefix + key}).Next()
-	if errors.Is(err, iterator.Done) || err == nil && a.Name != s.prefix+key {
-		return nil, storage.ErrObjectNotExist
+	page, err := s.raw.List(s.name).Prefix(s.prefix + key).MaxResults(1).Context(ctx).Do()
+	if err != nil {
+		return nil, err
 	}
-	return a, err
+	if len(page.Items) == 0 || page.Items[0].Name != s.prefix+key {
+		return nil, objstore.ErrNotExist
+	}
+	return page.Items[0], nil
 }
