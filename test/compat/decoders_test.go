@@ -7,7 +7,6 @@ import (
 	"fmt"
 	"math/rand/v2"
 	"os"
-	"os/exec"
 	"regexp"
 	"slices"
 	"strings"
@@ -17,7 +16,7 @@ import (
 )
 
 // mutants is how many changed inputs each decoder gets.
-const mutants = 2000
+const mutants = 1200
 
 // decoder is one of Holdfast's, with valid bytes to begin with and how they are changed.
 type decoder struct {
@@ -93,7 +92,7 @@ func (p programs) accepts(t *testing.T, kind string, inputs [][]byte) []string {
 	for _, input := range inputs {
 		fmt.Fprintf(&lines, "%s %x\n", kind, input)
 	}
-	command := exec.Command(p.python, "-B", "-m", "reader.accept")
+	command := p.command("-m", "reader.accept")
 	command.Stdin = strings.NewReader(lines.String())
 	out, code := output(t, command)
 	answers := strings.Split(strings.TrimSuffix(out, "\n"), "\n")

@@ -25,7 +25,7 @@ type programs struct {
 func setUp(t *testing.T) programs {
 	t.Helper()
 	p := programs{holdfast: filepath.Join(t.TempDir(), "holdfast"), python: environment(t)}
-	build := exec.Command("go", "build", "-o", p.holdfast, "../../hostagent")
+	build := exec.Command("go", "build", "-ldflags=-s -w", "-o", p.holdfast, "../../hostagent")
 	build.Env = append(os.Environ(), "CGO_ENABLED=0")
 	if out, err := build.CombinedOutput(); err != nil {
 		t.Fatalf("build: %v\n%s", err, out)

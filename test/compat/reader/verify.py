@@ -42,8 +42,9 @@ class Verifier:
         self._manifests = {}  # source -> {sequence: manifest}
         self._hashes = {}  # source -> {sequence: hash of its manifest}, of those expired too
         self._previous = {}  # source -> {sequence: what its manifest says about the one before}
+        self._claims = []  # (key, source, sequence, manifest hash) of documents about snapshots
         self._chains = {}  # (source, chain) -> Chain
-        self._sound = {}  # (source, chain) -> {pack number: {(offset): (kind, ref)}}
+        self._sound = {}  # (source, chain) -> {pack number: {offset: (kind, ref)}}
 
     def found(self, where, what):
         self.findings.append(f"{where}: {what}")
@@ -61,6 +62,9 @@ class Verifier:
             self.guard(key, self._object, key)
         for source in sorted(self._previous):
             self._link(source)
+        for key, source, sequence, claimed in self._claims:
+            if self._hashes.get(source, {}).get(sequence, claimed) != claimed:
+                self.found(key, "is about another manifest than the one that is there")
         for source in sorted(self._manifests):
             for _, manifest in sorted(self._manifests[source].items()):
                 self.guard(manifest.id, self._snapshot, manifest)
@@ -94,6 +98,7 @@ class Verifier:
         sequence = int(re.search(rf"{SEQUENCE}(?=/|\.json)", key)[0])
         members.expect("sequence", sequence)
         members.hex("manifest", 32)
+        self._claims.append((key, "/".join(key.split("/")[1:3]), sequence, members.text("manifest")))
         return sequence
 
     def _key(self, key, members):
