@@ -15,6 +15,9 @@
 // host, their clocks are one and the same; then [Options.HostClock] makes time count only as far as arrivals of objects
 // witness it, so that a clock which jumps ahead, to the year 2099 or to next month, removes nothing early.
 //
+// A manifest that is missing without a record of its removal was not removed by this package. What it may need stays,
+// so that it can be put back, unless [Options.Gaps] says otherwise.
+//
 // Marks protect: a snapshot that is pinned or held is neither condemned nor removed. The newest snapshot of a source is
 // always kept: its number is where the next backup goes on.
 //
@@ -47,6 +50,7 @@ type Options struct {
 	Decisions []retention.Decision // of [retention.Plan]; a snapshot that is not among them is kept
 	DryRun    bool                 // write and remove nothing
 	Force     bool                 // condemn however many it is
+	Gaps      bool                 // remove also what snapshots need that are missing without a record of their removal
 
 	// HostClock says that the store's clock is this host's and may jump: of each gap between the arrivals of objects at
 	// most MaxGap counts as time passed. A run that waits for something leaves a receipt, so that daily runs suffice.
@@ -106,6 +110,7 @@ type pruner struct {
 	lists     map[snapshot.Hash][]snapshot.PackInfo // those that were read
 	report    *Report
 	now       time.Time // by the store's clock; zero: not known yet
+	gap       time.Time // what arrived until then may belong to a snapshot that is missing without a record
 }
 
 // Run prunes one source. The report says what was done until an error occurred.

@@ -21,6 +21,7 @@ import (
 const (
 	locked    = "locked by the store"
 	tooYoung  = "too young: a backup that is running or was killed may need it"
+	inGap     = "a snapshot that is missing without a record of its removal may need it"
 	packsStay = "packs of its chain stay"
 )
 

@@ -4,6 +4,8 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"slices"
+	"time"
 
 	"github.com/btcdecoded/holdfast/shared/objstore"
 	"github.com/btcdecoded/holdfast/shared/repository"
@@ -36,6 +38,7 @@ func (p *pruner) sweep(ctx context.Context, removed map[uint64]bool) error {
 	if err != nil {
 		return err
 	}
+	p.gap = p.gapUntil()
 	// What arrived after the first listing is young by any clock; leaving it out saves an argument.
 	for name := range p.inv.Packs {
 		if _, ok := before.Packs[name]; !ok {
@@ -110,8 +113,42 @@ func (p *pruner) list(ctx context.Context, m *repository.Stored, id snapshot.Has
 	return infos, nil
 }
 
+// gapUntil looks for numbers of snapshots that are neither there nor recorded as removed. Somebody took such a manifest
+// away, or it was hidden; while what it names is there it can be put back, from a copy or from the store's own versions.
+// All of that arrived before any later manifest did: gapUntil returns when the first one after the last gap arrived, or
+// zero if there is no gap.
+func (p *pruner) gapUntil() time.Time {
+	var known []uint64
+	for _, m := range []map[uint64]inventory.Object{p.inv.Manifests, p.inv.Expired} {
+		known = append(known, inventory.Sequences(m)...)
+	}
+	slices.Sort(known)
+	known = slices.Compact(known)
+	for i := len(known) - 1; i >= 0; i-- {
+		before := uint64(0)
+		if i > 0 {
+			before = known[i-1]
+		}
+		if before+1 == known[i] {
+			continue
+		}
+		until := p.now
+		for n, o := range p.inv.Manifests {
+			if n >= known[i] && o.Modified.Before(until) {
+				until = o.Modified
+			}
+		}
+		return until
+	}
+	return time.Time{}
+}
+
 // old reports whether an object has been in the store for long enough.
 func (p *pruner) old(key string, o inventory.Object) bool {
+	if !p.opts.Gaps && !o.Modified.After(p.gap) {
+		p.report.Kept = append(p.report.Kept, Kept{key, inGap})
+		return false
+	}
 	if !p.passed(o.Modified, p.opts.Age) {
 		p.report.Kept = append(p.report.Kept, Kept{key, tooYoung})
 		return false
