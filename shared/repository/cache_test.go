@@ -2,6 +2,7 @@ package repository_test
 
 import (
 	"context"
+	"errors"
 	"testing"
 	"time"
 
@@ -87,4 +88,38 @@ func TestMapsOfAnInterruptedRun(t *testing.T) {
 	if err := s.Close(); err != nil {
 		t.Fatal(err)
 	}
+}
+
+// TestCancelledRunEnds cancels a session at its beginning, in the parent's tree and before the commit: each ends with
+// the context's error and leaves the lock free.
+func TestCancelledRunEnds(t *testing.T) {
+	r, _ := initialise(t, mem.New())
+	state := t.TempDir()
+	tree := noise(13, 900, 40)
+	mustBackup(t, r, state, "", tree)
+	ctx, cancel := context.WithCancel(t.Context())
+	cancel()
+	if _, err := begin(ctx, r, state, ""); !errors.Is(err, context.Canceled) {
+		t.Errorf("begin: %v", err)
+	}
+	ctx, cancel = context.WithCancel(t.Context())
+	s, err := begin(ctx, r, state, "")
+	if err != nil {
+		t.Fatal(err)
+	}
+	seen := 0
+	for _, err := range s.Parent(ctx) {
+		cancel()
+		if err != nil && !errors.Is(err, context.Canceled) {
+			t.Errorf("parent: %v", err)
+		}
+		seen++
+	}
+	if seen >= len(tree) {
+		t.Errorf("all %d entries of the parent came after the end", seen)
+	}
+	if _, err := s.Commit(ctx, repository.Result{Roots: []string{"/etc"}, Started: time.Now()}); !errors.Is(err, context.Canceled) {
+		t.Errorf("commit: %v", err)
+	}
+	wantRestored(t, r, mustBackup(t, r, state, "", tree), tree)
 }

@@ -85,7 +85,7 @@ type parent struct {
 var errNoCache = errors.New("no usable copy of the parent's tree in the state directory")
 
 // cachedParent opens the copy of m's tree in the state directory. Errors: errNoCache.
-func cachedParent(s *state, keys *seal.Keys, m *Stored) (*parent, error) {
+func cachedParent(ctx context.Context, s *state, keys *seal.Keys, m *Stored) (*parent, error) {
 	f, err := os.Open(s.path(parentFile))
 	if err != nil {
 		return nil, errNoCache
@@ -97,11 +97,11 @@ func cachedParent(s *state, keys *seal.Keys, m *Stored) (*parent, error) {
 	}
 	path := f.Name()
 	// Every chunk is checked now, so that a run that relies on the copy does not fail in its middle.
-	if err := eachCached(path, keys, root, func(snapshot.TreeChunk, []byte) error { return nil }); err != nil {
+	if err := eachCached(ctx, path, keys, root, func(snapshot.TreeChunk, []byte) error { return nil }); err != nil {
 		return nil, errNoCache
 	}
-	return &parent{stored: m, root: root, entries: func(context.Context) iter.Seq2[*snapshot.Entry, error] {
-		return func(yield func(*snapshot.Entry, error) bool) { yieldCached(path, keys, root, yield) }
+	return &parent{stored: m, root: root, entries: func(ctx context.Context) iter.Seq2[*snapshot.Entry, error] {
+		return func(yield func(*snapshot.Entry, error) bool) { yieldCached(ctx, path, keys, root, yield) }
 	}}, nil
 }
 
@@ -129,7 +129,7 @@ func readCachedRoot(f *os.File, keys *seal.Keys, m *Stored) (*snapshot.RootTable
 }
 
 // eachCached calls fn with the plain bytes of every tree chunk, checked against its id; plain is valid until fn returns.
-func eachCached(path string, keys *seal.Keys, root *snapshot.RootTable, fn func(c snapshot.TreeChunk, plain []byte) error) error {
+func eachCached(ctx context.Context, path string, keys *seal.Keys, root *snapshot.RootTable, fn func(c snapshot.TreeChunk, plain []byte) error) error {
 	f, err := os.Open(path)
 	if err != nil {
 		return fmt.Errorf("read the parent's tree: %w", err)
@@ -141,6 +141,9 @@ func eachCached(path string, keys *seal.Keys, root *snapshot.RootTable, fn func(
 	}
 	var plain []byte
 	for _, c := range root.Chunks {
+		if err := ctx.Err(); err != nil {
+			return err
+		}
 		if plain, err = readCached(r, plain, c.Ref.Plain); err == nil && keys.ChunkID(snapshot.Tree, plain) != c.Ref.ID {
 			err = errChunkID
 		}
@@ -157,8 +160,8 @@ func eachCached(path string, keys *seal.Keys, root *snapshot.RootTable, fn func(
 // errStop ends a loop over chunks whose consumer wants no more.
 var errStop = errors.New("stop")
 
-func yieldCached(path string, keys *seal.Keys, root *snapshot.RootTable, yield func(*snapshot.Entry, error) bool) {
-	err := eachCached(path, keys, root, func(_ snapshot.TreeChunk, plain []byte) error {
+func yieldCached(ctx context.Context, path string, keys *seal.Keys, root *snapshot.RootTable, yield func(*snapshot.Entry, error) bool) {
+	err := eachCached(ctx, path, keys, root, func(_ snapshot.TreeChunk, plain []byte) error {
 		return snapshot.DecodeTree(plain, func(e *snapshot.Entry) error {
 			if !yield(e, nil) {
 				return errStop

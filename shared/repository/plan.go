@@ -256,7 +256,7 @@ func (p *planner) withLater(ctx context.Context, key snapshot.Key) []snapshot.Wr
 
 // parentTree opens the parent's tree: the copy in the state directory, or the repository's own.
 func (p *planner) parentTree(ctx context.Context, keys *seal.Keys, base *Stored) (*parent, error) {
-	if cached, err := cachedParent(p.state, keys, base); err == nil {
+	if cached, err := cachedParent(ctx, p.state, keys, base); err == nil {
 		return cached, nil
 	}
 	snap, err := p.repo.Snapshot(ctx, base)

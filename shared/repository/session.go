@@ -142,8 +142,8 @@ func (s *Session) Chunk(ctx context.Context, kind snapshot.Kind, plain []byte) (
 	if err := ctx.Err(); err != nil {
 		return snapshot.Ref{}, err
 	}
-	if len(plain) > snapshot.MaxChunk {
-		return snapshot.Ref{}, fmt.Errorf("chunk of %d bytes: at most %d", len(plain), snapshot.MaxChunk)
+	if len(plain) == 0 || len(plain) > snapshot.MaxChunk {
+		return snapshot.Ref{}, fmt.Errorf("chunk of %d bytes: from 1 to %d are possible", len(plain), snapshot.MaxChunk)
 	}
 	id := s.keys.ChunkID(kind, plain)
 	if kind == snapshot.Map {
