@@ -8,6 +8,6 @@
 // (requirements.txt) into the checkout's .cache once. By hand, with these
 // packages:
 //
-//	cd test/compat && python -m reader REPOSITORY IDENTITY verify
-//	cd test/compat && python -m reader REPOSITORY IDENTITY restore HOST/SOURCE@N DIR
+//	cd test/compat && python -B -m reader REPOSITORY IDENTITY verify
+//	cd test/compat && python -B -m reader REPOSITORY IDENTITY restore HOST/SOURCE@N DIR
 package compat

@@ -29,8 +29,8 @@ func tolerated() map[string]string {
 		"counts of bytes":                    "counts are for people",
 		"entry out of all roots":             "roots say where restored trees go",
 		"no roots":                           "roots say where restored trees go",
-		"file id of another content":         "a hint for the next backup; wrong ones are not found",
-		"names of one file, contents of two": "one of them is restored under both names",
+		"file id of another content":         "BUG: the next backup believes it, and takes this content for that of another file",
+		"names of one file, contents of two": "BUG: one of them is restored under both names",
 	}
 }
 
