@@ -9,6 +9,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"hash/maphash"
 	"os"
 	"sync"
 	"time"
@@ -34,7 +35,7 @@ func Mount(ctx context.Context, repo *repository.Repository, dir string, o Optio
 	long := time.Hour
 	second := time.Second
 	none := time.Duration(0)
-	top := &topNode{view: &view{ctx: ctx, repo: repo}}
+	top := &topNode{view: &view{ctx: ctx, repo: repo, seed: maphash.MakeSeed()}}
 	raw := fs.NewNodeFS(top, &fs.Options{EntryTimeout: &second, AttrTimeout: &long, NegativeTimeout: &none, RootStableAttr: &fs.StableAttr{Ino: 1}})
 	server, err := fuse.NewServer(raw, dir, &fuse.MountOptions{
 		FsName: "holdfast", Name: "holdfast", AllowOther: o.AllowOther, DirectMount: true, MaxReadAhead: 1 << 20,
@@ -91,6 +92,7 @@ type view struct {
 	// not every program calls again.
 	ctx  context.Context //nolint:containedctx // of the mount
 	repo *repository.Repository
+	seed maphash.Seed // of inode numbers
 
 	mu   sync.Mutex
 	open map[string]*repository.Snapshot // by snapshot.ID

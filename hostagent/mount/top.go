@@ -3,7 +3,7 @@ package mount
 import (
 	"context"
 	"fmt"
-	"hash/fnv"
+	"hash/maphash"
 	"syscall"
 	"time"
 
@@ -20,11 +20,14 @@ const nameTime = "2006-01-02T15.04.05Z"
 // latest is the link to a source's newest snapshot.
 const latest = "latest"
 
-// inode numbers what has none of its own.
-func inode(parts ...string) uint64 {
-	h := fnv.New64a()
+// inode numbers what has none of its own. Two files with one number would be one file to the kernel, with the content of
+// whichever was looked at first; so that nobody can choose names that meet, the numbers depend on a secret of the mount.
+func (v *view) inode(parts ...string) uint64 {
+	var h maphash.Hash
+	h.SetSeed(v.seed)
 	for _, p := range parts {
-		_, _ = h.Write([]byte(p + "\x00"))
+		_, _ = h.WriteString(p)
+		_ = h.WriteByte(0)
 	}
 	return h.Sum64() | 1<<63
 }
@@ -77,19 +80,19 @@ func (v *view) names(host string) ([]string, error) {
 	return out, nil
 }
 
-func list(names []string, err error) (fs.DirStream, syscall.Errno) {
+func (v *view) list(names []string, err error) (fs.DirStream, syscall.Errno) {
 	if err != nil {
 		return nil, errno(err)
 	}
 	entries := make([]fuse.DirEntry, 0, len(names))
 	for _, name := range names {
-		entries = append(entries, fuse.DirEntry{Name: name, Mode: fuse.S_IFDIR, Ino: inode(name)})
+		entries = append(entries, fuse.DirEntry{Name: name, Mode: fuse.S_IFDIR, Ino: v.inode(name)})
 	}
 	return fs.NewListDirStream(entries), fs.OK
 }
 
 // Readdir implements [fs.NodeReaddirer].
-func (n *topNode) Readdir(context.Context) (fs.DirStream, syscall.Errno) { return list(n.names("")) }
+func (n *topNode) Readdir(context.Context) (fs.DirStream, syscall.Errno) { return n.list(n.names("")) }
 
 // Lookup implements [fs.NodeLookuper].
 func (n *topNode) Lookup(ctx context.Context, name string, out *fuse.EntryOut) (*fs.Inode, syscall.Errno) {
@@ -101,7 +104,7 @@ func (n *topNode) Lookup(ctx context.Context, name string, out *fuse.EntryOut) (
 		return nil, syscall.ENOENT
 	}
 	directory(&out.Attr, n.repo.Created())
-	return n.NewInode(ctx, &hostNode{view: n.view, host: name}, fs.StableAttr{Mode: fuse.S_IFDIR, Ino: inode(name)}), fs.OK
+	return n.NewInode(ctx, &hostNode{view: n.view, host: name}, fs.StableAttr{Mode: fuse.S_IFDIR, Ino: n.inode(name)}), fs.OK
 }
 
 // hostNode lists the sources of a host.
@@ -119,7 +122,7 @@ func (n *hostNode) Getattr(_ context.Context, _ fs.FileHandle, out *fuse.AttrOut
 
 // Readdir implements [fs.NodeReaddirer].
 func (n *hostNode) Readdir(context.Context) (fs.DirStream, syscall.Errno) {
-	return list(n.names(n.host))
+	return n.list(n.names(n.host))
 }
 
 // Lookup implements [fs.NodeLookuper].
@@ -136,7 +139,7 @@ func (n *hostNode) Lookup(ctx context.Context, name string, out *fuse.EntryOut) 
 		return nil, syscall.ENOENT
 	}
 	directory(&out.Attr, listed[len(listed)-1].Info.Modified)
-	return n.NewInode(ctx, &sourceNode{view: n.view, src: src}, fs.StableAttr{Mode: fuse.S_IFDIR, Ino: inode(n.host, name)}), fs.OK
+	return n.NewInode(ctx, &sourceNode{view: n.view, src: src}, fs.StableAttr{Mode: fuse.S_IFDIR, Ino: n.inode(n.host, name)}), fs.OK
 }
 
 // sourceNode lists the snapshots of a source.
@@ -173,10 +176,10 @@ func (n *sourceNode) Readdir(context.Context) (fs.DirStream, syscall.Errno) {
 	}
 	entries := make([]fuse.DirEntry, 0, len(all)+1)
 	for _, m := range all {
-		entries = append(entries, fuse.DirEntry{Name: snapshotName(m), Mode: fuse.S_IFDIR, Ino: inode(m.ID().String())})
+		entries = append(entries, fuse.DirEntry{Name: snapshotName(m), Mode: fuse.S_IFDIR, Ino: n.inode(m.ID().String())})
 	}
 	if len(all) > 0 {
-		entries = append(entries, fuse.DirEntry{Name: latest, Mode: fuse.S_IFLNK, Ino: inode(n.src.String(), latest)})
+		entries = append(entries, fuse.DirEntry{Name: latest, Mode: fuse.S_IFLNK, Ino: n.inode(n.src.String(), latest)})
 	}
 	return fs.NewListDirStream(entries), fs.OK
 }
@@ -197,13 +200,13 @@ func (n *sourceNode) Lookup(ctx context.Context, name string, out *fuse.EntryOut
 		}
 		directory(&out.Attr, m.Started)
 		node := &treeNode{view: n.view, snap: snap, path: "/"}
-		return n.NewInode(ctx, node, fs.StableAttr{Mode: fuse.S_IFDIR, Ino: inode(m.ID().String())}), fs.OK
+		return n.NewInode(ctx, node, fs.StableAttr{Mode: fuse.S_IFDIR, Ino: n.inode(m.ID().String())}), fs.OK
 	}
 	if name == latest && len(all) > 0 {
 		link := &fs.MemSymlink{Data: []byte(snapshotName(all[len(all)-1]))}
 		out.Mode = fuse.S_IFLNK | 0o777
 		// The number of the link follows its target, so that a new snapshot is seen.
-		return n.NewInode(ctx, link, fs.StableAttr{Mode: fuse.S_IFLNK, Ino: inode(n.src.String(), latest, string(link.Data))}), fs.OK
+		return n.NewInode(ctx, link, fs.StableAttr{Mode: fuse.S_IFLNK, Ino: n.inode(n.src.String(), latest, string(link.Data))}), fs.OK
 	}
 	return nil, syscall.ENOENT
 }

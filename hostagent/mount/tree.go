@@ -134,7 +134,9 @@ func (n *treeNode) find(ctx context.Context, path string) (*snapshot.Entry, erro
 	return nil, repository.ErrNoPath
 }
 
-func (n *treeNode) ino(path string) uint64 { return inode(n.snap.Manifest().ID().String(), path) }
+func (n *treeNode) ino(path string) uint64 {
+	return n.inode(n.snap.Manifest().ID().String(), path)
+}
 
 // Readdir implements [fusefs.NodeReaddirer].
 func (n *treeNode) Readdir(context.Context) (fusefs.DirStream, syscall.Errno) {
