@@ -31,7 +31,7 @@ const Format = 1
 func features() []string { return []string{"draft"} }
 
 // maxDocument bounds the size of a signed document, in bytes.
-const maxDocument = 32 << 20
+const maxDocument = keyring.MaxDocument
 
 var (
 	// ErrNoRepository says that there is no repository in the store.
@@ -220,6 +220,9 @@ func (r *Repository) putDocument(ctx context.Context, key string, v any) ([]byte
 		return nil, fmt.Errorf("encode %s: %w", key, err)
 	}
 	doc := keyring.Sign(signer, r.id, key, payload)
+	if len(doc) > keyring.MaxDocument {
+		return nil, fmt.Errorf("store %s: %d bytes are more than a document may have", key, len(doc))
+	}
 	if err := r.store.Put(ctx, key, objstore.Bytes(doc)); err != nil {
 		return nil, fmt.Errorf("store %s: %w", key, err)
 	}
