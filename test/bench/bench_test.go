@@ -28,7 +28,7 @@ func TestMain(m *testing.M) {
 }
 
 func testReport() *report {
-	r := &report{Mode: "compare", Seed: 1, Time: epoch(), Corpus: corpusFacts{Bytes: 2e9, Files: 3, Day2: &change{Files: 1, Pages: 100, Changed: 5}}}
+	r := &report{Mode: "compare", Seed: 1, Tools: []string{toolHoldfast, toolRestic, toolKopia, toolBorg}, Time: epoch(), Corpus: corpusFacts{Bytes: 2e9, Files: 3, Day2: &change{Files: 1, Pages: 100, Changed: 5}}}
 	for round, x := range []float64{1, 1.2, 0.8, 1.1, 0.9} {
 		for tool, factor := range map[string]float64{toolHoldfast: 5, toolRestic: 20, toolKopia: 10} {
 			u := usage{Wall: x * factor, CPU: x * factor * 2, RSS: int64(factor * mega)}

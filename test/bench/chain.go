@@ -31,6 +31,7 @@ func (b *bench) chains(ctx context.Context) (*report, error) {
 	short, long := *own, *own
 	short.name, long.name = "1 incremental", fmt.Sprintf("%d incrementals", chainLength)
 	s := &stage{bench: b, tools: []*tool{&short, &long}, tree: c.tree(), report: r}
+	r.order(s.tools)
 	if err := s.grow(ctx, c, &short, &long); err != nil {
 		return nil, err
 	}
@@ -93,7 +94,7 @@ func (s *stage) grow(ctx context.Context, c *corpus, short, long *tool) error {
 		if _, err := call("cp", "-a", p.home, to).run(ctx); err != nil {
 			return err
 		}
-		s.log("%d incrementals are there", n)
+		s.log("saved the repository after %d incrementals", n)
 	}
 	return nil
 }

@@ -69,6 +69,7 @@ func (m machine) String() string {
 // newReport begins the report of a mode.
 func (b *bench) newReport(mode string, tools []*tool) *report {
 	r := &report{Mode: mode, Machine: b.machine(), Versions: map[string]string{}}
+	r.order(tools)
 	for _, t := range tools {
 		r.Versions[t.name] = t.version
 		if t.how != "" {

@@ -18,11 +18,15 @@ import (
 	"github.com/dustin/go-humanize"
 )
 
+// allDays is what three months have.
+const allDays = 90
+
 // options are the flags.
 type options struct {
 	dir                              string
 	size                             int64 // 0: the mode's own
 	rounds                           int   // 0: the mode's own
+	days                             int   // of -months
 	seed                             uint64
 	cpus                             int
 	publish                          bool
@@ -73,6 +77,7 @@ func parse(args []string, errors io.Writer) (options, error) {
 	f.BoolVar(&o.s3, "s3", false, "measure an S3 server that is far away")
 	f.DurationVar(&o.latency, "latency", 25*time.Millisecond, "with -s3: added to each round trip")
 	f.BoolVar(&o.months, "months", false, "measure 90 days of changes with retention")
+	f.IntVar(&o.days, "days", allDays, "with -months: how many")
 	f.BoolVar(&o.render, "render", false, "write the documents again from results.json")
 	if err := f.Parse(args); err != nil {
 		return o, err
@@ -116,7 +121,7 @@ func (o *options) numbers(bytes, files, sparse string) error {
 }
 
 // trial reports whether the run is less than what the document promises.
-func (o *options) trial() bool { return o.size != 0 || o.rounds != 0 || o.never() }
+func (o *options) trial() bool { return o.size != 0 || o.rounds != 0 || o.days != allDays || o.never() }
 
 // never reports whether what is measured is not what the document speaks of.
 func (o *options) never() bool { return o.only != "" || o.program != "" }

@@ -28,14 +28,14 @@ func (r *report) plot() []byte {
 	y := plotTop
 	for _, step := range r.steps() {
 		most := 0.0
-		for _, tool := range r.tools() {
+		for _, tool := range r.Tools {
 			if v := r.values(step, tool, wall()); len(v) > 0 {
 				most = max(most, slices.Max(v))
 			}
 		}
 		fmt.Fprintf(&b, "<text x=\"8\" y=\"%d\" font-weight=\"bold\">%s</text>\n", y+2, html.EscapeString(step))
 		y += 8
-		for _, tool := range r.tools() {
+		for _, tool := range r.Tools {
 			v := r.values(step, tool, wall())
 			if len(v) == 0 {
 				continue

@@ -27,6 +27,7 @@ type report struct {
 	Time     time.Time         `json:"time"`
 	Seed     uint64            `json:"seed"`
 	Machine  machine           `json:"machine"`
+	Tools    []string          `json:"tools"` // or places, in the order of tables; ratios are to the first
 	Versions map[string]string `json:"versions"`
 	Corpus   corpusFacts       `json:"corpus"`
 	Notes    []string          `json:"notes"`
@@ -67,18 +68,23 @@ func (r *report) values(step, tool string, m measure) []float64 {
 	return v
 }
 
-// steps and tools list what was measured, in the order of their first runs in the first round.
-func (r *report) steps() []string { return r.distinct(func(x run) string { return x.Step }) }
-func (r *report) tools() []string { return r.distinct(func(x run) string { return x.Tool }) }
-
-func (r *report) distinct(of func(run) string) []string {
+// steps lists what was measured, in the order of their first runs.
+func (r *report) steps() []string {
 	var names []string
 	for _, x := range r.Runs {
-		if n := of(x); !slices.Contains(names, n) {
-			names = append(names, n)
+		if !slices.Contains(names, x.Step) {
+			names = append(names, x.Step)
 		}
 	}
 	return names
+}
+
+// order sets the order of tools in tables.
+func (r *report) order(tools []*tool) {
+	r.Tools = nil
+	for _, t := range tools {
+		r.Tools = append(r.Tools, t.name)
+	}
 }
 
 // bestPeer is the peer with the smallest median of a step's measure; "" if no peer did the step.

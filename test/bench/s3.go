@@ -131,8 +131,11 @@ func (d *distances) round(ctx context.Context, round int) error {
 		*tool
 		url string
 	}{
-		{&local, ""}, {&near, d.server.URL(d.bucket, prefix("near"))}, {&away, bucket.S3URL("http://"+d.far.address(), d.bucket, prefix("far"))},
+		{&local, ""},
+		{&near, d.server.URL(d.bucket, prefix("near"))},
+		{&away, bucket.S3URL("http://"+d.far.address(), d.bucket, prefix("far"))},
 	}
+	d.report.order([]*tool{&local, &near, &away})
 	d.tools = nil
 	if err := d.prepareRound(ctx, stepFull); err != nil {
 		return err
@@ -207,8 +210,8 @@ func (r *report) requestNotes() []string {
 			for _, kind := range slices.Sorted(maps.Keys(x.Requests)) {
 				parts = append(parts, fmt.Sprintf("%.0f %s", float64(x.Requests[kind])/gb, kind))
 			}
-			notes = append(notes, fmt.Sprintf("requests for 1 GB of files, %s: %s; $%.5f at %.4f $ per 1,000 writes and lists and %.4f $ per 1,000 others",
-				step, strings.Join(parts, ", "), price(x.Requests)/gb, priceWrite, priceRead))
+			notes = append(notes, fmt.Sprintf("requests for 1 GB of files, %s: %s; $%.5f",
+				step, strings.Join(parts, ", "), price(x.Requests)/gb))
 			break
 		}
 	}

@@ -27,6 +27,7 @@ func (b *bench) scales(ctx context.Context) (*report, error) {
 		return nil, err
 	}
 	r := b.newReport("scale", []*tool{own})
+	r.Tools = nil
 	r.Notes = append(r.Notes, "small files have 100 to 1,500 bytes of text, 1,000 in each directory",
 		"large files have 256 MiB, of which a tenth is data of text, in 64 KiB runs between holes; sizes are with the holes")
 	for _, n := range b.files {
@@ -63,6 +64,7 @@ func (b *bench) scaleOf(ctx context.Context, own *tool, r *report, label string,
 	}
 	named := *own
 	named.name = label
+	r.Tools = append(r.Tools, label)
 	s := &stage{bench: b, tools: []*tool{&named}, tree: tree, report: r}
 	for round := range rounds {
 		if err := s.prepareRound(ctx, stepFull); err != nil {

@@ -95,7 +95,11 @@ func (r *report) markdown() string {
 	for _, n := range r.Notes {
 		b.WriteString("- " + n + "\n")
 	}
-	b.WriteString("\n" + r.details())
+	b.WriteString("\n")
+	if r.Mode == "months" {
+		return b.String() + r.weights()
+	}
+	b.WriteString(r.details())
 	switch r.Mode {
 	case "compare":
 		b.WriteString("\nHoldfast against the best peer of each measure, or the one that is named:\n\n" + r.against())
@@ -109,7 +113,7 @@ func (r *report) markdown() string {
 func (r *report) details() string {
 	t := newTable("step", "tool", "rounds", "wall s", "CPU s", "peak RSS MB", "repository MB", "added MB")
 	for _, step := range r.steps() {
-		for _, tool := range r.tools() {
+		for _, tool := range r.Tools {
 			v := r.values(step, tool, wall())
 			if len(v) == 0 {
 				continue
@@ -117,6 +121,19 @@ func (r *report) details() string {
 			t.row(step, tool, fmt.Sprint(len(v)), spread(v), spread(r.values(step, tool, cpu())), spread(r.values(step, tool, rss())),
 				spread(r.values(step, tool, size())), spread(r.values(step, tool, added())))
 		}
+	}
+	return t.b.String()
+}
+
+// weights lists how much the repositories hold at the end of each day that is reported.
+func (r *report) weights() string {
+	t := newTable(append([]string{"MB after backup and prune"}, r.Tools...)...)
+	for _, step := range r.steps() {
+		cells := []string{step}
+		for _, tool := range r.Tools {
+			cells = append(cells, spread(r.values(step, tool, size())))
+		}
+		t.row(cells...)
 	}
 	return t.b.String()
 }
@@ -145,19 +162,14 @@ func (r *report) against() string {
 	return t.b.String()
 }
 
-// factors compares each step's wall time with that of the first place or state that it was measured in.
+// factors compares each step's wall time with that of the first place or state.
 func (r *report) factors() string {
 	t := newTable("step", "where", "against", "wall ratio [95 % interval]")
 	for _, step := range r.steps() {
-		first := ""
-		for _, tool := range r.tools() {
-			v := r.values(step, tool, wall())
-			switch {
-			case len(v) == 0:
-			case first == "":
-				first = tool
-			default:
-				t.row(step, tool, first, ratioOf(v, r.values(step, first, wall()), r.Seed).String())
+		first := r.values(step, r.Tools[0], wall())
+		for _, tool := range r.Tools[1:] {
+			if v := r.values(step, tool, wall()); len(v) > 0 && len(first) > 0 {
+				t.row(step, tool, r.Tools[0], ratioOf(v, first, r.Seed).String())
 			}
 		}
 	}
