@@ -162,17 +162,18 @@ func TestPlaces(t *testing.T) {
 		options Options
 		want    []string // below T
 	}{
-		"several roots":       {Options{Target: "T"}, []string{"etc/hosts", "etc/ssh/config", "opt/app/run"}},
-		"one root":            {Options{Target: "T", Select: []string{"/etc"}}, []string{"hosts", "ssh/config"}},
-		"a subtree":           {Options{Target: "T", Select: []string{"/etc/ssh/"}}, []string{"config"}},
-		"a file":              {Options{Target: "T", Select: []string{"/etc/ssh/config"}}, []string{"config"}},
-		"two files":           {Options{Target: "T", Select: []string{"/etc/hosts", "/opt/app/run"}}, []string{"etc/hosts", "opt/app/run"}},
-		"within another":      {Options{Target: "T", Select: []string{"/etc", "/etc/ssh"}}, []string{"hosts", "ssh/config"}},
-		"above a root":        {Options{Target: "T", Select: []string{"/opt"}}, []string{"run"}},
-		"mapped roots":        {Options{Map: map[string]string{"/etc": "T/a", "/opt/app": "T/b"}}, []string{"a/hosts", "a/ssh/config", "b/run"}},
-		"one mapped":          {Options{Target: "T/rest", Map: map[string]string{"/etc": "T/a"}}, []string{"a/hosts", "a/ssh/config", "rest/opt/app/run"}},
-		"a subtree of mapped": {Options{Select: []string{"/etc/ssh"}, Map: map[string]string{"/etc": "T/a"}}, []string{"a/ssh/config"}},
-		"a mapped file":       {Options{Select: []string{"/etc/hosts"}, Map: map[string]string{"/etc/hosts": "T/name"}}, []string{"name"}},
+		"several roots":        {Options{Target: "T"}, []string{"etc/hosts", "etc/ssh/config", "opt/app/run"}},
+		"one root":             {Options{Target: "T", Select: []string{"/etc"}}, []string{"hosts", "ssh/config"}},
+		"a subtree":            {Options{Target: "T", Select: []string{"/etc/ssh/"}}, []string{"config"}},
+		"a file":               {Options{Target: "T", Select: []string{"/etc/ssh/config"}}, []string{"config"}},
+		"two files":            {Options{Target: "T", Select: []string{"/etc/hosts", "/opt/app/run"}}, []string{"etc/hosts", "opt/app/run"}},
+		"two into a new place": {Options{Target: "T/new", Select: []string{"/etc/hosts", "/etc/ssh/config"}}, []string{"new/etc/hosts", "new/etc/ssh/config"}},
+		"within another":       {Options{Target: "T", Select: []string{"/etc", "/etc/ssh"}}, []string{"hosts", "ssh/config"}},
+		"above a root":         {Options{Target: "T", Select: []string{"/opt"}}, []string{"run"}},
+		"mapped roots":         {Options{Map: map[string]string{"/etc": "T/a", "/opt/app": "T/b"}}, []string{"a/hosts", "a/ssh/config", "b/run"}},
+		"one mapped":           {Options{Target: "T/rest", Map: map[string]string{"/etc": "T/a"}}, []string{"a/hosts", "a/ssh/config", "rest/opt/app/run"}},
+		"a subtree of mapped":  {Options{Select: []string{"/etc/ssh"}, Map: map[string]string{"/etc": "T/a"}}, []string{"a/ssh/config"}},
+		"a mapped file":        {Options{Select: []string{"/etc/hosts"}, Map: map[string]string{"/etc/hosts": "T/name"}}, []string{"name"}},
 	}
 	for name, c := range cases {
 		t.Run(name, func(t *testing.T) {

@@ -213,7 +213,8 @@ func (r *run) makeDirectory(e *snapshot.Entry, parent *directory, name string) (
 
 // existing looks at what is in d under name; nil: nothing.
 func (r *run) existing(d *directory, name string) (*unix.Stat_t, error) {
-	if d.virtual || !d.existed {
+	// In a directory that this run made is nothing; but into a place each selection puts something.
+	if d.virtual || !d.existed && d.parent != nil {
 		return nil, nil
 	}
 	fd, err := r.dirs.pin(d)
