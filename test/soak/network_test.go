@@ -87,7 +87,7 @@ func (n *network) line() bucket.Line {
 			return bucket.Line{After: n.below(2 << 20), Then: bucket.Closed}
 		}
 	case "half open":
-		if n.one(3) {
+		if n.one(4) {
 			n.hits.Add(1)
 			return bucket.Line{After: n.below(100 << 10), Then: bucket.Silent}
 		}
@@ -165,13 +165,13 @@ func TestHalfOpen(t *testing.T) {
 	n := &network{t: t, server: server, random: rand.New(rand.NewPCG(random.Uint64(), 0)), kind: "half open"} //nolint:gosec // dice
 	options := open.Options{
 		Silence: 300 * time.Millisecond,
-		Retry:   retry.Options{First: 10 * time.Millisecond, Longest: 100 * time.Millisecond, GiveUp: 5 * time.Second},
+		Retry:   retry.Options{First: 10 * time.Millisecond, Longest: 100 * time.Millisecond, GiveUp: 4 * time.Second},
 	}
 	lines := bucket.StartLines(t, server.Endpoint, n.line)
 	store := openStore(t, bucket.S3URL(lines.Endpoint, "bucket", ""), options)
 	f := repotest.New(t)
 	tree := repotest.Tree{}
-	for i := range 10 {
+	for i := range 4 {
 		tree[fmt.Sprintf("/srv/%d", i)] = repotest.Noise(random.Uint64(), random.IntN(300<<10))
 	}
 	f.Backup(t, snapshot.Full, tree)

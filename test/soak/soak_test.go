@@ -17,8 +17,8 @@ import (
 
 // How much the tests do.
 type amounts struct {
-	seed                              uint64
-	kills, damages, troubles, outages int
+	seed                                     uint64
+	kills, damages, troubles, jumps, outages int
 }
 
 // under is what the tests work with: set once, before they run.
@@ -36,10 +36,11 @@ func TestMain(m *testing.M) {
 
 func run(m *testing.M) int {
 	flag.Uint64Var(&test.seed, "seed", 0, "repeat a run; 0: a new one")
-	flag.IntVar(&test.kills, "kills", 14, "processes to kill")
+	flag.IntVar(&test.kills, "kills", 10, "processes to kill")
 	flag.IntVar(&test.damages, "damages", 120, "objects to damage")
 	flag.IntVar(&test.troubles, "troubles", 3, "rounds through a network that breaks")
-	flag.IntVar(&test.outages, "outages", 25, "moments at which the power fails")
+	flag.IntVar(&test.jumps, "jumps", 3, "kinds of wrong clocks, at most 8")
+	flag.IntVar(&test.outages, "outages", 14, "moments at which the power fails")
 	flag.Parse()
 	if test.seed == 0 {
 		test.seed = rand.Uint64() >> 32
@@ -106,9 +107,6 @@ type answer struct {
 func (a answer) String() string {
 	return fmt.Sprintf("holdfast %q: exit code %d after %s\n%s%s", a.args, a.code, a.took.Round(time.Millisecond), a.out, a.errors)
 }
-
-// acknowledged reports whether the command said that it is done, if only in part.
-func (a answer) acknowledged() bool { return a.code == 0 || a.code == 3 }
 
 // json decodes what the command printed.
 func (a answer) json(t *testing.T, v any) {
