@@ -179,6 +179,8 @@ func (r *run) deliver(p *piece, plain []byte, err error) {
 		p.job.fail("read content", err)
 	case to > uint64(len(plain)):
 		p.job.fail("read content", errExtent)
+	case !r.rightFile(p, plain[from:to]):
+		p.job.fail("read content", errFileID)
 	default:
 		if err := r.write(p.job, plain[from:to], p.offset); err != nil {
 			if hopeless(err) {
@@ -188,6 +190,13 @@ func (r *run) deliver(p *piece, plain []byte, err error) {
 		}
 	}
 	r.release(p.job)
+}
+
+// rightFile checks the content of a small file against its file id: that the chunk is what its ref says does not prove
+// that it is this file's.
+func (r *run) rightFile(p *piece, content []byte) bool {
+	e := p.job.entry
+	return !e.HasFileID || uint64(len(content)) != e.Size || r.snap.Keys().FileID(content) == e.FileID
 }
 
 // fetch is a set of chunks and the pieces that each serves, as linked lists.

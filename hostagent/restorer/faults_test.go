@@ -263,3 +263,22 @@ func TestCrashOfTheMachine(t *testing.T) {
 	wantContent(t, path, "content")
 	noTemps(t, target)
 }
+
+// TestContentOfAnotherFile has an entry whose extents lead to sound chunks of another file.
+func TestContentOfAnotherFile(t *testing.T) {
+	f := newFake("/r")
+	right, wrong := f.file("/r/right", "the right content."), f.file("/r/wrong", "some other content")
+	for _, e := range []*snapshot.Entry{right, wrong} {
+		e.HasFileID, e.FileID = true, f.keys.FileID(f.chunks[e.Extents[0].Ref.ID])
+	}
+	wrong.Extents, wrong.Size = right.Extents, right.Size
+	f.add(f.dir("/r"), right, wrong)
+	dir := trees.TempDir(t)
+	result := restore(t, f, Options{Target: dir})
+	if result.Failed != 1 {
+		t.Errorf("%d files failed, want one: %+v", result.Failed, result)
+	}
+	if _, err := os.Lstat(filepath.Join(dir, "wrong")); !errors.Is(err, unix.ENOENT) {
+		t.Errorf("the wrong content was restored: %v", err)
+	}
+}

@@ -14,6 +14,7 @@ import (
 var (
 	errUnreadable = errors.New("the backup could not read its content")
 	errSize       = fmt.Errorf("%w: its extents do not add up to its size", snapshot.ErrFormat)
+	errFileID     = errors.New("its content is not what its file id says: it is that of another file")
 	errExtent     = fmt.Errorf("%w: an extent leads past the end of its chunk", snapshot.ErrFormat)
 )
 
