@@ -103,6 +103,7 @@ func TestCancelledRunEnds(t *testing.T) {
 		t.Errorf("begin: %v", err)
 	}
 	ctx, cancel = context.WithCancel(t.Context())
+	defer cancel()
 	s, err := begin(ctx, r, state, "")
 	if err != nil {
 		t.Fatal(err)
