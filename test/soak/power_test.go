@@ -193,8 +193,8 @@ func (p *power) fail(h *history, target, command string, before map[string]bool,
 		}
 		maybeGone[c.key] = true
 	}
-	crashed := &host{t: p.t, dir: p.t.TempDir(), program: test.holdfast}
-	defer func() { _ = os.RemoveAll(crashed.dir) }()
+	crashed := &host{t: p.t, dir: p.path("crashed"), program: test.holdfast}
+	defer func() { must(p.t, trees.Remove(crashed.dir)) }()
 	p.build(crashed, target, keys, state)
 	p.t.Logf("power fails in %s at %d of %d", command, moment, h.lines)
 	if keys["v1/repository.json"] && keys["v1/access/0000000001.json"] {

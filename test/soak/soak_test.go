@@ -13,6 +13,8 @@ import (
 	"path/filepath"
 	"testing"
 	"time"
+
+	"github.com/btcdecoded/holdfast/test/trees"
 )
 
 // How much the tests do.
@@ -53,7 +55,7 @@ func run(m *testing.M) int {
 	}
 	defer func() { _ = os.RemoveAll(dir) }()
 	test.holdfast = filepath.Join(dir, "holdfast")
-	build := exec.Command("go", "build", "-o", test.holdfast, "../../hostagent")
+	build := exec.Command("go", "build", "-buildvcs=false", "-o", test.holdfast, "../../hostagent")
 	if out, err := build.CombinedOutput(); err != nil {
 		fmt.Fprintf(os.Stderr, "build: %v\n%s", err, out)
 		return 1
@@ -84,7 +86,7 @@ type host struct {
 // newHost makes a host with a repository at the address given, or in its own directory.
 func newHost(t *testing.T, repository string) *host {
 	t.Helper()
-	h := &host{t: t, dir: t.TempDir(), program: test.holdfast}
+	h := &host{t: t, dir: trees.TempDir(t), program: test.holdfast}
 	if repository == "" {
 		repository = h.path("repository")
 	}
