@@ -1,0 +1,159 @@
+package prune_test
+
+import (
+	"errors"
+	"slices"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/google/go-cmp/cmp"
+
+	"github.com/btcdecoded/holdfast/shared/objstore"
+	"github.com/btcdecoded/holdfast/shared/objstore/file"
+	"github.com/btcdecoded/holdfast/shared/objstore/mem"
+	"github.com/btcdecoded/holdfast/shared/repository/copier"
+	"github.com/btcdecoded/holdfast/shared/repository/layout"
+	"github.com/btcdecoded/holdfast/shared/repository/prune"
+	"github.com/btcdecoded/holdfast/shared/repository/repotest"
+	"github.com/btcdecoded/holdfast/shared/snapshot"
+)
+
+// TestBackupWhilePruning: a backup that commits between the removal of snapshots and the sweep keeps what it needs.
+func TestBackupWhilePruning(t *testing.T) {
+	f := history(t)
+	run(t, f, prune.Options{Decisions: keep(5)})
+	f.Now = f.Now.Add(15 * day)
+	for _, op := range []string{"/receipts/", "/expired/0000000004", "/lists/"} {
+		once := false
+		f.Store.SetHook(func(c mem.Call) mem.Fault {
+			if !once && (c.Op == mem.Put || c.Op == mem.Delete) && strings.Contains(c.Key, op) {
+				once = true
+				newest := uint64(len(f.Trees))
+				f.Backup(t, snapshot.Incremental, f.Trees[newest].With("/srv/"+strings.ReplaceAll(op, "/", ""), repotest.Noise(newest, 9000)))
+			}
+			return mem.Fault{}
+		})
+		run(t, f, prune.Options{Decisions: keep(5)})
+		f.Store.SetHook(nil)
+		got := f.CheckAll(t, f.Store)
+		if !slices.Contains(got, 5) {
+			t.Errorf("%v", got)
+		}
+	}
+}
+
+func TestPrunedCopyAndOriginal(t *testing.T) {
+	f := history(t)
+	run(t, f, prune.Options{Decisions: keep(3, 5)})
+	to := mem.New()
+	to.SetClock(func() time.Time { return f.Now })
+	if _, err := copier.Run(t.Context(), f.Repo, to, copier.Options{}); err != nil {
+		t.Fatal(err)
+	}
+	f.Now = f.Now.Add(15 * day)
+	run(t, f, prune.Options{Decisions: keep(3, 5)})
+	res, err := copier.Run(t.Context(), f.Repo, to, copier.Options{})
+	if err != nil || !res.OK() {
+		t.Fatalf("%v, %+v", err, res)
+	}
+	// The copy has records of removals that it has not done, and does them.
+	onCopy := *f
+	onCopy.Store, onCopy.Repo = to, f.Open(t, to)
+	wantThere(t, &onCopy, 1, 2, 3, 4, 5)
+	f.Now = f.Now.Add(time.Minute)
+	onCopy.Now = f.Now
+	rep := run(t, &onCopy, prune.Options{Decisions: keep(3, 5)})
+	if len(rep.Removed) != 3 {
+		t.Errorf("%+v", rep)
+	}
+	wantThere(t, &onCopy, 3, 5)
+}
+
+func TestDirectory(t *testing.T) {
+	f := history(t)
+	to, err := file.Open(t.TempDir())
+	if err != nil {
+		t.Fatal(err)
+	}
+	if _, err := copier.Run(t.Context(), f.Repo, to, copier.Options{}); err != nil {
+		t.Fatal(err)
+	}
+	repo := f.Open(t, to)
+	for range 2 {
+		_, err := prune.Run(t.Context(), repo, f.Source, prune.Options{Decisions: keep(5), Force: true, Wait: time.Nanosecond, Age: time.Nanosecond})
+		if err != nil {
+			t.Fatal(err)
+		}
+	}
+	if diff := cmp.Diff([]uint64{5}, f.CheckAll(t, to)); diff != "" {
+		t.Error(diff)
+	}
+	inv := 0
+	if err := to.List(t.Context(), layout.PackPrefix(f.Source), func(objstore.Info) error { inv++; return nil }); err != nil || inv != 2 {
+		t.Errorf("%d packs left, %v", inv, err)
+	}
+}
+
+var errCrash = errors.New("crash")
+
+// TestCrashAnywhere stops a run at each call of the store, before and after it took effect. Whatever is left, all
+// snapshots that are listed are complete and verify finds nothing wrong; the next run comes to the same end.
+func TestCrashAnywhere(t *testing.T) {
+	f := history(t)
+	f.Abandon(t, repotest.Tree{"/srv/y": repotest.Noise(99, 10_000)})
+	run(t, f, prune.Options{Decisions: keep(1, 2, 4, 5)})
+	f.Now = f.Now.Add(15 * day)
+	start := f.Store
+	// 3 is removed, 1 is condemned, and what is left over is swept.
+	decisions := keep(2, 4, 5)
+	end := *f
+	end.Store = start.Clone()
+	end.Repo = f.Open(t, end.Store)
+	run(t, &end, prune.Options{Decisions: decisions})
+	want := end.Store.Keys()
+	for _, persisted := range []bool{false, true} {
+		crashes := 0
+		for n := 1; ; n++ {
+			g := *f
+			g.Store = start.Clone()
+			g.Repo = f.Open(t, g.Store)
+			first := g.Store.Calls()
+			g.Store.SetHook(func(c mem.Call) mem.Fault {
+				switch {
+				case c.Number < first+n:
+					return mem.Fault{}
+				case c.Number == first+n:
+					return mem.Fault{Err: errCrash, Persisted: persisted}
+				}
+				return mem.Fault{Err: errCrash}
+			})
+			opts := prune.Options{Decisions: decisions, Force: true, Now: func() time.Time { return f.Now }}
+			_, err := prune.Run(t.Context(), g.Repo, f.Source, opts)
+			if err == nil {
+				break
+			}
+			if !errors.Is(err, errCrash) {
+				t.Fatalf("call %d: %v", n, err)
+			}
+			crashes++
+			g.Store = g.Store.Clone()
+			g.Repo = f.Open(t, g.Store)
+			got := g.CheckAll(t, g.Store)
+			wantThere(t, &g, got...)
+			run(t, &g, prune.Options{Decisions: decisions})
+			if diff := cmp.Diff(want, without(g.Store.Keys(), "/receipts/")); diff != "" {
+				t.Fatalf("crash at call %d, persisted %v: the next run comes to another end: %s", n, persisted, diff)
+			}
+			wantThere(t, &g, 1, 2, 4, 5)
+		}
+		if crashes < 20 {
+			t.Errorf("only %d crashes", crashes)
+		}
+	}
+}
+
+// without leaves out receipts: whether a run needed one to learn the time differs.
+func without(keys []string, part string) []string {
+	return slices.DeleteFunc(keys, func(k string) bool { return strings.Contains(k, part) })
+}
