@@ -2,6 +2,7 @@ package cli
 
 import (
 	"context"
+	"time"
 
 	"github.com/btcdecoded/holdfast/shared/objstore"
 	"github.com/btcdecoded/holdfast/shared/objstore/limit"
@@ -17,13 +18,16 @@ func (a *app) store(ctx context.Context, address string) (objstore.Store, error)
 	})
 }
 
-// quietTries is how many failures in a row are nobody's concern.
-const quietTries = 3
+// Failures that are nobody's concern: so many in a row, if each came soon.
+const (
+	quietTries = 3
+	quietTime  = 20 * time.Second
+)
 
 // retrying tells about a store that keeps failing: without it, a long wait looks like a hang.
 func (a *app) retrying(e retry.Event) {
-	if e.Try > quietTries {
-		a.warn("%s %s failed %d times, next try in %s: %v", e.Op, e.Key, e.Try, duration(e.Pause), e.Err)
+	if e.Try > quietTries || e.Took > quietTime {
+		a.warn("%s %s failed %s, next try in %s: %v", e.Op, e.Key, count(uint64(e.Try), "time", "times"), duration(e.Pause), e.Err)
 	}
 }
 

@@ -30,7 +30,8 @@ type Event struct {
 	Op    string // "put", "get", "stat", "list", "delete"
 	Key   string
 	Err   error
-	Try   int // from 1
+	Try   int           // from 1
+	Took  time.Duration // until this try failed; long where a server is silent
 	Pause time.Duration
 }
 
@@ -61,12 +62,15 @@ type attempts struct {
 	key   string
 	tries int
 	since time.Time // of the first failure
+	began time.Time // the present try, or its last progress
 }
 
-func (s *Store) begin(op, key string) *attempts { return &attempts{store: s, op: op, key: key} }
+func (s *Store) begin(op, key string) *attempts {
+	return &attempts{store: s, op: op, key: key, began: time.Now()}
+}
 
 // progress forgets the failures so far: what comes next is a new trouble.
-func (a *attempts) progress() { a.tries = 0 }
+func (a *attempts) progress() { a.tries, a.began = 0, time.Now() }
 
 // again pauses and returns nil if the operation that ended with err should be tried once more. Else it returns the
 // error with which the operation ends.
@@ -94,12 +98,13 @@ func (a *attempts) again(ctx context.Context, err error) error {
 		return fmt.Errorf("gave up after %d tries: %w", a.tries, err)
 	}
 	if o.Notify != nil {
-		o.Notify(Event{Op: a.op, Key: a.key, Err: err, Try: a.tries, Pause: pause})
+		o.Notify(Event{Op: a.op, Key: a.key, Err: err, Try: a.tries, Took: time.Since(a.began), Pause: pause})
 	}
 	timer := time.NewTimer(pause)
 	defer timer.Stop()
 	select {
 	case <-timer.C:
+		a.began = time.Now()
 		return nil
 	case <-ctx.Done():
 		return fmt.Errorf("%s %s: %w", a.op, a.key, ctx.Err())

@@ -74,6 +74,29 @@ func TestPausesAndGivingUp(t *testing.T) {
 	})
 }
 
+// Whoever waits for a silent server is told how long, by each try.
+func TestTriesThatTakeLong(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		s := mem.New()
+		s.SetHook(func(mem.Call) mem.Fault {
+			time.Sleep(90 * time.Second)
+			return mem.Fault{Err: errPassing}
+		})
+		tries := 0
+		r := retry.New(s, retry.Options{Notify: func(e retry.Event) {
+			tries++
+			if e.Took != 90*time.Second {
+				t.Errorf("try %d took %v", e.Try, e.Took)
+			}
+		}})
+		began := time.Now()
+		_, err := r.Stat(t.Context(), "k")
+		if took := time.Since(began); !errors.Is(err, errPassing) || tries < 5 || took > 20*time.Minute {
+			t.Errorf("after %v and %d tries: %v", took, tries, err)
+		}
+	})
+}
+
 func TestLastingErrorsAreNotRetried(t *testing.T) {
 	s := mem.New()
 	s.SetHook(func(mem.Call) mem.Fault { return mem.Fault{Err: errLasting} })
