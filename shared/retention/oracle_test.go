@@ -27,9 +27,6 @@ func (o oracle) kept(s retention.Snapshot) bool {
 	if s.Pinned || s.Held {
 		return true
 	}
-	if s.Condemned {
-		return false
-	}
 	for class := range 4 {
 		in := o.class(class)
 		if slices.ContainsFunc(in, func(x retention.Snapshot) bool { return x.Sequence == s.Sequence }) && o.keptIn(s, in) {
@@ -42,11 +39,11 @@ func (o oracle) kept(s retention.Snapshot) bool {
 	})
 }
 
-// class gives the snapshots that are not condemned; bit 0: only complete, bit 1: only verified.
+// class gives the snapshots; bit 0: only complete, bit 1: only verified.
 func (o oracle) class(bits int) []retention.Snapshot {
 	var in []retention.Snapshot
 	for _, s := range o.all {
-		if !s.Condemned && (bits&1 == 0 || !s.Partial) && (bits&2 == 0 || s.Verified) {
+		if (bits&1 == 0 || !s.Partial) && (bits&2 == 0 || s.Verified) {
 			in = append(in, s)
 		}
 	}

@@ -33,8 +33,9 @@
 // The newest snapshot of each of the four sorts is kept whatever the rules say, and so is the full snapshot on which the
 // newest one builds, because the next differential compares with it.
 //
-// Condemned snapshots (announced for deletion) are no longer counted by any rule: they fill no slot. A pin or hold that
-// arrives in time still keeps one; the caller must then withdraw the announcement.
+// Condemned snapshots (announced for deletion) are counted like any other: while one is there, rules that were made longer
+// again, a pin or a hold still keep it; the caller must then withdraw the announcement. So a mistake can be undone until
+// the removal.
 package retention
 
 import (
@@ -96,7 +97,6 @@ func Plan(snapshots []Snapshot, rules policy.Retention, now time.Time) ([]Decisi
 		return 0
 	})
 	p.marks()
-	p.live = slices.DeleteFunc(slices.Clone(p.snapshots), func(s Snapshot) bool { return s.Condemned })
 	for _, c := range classes() {
 		p.class(c)
 	}
@@ -132,7 +132,6 @@ type plan struct {
 	zone      *time.Location
 	now       time.Time
 	snapshots []Snapshot          // newest first
-	live      []Snapshot          // the same without the condemned
 	given     map[uint64][]string // reasons without the class that gave them
 	reasons   map[uint64][]string
 }
@@ -165,9 +164,9 @@ func (p *plan) marks() {
 // class applies every rule to the live snapshots of one class.
 func (p *plan) class(c class) {
 	var in []*Snapshot
-	for i := range p.live {
-		if c.has(&p.live[i]) {
-			in = append(in, &p.live[i])
+	for i := range p.snapshots {
+		if c.has(&p.snapshots[i]) {
+			in = append(in, &p.snapshots[i])
 		}
 	}
 	if len(in) == 0 {
@@ -261,12 +260,12 @@ func (p *plan) tier(in []*Snapshot, c class, t tier) {
 
 // base keeps the full snapshot of the running chain.
 func (p *plan) base() {
-	if len(p.live) == 0 {
+	if len(p.snapshots) == 0 {
 		return
 	}
-	start := p.live[0].ChainStart
-	for i := range p.live {
-		if s := &p.live[i]; s.Sequence == start && i > 0 {
+	start := p.snapshots[0].ChainStart
+	for i := range p.snapshots {
+		if s := &p.snapshots[i]; s.Sequence == start && i > 0 {
 			p.keep(s, classes()[0], "full of the running chain")
 		}
 	}
