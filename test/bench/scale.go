@@ -46,7 +46,7 @@ func (b *bench) scales(ctx context.Context) (*report, error) {
 }
 
 // scaleOf makes a tree, measures the steps on it and removes it.
-func (b *bench) scaleOf(ctx context.Context, own *tool, r *report, label string, fill func(dir string) error) error {
+func (b *bench) scaleOf(ctx context.Context, own *tool, r *report, label string, fill func(dir string) error) (err error) {
 	tree := filepath.Join(b.dir, "scale")
 	if err := os.RemoveAll(tree); err != nil {
 		return err
@@ -66,6 +66,7 @@ func (b *bench) scaleOf(ctx context.Context, own *tool, r *report, label string,
 	named.name = label
 	r.Tools = append(r.Tools, label)
 	s := &stage{bench: b, tools: []*tool{&named}, tree: tree, report: r}
+	defer func() { err = errors.Join(err, os.RemoveAll(tree)) }()
 	for round := range rounds {
 		if err := s.prepareRound(ctx, stepFull); err != nil {
 			return err
@@ -81,7 +82,7 @@ func (b *bench) scaleOf(ctx context.Context, own *tool, r *report, label string,
 			}
 		}
 	}
-	return errors.Join(os.RemoveAll(tree), b.tidy())
+	return nil
 }
 
 // smallFiles makes n files, whose content differs in all of them.
