@@ -351,3 +351,24 @@ func TestByName(t *testing.T) {
 		t.Errorf("got %d, %d, %v", uid, gid, unknown)
 	}
 }
+
+// TestDirectoriesAboveTheSelection checks that they have their mode before anything is put into them: after a kill the next
+// run takes them for somebody else's.
+func TestDirectoriesAboveTheSelection(t *testing.T) {
+	f := newFake("/srv")
+	x := f.dir("/srv/x")
+	x.Mode = 0o750
+	f.add(f.dir("/srv"), x, f.file("/srv/x/one", "one"), f.file("/srv/x/two", "two"))
+	target := trees.TempDir(t)
+	var mode os.FileMode
+	o := Options{Target: target, Select: []string{"/srv/x/one", "/srv/x/two"}, fault: func(_, path string) error {
+		if info, err := os.Stat(filepath.Join(target, "srv/x")); err == nil && path == "/srv/x/one" {
+			mode = info.Mode().Perm()
+		}
+		return nil
+	}}
+	perfect(t, restore(t, f, o))
+	if mode != 0o750 {
+		t.Errorf("while the restore runs its mode is %o", mode)
+	}
+}

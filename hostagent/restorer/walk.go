@@ -90,10 +90,25 @@ func (r *run) between(parent *directory, name, source string) (*directory, error
 		var d *directory
 		if d, err = r.openDirectory(parent, name, source, existing); err == nil {
 			d.entry = e
+			r.early(d)
 			return d, nil
 		}
 	}
 	return nil, r.fatal("restore into", source, err)
+}
+
+// early gives a directory above the selection its metadata as soon as it is made, not only at the end: if this run dies,
+// the next one finds a directory that is not selected, and leaves it as it is.
+func (r *run) early(d *directory) {
+	if d.entry == nil || d.virtual || !r.root && d.entry.Mode&0o700 != 0o700 {
+		return
+	}
+	fd, err := r.dirs.pin(d)
+	if err != nil {
+		return // whoever puts something into it fails, and says so
+	}
+	defer r.dirs.unpin(d)
+	_, _ = r.setMetadata(target{fd: fd, fresh: true, acl: d.acl}, d.entry) // done again at the end, where it is judged
 }
 
 // entry restores one entry below the selected one.
