@@ -279,3 +279,32 @@ func TestWindows(t *testing.T) {
 		}
 	}
 }
+
+// A spool to which nothing is written for a day looks like that of a dead writer to others, who remove its name.
+func TestSpoolOutlivesItsName(t *testing.T) {
+	dir := t.TempDir()
+	s := open(t, dir)
+	spool, err := s.Spool(t.Context())
+	if err != nil {
+		t.Fatal(err)
+	}
+	if _, err := spool.Write([]byte("data")); err != nil {
+		t.Fatal(err)
+	}
+	names, err := filepath.Glob(filepath.Join(dir, "tmp", "*"))
+	if err != nil || len(names) != 1 {
+		t.Fatal(names, err)
+	}
+	at := time.Now().Add(-2 * staleAfter)
+	if err := os.Chtimes(names[0], at, at); err != nil {
+		t.Fatal(err)
+	}
+	open(t, dir)
+	if err := spool.Commit(t.Context(), "v1/x"); err != nil {
+		t.Fatal(err)
+	}
+	b, err := objstore.ReadAll(t.Context(), s, "v1/x", 10)
+	if err != nil || string(b) != "data" {
+		t.Errorf("%q, %v", b, err)
+	}
+}

@@ -61,6 +61,14 @@ func (s *spooled) Commit(ctx context.Context, key string) error {
 	if err := s.f.Sync(); err != nil {
 		return s.store.wrapPut(key, err)
 	}
+	if _, err := s.root.Lstat(s.name); errors.Is(err, fs.ErrNotExist) {
+		// Somebody has taken the writer for dead, see removeStale. The content is there as long as it is open.
+		name, err := spool(ctx, s.root, objstore.Content{ReaderAt: s.f, Size: size, SHA256: sum})
+		if err != nil {
+			return s.store.wrapPut(key, err)
+		}
+		s.name = name
+	}
 	err := link(s.root, s.name, key)
 	switch {
 	case errors.Is(err, fs.ErrExist):
@@ -79,8 +87,11 @@ func (s *spooled) Discard() error {
 		return nil
 	}
 	s.done = true
-	err := errors.Join(s.f.Close(), s.root.Remove(s.name))
-	if err != nil {
+	err := s.root.Remove(s.name)
+	if errors.Is(err, fs.ErrNotExist) {
+		err = nil // somebody has taken the writer for dead
+	}
+	if err := errors.Join(err, s.f.Close()); err != nil {
 		return fmt.Errorf("end %s in %s: %w", s.name, s.store.dir, err)
 	}
 	return nil
