@@ -22,7 +22,7 @@ type history struct {
 	source    snapshot.Source
 	manifests []*repository.Stored // ascending
 	bad       *repository.BadManifestError
-	verified  map[uint64]*lastReceipt
+	verified  map[uint64]*verifiedLine // by what its receipts say together
 	damaged   map[uint64][]snapshot.Hash // packs on record as damaged that the snapshot uses
 	condemned map[uint64]bool
 	marks     map[uint64][]record.Mark // in force
@@ -64,7 +64,7 @@ func (a *app) receipts(ctx context.Context, repo *repository.Repository, src sna
 	for _, c := range condemned {
 		h.condemned[c.Sequence] = true
 	}
-	h.verified, err = lastReceipts(ctx, repo, src)
+	h.verified, err = verdicts(ctx, repo, src, h.manifests)
 	return h, err
 }
 
@@ -119,10 +119,10 @@ func storedBytes(inv *inventory.Inventory) int64 {
 	return sum
 }
 
-// verdict is the last verification of a snapshot, if it was of this manifest.
+// verdict is what the verifications of a snapshot say.
 func (h *history) verdict(m *repository.Stored) (passed, failed bool) {
 	v := h.verified[m.Sequence]
-	if v == nil || v.manifest != m.Hash.String() {
+	if v == nil {
 		return false, false
 	}
 	return v.Result == record.Pass, v.Result == record.Fail

@@ -103,26 +103,3 @@ func TestModeString(t *testing.T) {
 		}
 	}
 }
-
-// TestOutranks pins which verification is shown: a failure stays until something as deep passed later.
-func TestOutranks(t *testing.T) {
-	at := func(level, result string, hour int) *lastReceipt {
-		return &lastReceipt{verifiedLine: verifiedLine{Level: level, Result: result, Time: time.Date(2026, 1, 1, hour, 0, 0, 0, time.UTC)}}
-	}
-	for _, tt := range []struct {
-		name        string
-		shown, over *lastReceipt
-	}{
-		{"deeper pass", at("content", "pass", 1), at("bytes", "pass", 2)},
-		{"later pass", at("bytes", "pass", 2), at("bytes", "pass", 1)},
-		{"later failure", at("structure", "fail", 2), at("content", "pass", 1)},
-		{"deeper failure", at("content", "fail", 1), at("structure", "pass", 2)},
-		{"passed since", at("content", "pass", 2), at("content", "fail", 1)},
-		{"deeper pass since", at("content", "pass", 2), at("bytes", "fail", 1)},
-		{"later of two failures", at("bytes", "fail", 2), at("bytes", "fail", 1)},
-	} {
-		if !tt.shown.outranks(tt.over) || tt.over.outranks(tt.shown) {
-			t.Errorf("%s: %v does not outrank %v", tt.name, tt.shown, tt.over)
-		}
-	}
-}

@@ -6,15 +6,11 @@ import (
 	"io"
 	"slices"
 	"strings"
-	"sync"
 	"time"
 
 	"github.com/spf13/cobra"
-	"golang.org/x/sync/errgroup"
 
-	"github.com/btcdecoded/holdfast/shared/objstore"
 	"github.com/btcdecoded/holdfast/shared/repository"
-	"github.com/btcdecoded/holdfast/shared/repository/layout"
 	"github.com/btcdecoded/holdfast/shared/repository/record"
 	"github.com/btcdecoded/holdfast/shared/snapshot"
 )
@@ -22,10 +18,10 @@ import (
 const snapshotsLong = `List the snapshots of all sources, or of those named, oldest first.
 
 SIZE is the content of all files, ADDED what the snapshot stored that was not there before. VERIFIED is the deepest level
-of the last verification that passed, and its day. STATE is ok, or what is wrong:
+that passed, and its day; or the last check that failed, until one as deep or deeper passes. STATE is ok, or what is wrong:
 
   partial     files were left out; the backup named them
-  failed      the last verification found damage
+  failed      a verification found damage, and none as deep has passed since
   damaged     it uses packs that failed a check; repair puts them back from a copy
   condemned   prune has announced the removal
   clock off   the host's clock was off by more than 5 minutes when the snapshot was made
@@ -155,9 +151,7 @@ func (a *app) snapshotLine(h *history, m *repository.Stored) snapshotLine {
 	if m.Partial {
 		l.States = append(l.States, "partial")
 	}
-	if v := h.verified[m.Sequence]; v != nil && v.manifest == m.Hash.String() {
-		l.Verified = &v.verifiedLine
-	}
+	l.Verified = h.verified[m.Sequence]
 	if _, failed := h.verdict(m); failed {
 		l.States = append(l.States, "failed")
 	}
@@ -210,94 +204,9 @@ func (v *verifiedLine) String() string {
 	case v == nil:
 		return "never"
 	case v.Result == record.Fail:
-		return "FAILED " + v.Level
+		return "FAILED " + v.Level + " " + v.Time.Format("2006-01-02")
 	case v.Sample != "":
 		return v.Level + " " + v.Sample + " " + v.Time.Format("2006-01-02")
 	}
 	return v.Level + " " + v.Time.Format("2006-01-02")
-}
-
-// lastReceipt is a verification with the manifest that it was of.
-type lastReceipt struct {
-	verifiedLine
-	manifest string
-}
-
-// lastReceipts finds, for each snapshot, the verification to show: the last one that failed unless a later one as deep
-// passed, else the last of the deepest level. Only receipts that can matter are read.
-func lastReceipts(ctx context.Context, repo *repository.Repository, src snapshot.Source) (map[uint64]*lastReceipt, error) {
-	newest := map[receiptOf]string{}
-	for _, where := range []string{layout.ReceiptHost, layout.ReceiptCloud} {
-		keys, err := receiptKeys(ctx, repo, src, where)
-		if err != nil {
-			return nil, err
-		}
-		for _, key := range keys { // ascending by time: the last one stays
-			_, level, n, err := layout.ParseReceipt(src, where, key)
-			if err == nil {
-				newest[receiptOf{n, level, where}] = key
-			}
-		}
-	}
-	var mu sync.Mutex
-	best := map[uint64]*lastReceipt{} // guarded by mu
-	g, gctx := errgroup.WithContext(ctx)
-	g.SetLimit(receiptReaders)
-	for of, key := range newest {
-		g.Go(func() error {
-			var r record.Receipt
-			if _, err := repo.Document(gctx, key, &r); err != nil {
-				return gctx.Err() // not signed, or gone: it proves nothing
-			}
-			got := &lastReceipt{verifiedLine{r.Level, r.Result, r.Finished, r.Sample}, r.Manifest}
-			mu.Lock()
-			defer mu.Unlock()
-			if old := best[of.sequence]; old == nil || got.outranks(old) {
-				best[of.sequence] = got
-			}
-			return nil
-		})
-	}
-	return best, g.Wait()
-}
-
-// receiptReaders is how many receipts are read at the same time.
-const receiptReaders = 16
-
-type receiptOf struct {
-	sequence uint64
-	level    string
-	where    string
-}
-
-func receiptKeys(ctx context.Context, repo *repository.Repository, src snapshot.Source, where string) ([]string, error) {
-	var keys []string
-	err := repo.Store().List(ctx, layout.ReceiptPrefix(src, where), func(o objstore.Info) error {
-		keys = append(keys, o.Key)
-		return nil
-	})
-	if err != nil {
-		return nil, fmt.Errorf("list receipts of %s: %w", src, err)
-	}
-	return keys, nil
-}
-
-// depth orders the levels of verification.
-func depth(level string) int {
-	return slices.Index([]string{"structure", "bytes", "content", "restore"}, level)
-}
-
-// outranks reports whether v says more about the snapshot today than o: a failure stays until something as deep passed
-// later, and among passes the deepest counts, then the latest.
-func (v *lastReceipt) outranks(o *lastReceipt) bool {
-	vFailed, oFailed := v.Result == record.Fail, o.Result == record.Fail
-	switch {
-	case vFailed && !oFailed:
-		return v.Time.After(o.Time) || depth(v.Level) > depth(o.Level)
-	case !vFailed && oFailed:
-		return !(o.Time.After(v.Time) || depth(o.Level) > depth(v.Level))
-	case depth(v.Level) != depth(o.Level):
-		return depth(v.Level) > depth(o.Level)
-	}
-	return v.Time.After(o.Time)
 }
