@@ -263,7 +263,7 @@ func (s *source) keyDocuments() []string {
 	return out
 }
 
-// otherDocuments are the receipts, marks, removals and records of damage that the copy does not have. Where the copy
+// otherDocuments are the receipts, marks and removals that the copy does not have. Where the copy
 // has its own under the same key, such as the announcement of its own removal, that one stays.
 func (s *source) otherDocuments() []string {
 	var out []string
@@ -284,10 +284,7 @@ func (s *source) otherDocuments() []string {
 		_, there := s.theirs.Expired[n]
 		add(s.ours.ExpiredKey(n), there)
 	}
-	for pack := range s.ours.Damaged {
-		_, there := s.theirs.Damaged[pack]
-		add(s.ours.DamagedKey(pack), there)
-	}
+	// Records of damaged packs stay where they are: they tell of the original's objects, the copy's are good.
 	for key := range s.ours.Receipts {
 		_, there := s.theirs.Receipts[key]
 		add(key, there)
