@@ -10,6 +10,7 @@ import (
 	"path/filepath"
 	"slices"
 	"strings"
+	"syscall"
 	"time"
 
 	"golang.org/x/sys/unix"
@@ -19,9 +20,10 @@ import (
 
 const (
 	settle = 3 * time.Second // after changes of files: times of changes that are too near to a backup cost a second look
-	// For a minute after a file was deleted, ext4 does not use its inode again (recently_deleted in fs/ext4/ialloc.c), and
-	// looks at each of them whenever it needs one: a restore shortly after a large tree was removed takes twice as long.
-	forget     = 65 * time.Second
+	// For up to 6 minutes after a file was deleted, ext4 does not use its inode again (recently_deleted in
+	// fs/ext4/ialloc.c), and looks at each of them whenever it needs one: a restore shortly after a large tree was removed
+	// takes several times as long.
+	forget     = 365 * time.Second
 	shortStep  = 5.0       // seconds; steps below it have more rounds
 	perProcess = time.Hour // nothing takes that long
 )
@@ -40,6 +42,45 @@ type stage struct {
 	tools  []*tool
 	tree   string
 	report *report
+
+	restores bool // a round of one step goes on to a restore
+}
+
+// removed is a file whose time is when a large tree was last removed.
+func (b *bench) removed() string { return filepath.Join(b.dir, "removed") }
+
+// remove removes large trees.
+func (b *bench) remove(dirs ...string) error {
+	var all error
+	for _, d := range dirs {
+		if _, err := os.Lstat(d); err != nil {
+			continue
+		}
+		all = errors.Join(all, trees.Remove(d), os.WriteFile(b.removed(), nil, 0o600))
+	}
+	return all
+}
+
+// makeRoom removes what was restored in earlier rounds, if the disk would not hold another round.
+func (s *stage) makeRoom() error {
+	var f unix.Statfs_t
+	if err := unix.Statfs(s.dir, &f); err != nil {
+		return err
+	}
+	n, err := sumBelow(s.tree, func(i fs.FileInfo) int64 {
+		if st, ok := i.Sys().(*syscall.Stat_t); ok {
+			return st.Blocks * 512
+		}
+		return i.Size()
+	})
+	if err != nil {
+		return err
+	}
+	need := n * int64(max(len(s.tools), 3)+1) * 3 / 2   // restored trees, and repositories
+	if free := int64(f.Bavail) * f.Bsize; free > need { //nolint:unconvert // the types differ between architectures
+		return nil
+	}
+	return s.remove(filepath.Join(s.dir, "out"))
 }
 
 func (b *bench) home(t *tool) string { return filepath.Join(b.dir, "work", t.name) }
@@ -94,14 +135,13 @@ func (s *stage) short(step string) bool {
 // prepareRound removes what the last round left, copies the saved state of each tool, reads the tree into the page cache and
 // waits until all is on disk, so that nothing of it falls into what is measured.
 func (s *stage) prepareRound(ctx context.Context, step string) error {
-	rest := settle
-	if left, err := os.ReadDir(filepath.Join(s.dir, "out")); err == nil && len(left) > 0 {
-		rest = forget
+	if err := trees.Remove(filepath.Join(s.dir, "work")); err != nil && !errors.Is(err, fs.ErrNotExist) {
+		return err
+	}
+	if err := s.makeRoom(); err != nil {
+		return err
 	}
 	for _, d := range []string{"work", "out"} {
-		if err := trees.Remove(filepath.Join(s.dir, d)); err != nil && !errors.Is(err, fs.ErrNotExist) {
-			return err
-		}
 		if err := os.MkdirAll(filepath.Join(s.dir, d), 0o700); err != nil {
 			return err
 		}
@@ -118,6 +158,11 @@ func (s *stage) prepareRound(ctx context.Context, step string) error {
 		return err
 	}
 	unix.Sync()
+	rest := settle
+	if i, err := os.Stat(s.removed()); err == nil && (s.restores || step == stepRestore) {
+		rest = max(rest, time.Until(i.ModTime().Add(forget)))
+		s.log("resting for %v", rest.Round(time.Second))
+	}
 	return pause(ctx, rest)
 }
 
@@ -258,7 +303,9 @@ func warm(tree string) error {
 }
 
 // bytesBelow adds up the sizes of the files below a directory, which may not exist, or be a file.
-func bytesBelow(dir string) (int64, error) {
+func bytesBelow(dir string) (int64, error) { return sumBelow(dir, fs.FileInfo.Size) }
+
+func sumBelow(dir string, of func(fs.FileInfo) int64) (int64, error) {
 	var n int64
 	err := filepath.WalkDir(dir, func(_ string, d fs.DirEntry, err error) error {
 		if err != nil || !d.Type().IsRegular() {
@@ -266,7 +313,7 @@ func bytesBelow(dir string) (int64, error) {
 		}
 		i, err := d.Info()
 		if err == nil {
-			n += i.Size()
+			n += of(i)
 		}
 		return err
 	})

@@ -18,7 +18,7 @@ func (b *bench) chains(ctx context.Context) (*report, error) {
 		return nil, err
 	}
 	c := &corpus{dir: filepath.Join(b.dir, "chain"), log: b.log, spec: corpusSpec{Format: corpusFormat, Size: b.sizeOr(250e6), Seed: b.seed}}
-	if err := os.RemoveAll(c.dir); err != nil { // the days before have changed it for good
+	if err := b.remove(c.dir); err != nil { // the days before have changed it for good
 		return nil, err
 	}
 	facts, err := c.build(ctx)

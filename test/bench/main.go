@@ -62,7 +62,7 @@ func parse(args []string, errors io.Writer) (options, error) {
 	var bytes, files, sparse string
 	f := flag.NewFlagSet("bench", flag.ContinueOnError)
 	f.SetOutput(errors)
-	f.StringVar(&o.dir, "dir", "/var/tmp/holdfast-bench", "where to work; needs eight times the size of the corpus")
+	f.StringVar(&o.dir, "dir", "/var/tmp/holdfast-bench", "where to work; needs 15 times the size of the corpus")
 	f.StringVar(&bytes, "size", "", "about how many bytes the corpus has (default 2500MB, with -chain 250MB, with -months 100MB)")
 	f.IntVar(&o.rounds, "rounds", 0, "rounds of each step; one number for all (default 5, and 10 for steps under 5 s; with -scale 3, with -months 1)")
 	f.Uint64Var(&o.seed, "seed", 1, "of the corpus, the changes and the bootstrap")
@@ -198,7 +198,7 @@ func (b *bench) compare(ctx context.Context) (*report, error) {
 	}
 	r := b.newReport("compare", tools)
 	r.Corpus = facts
-	if err := os.RemoveAll(filepath.Join(b.dir, "saved")); err != nil {
+	if err := b.tidy(); err != nil { // what a run that was interrupted left
 		return nil, err
 	}
 	s := &stage{bench: b, tools: tools, tree: c.tree(), report: r}
@@ -228,8 +228,8 @@ func (b *bench) sizeOr(n int64) int64 {
 
 // tidy removes what a mode leaves, except for the corpus, which the next run uses again.
 func (b *bench) tidy() error {
-	var all error
-	for _, d := range []string{"work", "out", "saved", "output.log", "usage.json"} {
+	all := b.remove(filepath.Join(b.dir, "out"))
+	for _, d := range []string{"work", "saved", "output.log", "usage.json"} {
 		all = errors.Join(all, os.RemoveAll(filepath.Join(b.dir, d)))
 	}
 	return all

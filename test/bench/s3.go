@@ -81,6 +81,9 @@ func (b *bench) s3s(ctx context.Context) (*report, error) {
 	if err != nil {
 		return nil, err
 	}
+	if err := b.tidy(); err != nil {
+		return nil, err
+	}
 	h := &host{dir: filepath.Join(b.dir, "s3"), log: b.log}
 	if err := errors.Join(os.RemoveAll(h.dir), os.Mkdir(h.dir, 0o700)); err != nil {
 		return nil, err
@@ -99,7 +102,7 @@ func (b *bench) s3s(ctx context.Context) (*report, error) {
 	r.Corpus = facts
 	r.Notes = append(r.Notes, "the server is versitygw on the same CPUs, so that its work is part of the wall time",
 		fmt.Sprintf("far: each round trip, also that of a new connection, takes %v longer", b.latency))
-	d := &distances{stage: &stage{bench: b, tree: c.tree(), report: r}, server: server, far: far, bucket: name, own: own}
+	d := &distances{stage: &stage{bench: b, tree: c.tree(), report: r, restores: true}, server: server, far: far, bucket: name, own: own}
 	rounds := 5
 	if b.rounds > 0 {
 		rounds = b.rounds
@@ -136,7 +139,7 @@ func (d *distances) round(ctx context.Context, round int) error {
 		{&away, bucket.S3URL("http://"+d.far.address(), d.bucket, prefix("far"))},
 	}
 	d.report.order([]*tool{&local, &near, &away})
-	d.tools = nil
+	d.tools = nil // each place is prepared in its turn
 	if err := d.prepareRound(ctx, stepFull); err != nil {
 		return err
 	}

@@ -26,6 +26,9 @@ func (b *bench) scales(ctx context.Context) (*report, error) {
 	if err != nil {
 		return nil, err
 	}
+	if err := b.tidy(); err != nil {
+		return nil, err
+	}
 	r := b.newReport("scale", []*tool{own})
 	r.Tools = nil
 	r.Notes = append(r.Notes, "small files have 100 to 1,500 bytes of text, 1,000 in each directory",
@@ -48,7 +51,7 @@ func (b *bench) scales(ctx context.Context) (*report, error) {
 // scaleOf makes a tree, measures the steps on it and removes it.
 func (b *bench) scaleOf(ctx context.Context, own *tool, r *report, label string, fill func(dir string) error) (err error) {
 	tree := filepath.Join(b.dir, "scale")
-	if err := os.RemoveAll(tree); err != nil {
+	if err := b.remove(tree); err != nil {
 		return err
 	}
 	b.log("making %s", label)
@@ -65,8 +68,8 @@ func (b *bench) scaleOf(ctx context.Context, own *tool, r *report, label string,
 	named := *own
 	named.name = label
 	r.Tools = append(r.Tools, label)
-	s := &stage{bench: b, tools: []*tool{&named}, tree: tree, report: r}
-	defer func() { err = errors.Join(err, os.RemoveAll(tree)) }()
+	s := &stage{bench: b, tools: []*tool{&named}, tree: tree, report: r, restores: true}
+	defer func() { err = errors.Join(err, b.remove(tree)) }()
 	for round := range rounds {
 		if err := s.prepareRound(ctx, stepFull); err != nil {
 			return err
