@@ -7,6 +7,7 @@ import (
 	"io"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 
 	"github.com/spf13/cobra"
@@ -78,6 +79,7 @@ func (a *app) backupCommand() *cobra.Command {
 type job struct {
 	source  snapshot.Source
 	options files.Options
+	left    []snapshot.Problem // what the snapshot's report says was left out
 	hooks   policy.Hooks
 }
 
@@ -178,7 +180,7 @@ func (a *app) adHocJob(f backupFlags, args []string) ([]job, error) {
 	if err := src.Check(); err != nil {
 		return nil, usageError{err}
 	}
-	options, err := f.options(nil)
+	options, patterns, err := f.options(nil)
 	if err != nil {
 		return nil, err
 	}
@@ -192,13 +194,11 @@ func (a *app) adHocJob(f backupFlags, args []string) ([]job, error) {
 		}
 		options.Roots = append(options.Roots, abs)
 	}
-	return []job{{source: src, options: options}}, nil
+	return []job{{source: src, options: options, left: leftOut(&options, patterns)}}, nil
 }
 
-// options are the options of the flags, after those of the policy's source.
-func (f backupFlags) options(p *policy.Files) (files.Options, error) {
-	var lines []string
-	var o files.Options
+// options are the options of the flags, after those of the policy's source, and the patterns that both name.
+func (f backupFlags) options(p *policy.Files) (o files.Options, lines []string, err error) {
 	if p != nil {
 		o = files.Options{Roots: p.Roots, OneFileSystem: p.OneFileSystem, CacheDirTag: p.ExcludeCaches, MaxFileSize: uint64(p.MaxFileSize)}
 		lines = append(lines, p.Exclude...)
@@ -207,22 +207,21 @@ func (f backupFlags) options(p *policy.Files) (files.Options, error) {
 	for _, name := range f.excludeFiles {
 		b, err := readLimited(name, 16<<20)
 		if err != nil {
-			return o, fmt.Errorf("read patterns: %w", err)
+			return o, nil, fmt.Errorf("read patterns: %w", err)
 		}
 		lines = append(lines, strings.Split(string(b), "\n")...)
 	}
-	lines = append(append(append(lines, f.excludes...), taken(f.includes)...), f.own...)
-	patterns, err := files.ParsePatterns(lines)
+	lines = append(append(lines, f.excludes...), taken(f.includes)...)
+	o.Patterns, err = files.ParsePatterns(append(slices.Clone(lines), f.own...))
 	if err != nil {
-		return o, usageError{err}
+		return o, nil, usageError{err}
 	}
-	o.Patterns = patterns
 	o.OneFileSystem = o.OneFileSystem || f.oneFileSystem
 	o.CacheDirTag = o.CacheDirTag || f.excludeCaches
 	if f.maxFileSize > 0 {
 		o.MaxFileSize = uint64(f.maxFileSize)
 	}
-	return o, nil
+	return o, lines, nil
 }
 
 // ownPatterns leave out what must not back itself up: repositories on this host, which would grow by themselves with
@@ -317,12 +316,12 @@ func (a *app) policyJobs(f backupFlags, args []string) (jobs []job, refused []er
 			refused = append(refused, fmt.Errorf("back up %s: sources of kind %s can not be backed up by this version", src, s.Kind()))
 			continue
 		}
-		options, err := f.options(s.Files)
+		options, patterns, err := f.options(s.Files)
 		if err != nil {
 			return nil, nil, nil, fmt.Errorf("source %s: %w", src, err)
 		}
 		options.Owned = p.Hosts[host].Owned()
-		jobs = append(jobs, job{source: src, options: options, hooks: s.Hooks})
+		jobs = append(jobs, job{source: src, options: options, left: leftOut(&options, patterns), hooks: s.Hooks})
 	}
 	return jobs, refused, p, nil
 }

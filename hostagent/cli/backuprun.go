@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"slices"
 	"time"
 
 	"github.com/btcdecoded/holdfast/hostagent/hook"
@@ -110,7 +111,7 @@ func (a *app) capture(ctx context.Context, session *repository.Session, j job, t
 			return err
 		}
 		stored, err = session.Commit(ctx, repository.Result{
-			Roots: captured.Roots, Counts: captured.Counts, Problems: captured.Problems,
+			Roots: captured.Roots, Counts: captured.Counts, Problems: append(slices.Clone(j.left), captured.Problems...),
 			Partial: captured.Counts.Errors > 0, Tags: tags, Started: started,
 		})
 		if stored != nil && err != nil {

@@ -22,7 +22,7 @@ type history struct {
 	source    snapshot.Source
 	manifests []*repository.Stored // ascending
 	bad       *repository.BadManifestError
-	verified  map[uint64]*verifiedLine // by what its receipts say together
+	verified  map[uint64]*verifiedLine   // by what its receipts say together
 	damaged   map[uint64][]snapshot.Hash // packs on record as damaged that the snapshot uses
 	condemned map[uint64]bool
 	marks     map[uint64][]record.Mark // in force

@@ -12,7 +12,6 @@ import (
 	"github.com/spf13/cobra"
 
 	"github.com/btcdecoded/holdfast/hostagent/restorer"
-	"github.com/btcdecoded/holdfast/hostagent/source/files"
 	"github.com/btcdecoded/holdfast/hostagent/state"
 	"github.com/btcdecoded/holdfast/shared/compliance"
 	"github.com/btcdecoded/holdfast/shared/policy"
@@ -26,7 +25,10 @@ paths below DIR. --in-place restores over the original. --map PATH=DIR sends one
 
 Only what differs is written, beside what is there, and renamed when it is complete: each file has its old or its new
 content, at any time. A restore that was interrupted is finished by doing it again. --delete also removes what the
-snapshot does not have; what the policy excludes, and --keep, stays. --dry-run shows what would be done.
+snapshot does not have; what its backup was told to leave out or could not read, what the policy excludes now, --keep,
+other file systems, and this program's own files stay. --dry-run shows what would be done.
+
+--to and --map refuse a place that is, lies in or contains the repository, the state directory or the identity.
 
 Without root, owners and devices can not be restored; the rest is, with one warning. Exit code 3 if something could not
 be restored.`
@@ -74,6 +76,11 @@ func (a *app) restore(ctx context.Context, f restoreFlags, args []string) error 
 	if err != nil {
 		return err
 	}
+	own := a.ownPlaces()
+	if err := checkPlaces(options, own); err != nil {
+		return err
+	}
+	options.Keep = keepPlaces(own)
 	repo, err := a.open(ctx)
 	if err != nil {
 		return err
@@ -88,13 +95,16 @@ func (a *app) restore(ctx context.Context, f restoreFlags, args []string) error 
 	if err := a.judge(ctx, repo, m); err != nil {
 		return err
 	}
-	if options.Protect, err = a.protect(m, f.keep); err != nil {
-		return err
-	}
-	options.Keep = a.ownPlaces()
 	snap, err := repo.Snapshot(ctx, m)
 	if err != nil {
 		return err
+	}
+	if options.Delete {
+		protected, err := a.protect(ctx, snap, f.keep)
+		if err != nil {
+			return err
+		}
+		options.Protect = protected.covers
 	}
 	meter := a.meter()
 	result := restoreResult{Snapshot: m.ID().String(), DryRun: f.dryRun, Actions: []actionLine{}, name: a.name(m.ID())}
@@ -178,51 +188,6 @@ func (f restoreFlags) options(paths []string) (restorer.Options, error) {
 		o.Map[path.Clean(from)] = to
 	}
 	return o, nil
-}
-
-// protect says what --delete must leave alone: what the backup of this source never captures, by the policy, and what
-// the user names.
-func (a *app) protect(m *repository.Stored, keep []string) (func(string, bool) bool, error) {
-	lines := keep
-	var owned []string
-	p, err := a.loadPolicy()
-	if err != nil {
-		return nil, err
-	}
-	if p != nil {
-		if s, err := p.Lookup(m.Host, m.Source); err == nil && s.Files != nil {
-			lines = append(append(append([]string{}, s.Files.Exclude...), taken(s.Files.Include)...), keep...)
-			owned = p.Hosts[m.Host].Owned()
-		}
-	}
-	patterns, err := files.ParsePatterns(lines)
-	if err != nil {
-		return nil, usageError{err}
-	}
-	return func(path string, isDir bool) bool {
-		for _, o := range owned {
-			if path == o {
-				return true
-			}
-		}
-		return patterns.Match(path, isDir)
-	}, nil
-}
-
-// ownPlaces are the places of this program that no restore removes.
-func (a *app) ownPlaces() []string {
-	places := []string{a.statePath(), a.identityPath()}
-	if address, err := a.address(); err == nil {
-		if dir, ok := localPath(address); ok {
-			places = append(places, dir)
-		}
-	}
-	for i, p := range places {
-		if abs, err := filepath.Abs(p); err == nil {
-			places[i] = abs
-		}
-	}
-	return places
 }
 
 // restoreResult is what a restore did.
