@@ -72,8 +72,11 @@ func (k *killer) operations() map[string]operation {
 	for _, o := range []operation{
 		{"backup", []string{"backup", "--files", k.tree.top, "--name", "tree", "--json"}},
 		{"full", []string{"backup", "--files", k.tree.top, "--name", "tree", "--type", "full", "--json"}},
+		{"differential", []string{"backup", "--files", k.tree.top, "--name", "tree", "--type", "differential", "--json"}},
 		{"copy", []string{"copy", "--to", k.copy}},
 		{"prune", []string{"prune", "--keep-last", fmt.Sprint(keep), "--force", "--json"}},
+		{"prune copy", []string{"prune", "-r", k.copy, "--keep-last", fmt.Sprint(keep), "--force"}},
+		{"restore in place", []string{"restore", "tree", "--in-place", "--delete"}},
 		{"verify", append([]string{"verify", "--level", level}, repository...)},
 		{"restore", []string{"restore", "tree", "--to", k.path("interrupted"), "--delete"}},
 	} {
@@ -99,13 +102,23 @@ func (k *killer) round(n int) {
 		{"verify", "prune"},
 		{"restore", "prune"},
 		{"backup", "verify"},
+		{"differential"},
+		{"restore in place"},
+		{"differential", "prune"},
+		{"copy", "prune copy"},
 	}
 	names := together[n%len(together)]
+	if names[len(names)-1] == "prune copy" && k.copied() == nil {
+		return
+	}
+	if k.random.IntN(12) == 0 { // the host has lost its memory
+		must(k.t, os.RemoveAll(k.path("state")))
+	}
 	k.tree.edit()
 	both := k.random.IntN(2) == 0
 	victim := k.random.IntN(len(names))
 	again := 1
-	if len(names) == 1 && strings.Contains("backup full copy restore", names[0]) {
+	if len(names) == 1 && !strings.Contains(names[0], "prune") {
 		again += k.random.IntN(2) // what was interrupted is interrupted once more
 	}
 	for range again {
@@ -120,6 +133,9 @@ func (k *killer) round(n int) {
 		for i, wait := range waits {
 			k.ended(names[i], wait())
 		}
+		if names[0] == "restore in place" {
+			k.restoredInPlace()
+		}
 		k.check(n)
 	}
 	if n%3 == 2 {
@@ -131,7 +147,7 @@ func (k *killer) round(n int) {
 func (k *killer) moment(name string) time.Duration {
 	typical := k.typical[name]
 	if typical == 0 {
-		typical = 300 * time.Millisecond
+		typical = 100 * time.Millisecond
 	}
 	return time.Millisecond + time.Duration(k.random.Int64N(int64(typical)))
 }
@@ -154,9 +170,18 @@ func (k *killer) ended(name string, a answer) {
 	} else {
 		k.typical[name] = (3*old + a.took) / 4
 	}
-	if name == "backup" || name == "full" {
+	if name == "backup" || name == "full" || name == "differential" {
 		k.acknowledge(a)
 	}
+}
+
+// restoredInPlace does a restore again that was killed, and compares the tree with the newest snapshot.
+func (k *killer) restoredInPlace() {
+	k.t.Helper()
+	k.run("restore", "tree", "--in-place", "--delete")
+	all := k.snapshots()
+	newest := all[len(all)-1].Snapshot
+	compare(k.t, newest+" in place", k.remembered[newest], k.tree.top)
 }
 
 func (k *killer) acknowledge(a answer) {
@@ -303,6 +328,9 @@ func (k *killer) age() {
 	k.t.Helper()
 	k.tree.edit()
 	k.backup()
+	if k.copied() != nil {
+		k.run("copy", "--to", k.copy)
+	}
 	for _, repository := range []string{k.path("repository"), k.copy} {
 		age(k.t, repository)
 	}

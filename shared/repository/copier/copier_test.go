@@ -399,3 +399,34 @@ func TestGapsAreExplainedFirst(t *testing.T) {
 		}
 	}
 }
+
+// TestCopyIsPrunedMeanwhile announces a removal in the copy just before the copying run stores the original's
+// announcement of the same.
+func TestCopyIsPrunedMeanwhile(t *testing.T) {
+	f := history(t)
+	to := mem.New()
+	run(t, f, to)
+	m, err := f.Repo.Manifest(t.Context(), f.ID(1))
+	if err != nil {
+		t.Fatal(err)
+	}
+	key := layout.CondemnedKey(f.ID(1))
+	announced := record.Condemned{Sequence: 1, Manifest: m.Hash.String(), Time: f.Now, Reasons: []string{"of the original"}}
+	put(t, f, key, announced)
+	pruned := f.Open(t, to)
+	announced.Reasons = []string{"of the copy"}
+	once := false
+	to.SetHook(func(c mem.Call) mem.Fault {
+		if c.Op == mem.Put && c.Key == key && !once {
+			once = true
+			if err := pruned.PutDocument(t.Context(), key, announced); err != nil {
+				t.Error(err)
+			}
+		}
+		return mem.Fault{}
+	})
+	if res := run(t, f, to); !res.OK() || !once {
+		t.Errorf("%+v", res)
+	}
+	wantVerified(t, f, to.Clone())
+}

@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"slices"
+	"strings"
 
 	"github.com/btcdecoded/holdfast/shared/objstore"
 	"github.com/btcdecoded/holdfast/shared/repository"
@@ -308,7 +309,9 @@ func (s *source) documents(keys []string) error {
 		}
 		err = s.put(ctx, key, doc)
 		if errors.Is(err, objstore.ErrExist) {
-			s.note(key, "exists with other content", true)
+			if !s.mayDiffer(key) {
+				s.note(key, "exists with other content", true)
+			}
 			return nil
 		}
 		if err != nil {
@@ -317,4 +320,15 @@ func (s *source) documents(keys []string) error {
 		s.copied(s.src, int64(len(doc)))
 		return nil
 	})
+}
+
+// mayDiffer reports whether the copy can rightly have its own document under the key, written by a prune or a
+// verification of the copy: also since this run has listed it.
+func (s *source) mayDiffer(key string) bool {
+	for _, prefix := range []string{layout.CondemnedPrefix(s.src), layout.ExpiredPrefix(s.src), layout.DamagedPrefix(s.src)} {
+		if strings.HasPrefix(key, prefix) {
+			return true
+		}
+	}
+	return false
 }
