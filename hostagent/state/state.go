@@ -34,6 +34,7 @@ const (
 	retentionFile = "retention.json"
 	keyFile       = "key-check.json"
 	placeFile     = "place.json"
+	accessFile    = "access.json"
 )
 
 // LastRun returns how the last backup of a source on this host ended; false if that is not known.
@@ -111,6 +112,36 @@ func (d *Dir) SetPlace(address string) error {
 		return nil
 	}
 	return d.save(snapshot.Source{}, placeFile, place{Address: address})
+}
+
+// access says which access document was the newest at each address of the repository.
+type access struct {
+	Places map[string]uint64 `json:"places"`
+}
+
+// Access returns the highest number of an access document that this host has seen at an address; 0 if none is known. A
+// copy of the repository has an address of its own: it may lag.
+func (d *Dir) Access(address string) uint64 {
+	var a access
+	if !d.load(snapshot.Source{}, accessFile, &a) {
+		return 0
+	}
+	return a.Places[address]
+}
+
+// SetAccess remembers the number of an access document, if it is higher than what is known. Of two processes that do it
+// at the same time one may be forgotten, until the repository is opened again.
+func (d *Dir) SetAccess(address string, number uint64) error {
+	var a access
+	d.load(snapshot.Source{}, accessFile, &a)
+	if a.Places[address] >= number {
+		return nil
+	}
+	if a.Places == nil {
+		a.Places = map[string]uint64{}
+	}
+	a.Places[address] = number
+	return d.save(snapshot.Source{}, accessFile, a)
 }
 
 // dir is the directory of a source, or that of the repository for the zero source.
