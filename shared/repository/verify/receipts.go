@@ -53,10 +53,16 @@ func (s *source) finish(ctx context.Context) error {
 	if !c.record {
 		return nil
 	}
-	if err := s.recordDamage(ctx); err != nil {
-		return err
+	err := s.recordDamage(ctx)
+	if err == nil {
+		err = s.recordReceipts(ctx, judged)
 	}
-	return s.recordReceipts(ctx, judged)
+	if errors.Is(err, objstore.ErrDenied) || errors.Is(err, objstore.ErrFull) {
+		// A copy that is mounted read-only can be checked like any other.
+		c.record, c.result.Recorded, c.result.Unrecorded = false, false, err
+		return nil
+	}
+	return err
 }
 
 // forgetRemoved looks again at the snapshots with problems. One that prune has removed meanwhile, with a record of it,

@@ -90,6 +90,10 @@ type Result struct {
 	Chunks    uint64           `json:"chunks"`    // opened and checked
 	Documents int              `json:"documents"` // read and checked
 	Recorded  bool             `json:"recorded"`  // receipts were written
+
+	// Unrecorded is why receipts were not written as Options.Record asked: the store can't be written to. What was found
+	// stands all the same.
+	Unrecorded error `json:"-"`
 }
 
 // OK reports whether nothing is wrong; warnings do not count.
