@@ -19,6 +19,8 @@ type app struct {
 	now     func() time.Time
 	env     func(string) (string, bool)
 	flags   globalFlags
+
+	noPolicy bool // --policy was given with an empty value
 }
 
 // globalFlags are the flags that every command has.
@@ -35,7 +37,7 @@ func (f *globalFlags) register(root *cobra.Command) {
 	p.SortFlags = false
 	p.StringVarP(&f.repository, "repository", "r", "", "`URL` of the repository: a directory, s3://bucket/prefix or gs://bucket/prefix (HOLDFAST_REPOSITORY)")
 	p.StringVar(&f.identity, "identity", "", "identity `FILE` (HOLDFAST_IDENTITY; default ~/.config/holdfast/identity)")
-	p.StringVar(&f.policy, "policy", "", "policy `FILE` (HOLDFAST_POLICY; default /etc/holdfast/policy.yaml)")
+	p.StringVar(&f.policy, "policy", "", "policy `FILE` (HOLDFAST_POLICY; default /etc/holdfast/policy.yaml; empty: none)")
 	p.StringVar(&f.host, "host", "", "`NAME` of this host in the repository (HOLDFAST_HOST; default its host name)")
 	p.StringVar(&f.state, "state", "", "`DIR` for locks and caches (HOLDFAST_STATE; default /var/lib/holdfast or ~/.local/state/holdfast)")
 	p.StringVar(&f.asOf, "as-of", "", "read the repository as it was at `TIME`, by the versions that the store keeps; nothing can be written")

@@ -9,6 +9,8 @@ import (
 	"path/filepath"
 	"slices"
 	"strings"
+	"unicode"
+	"unicode/utf8"
 
 	"github.com/spf13/cobra"
 
@@ -88,6 +90,9 @@ func (a *app) backup(ctx context.Context, f backupFlags, args []string) error {
 	if err != nil {
 		return err
 	}
+	if err := checkTags(f.tags); err != nil {
+		return err
+	}
 	if f.own, err = a.ownPatterns(); err != nil {
 		return err
 	}
@@ -141,6 +146,24 @@ func parseType(s string) (snapshot.SnapshotType, error) {
 	}
 	return "", usagef("type %q: want full, differential, incremental or auto", s)
 }
+
+// checkTags refuses tags that no snapshot can have, before anything is read.
+func checkTags(tags []string) error {
+	for i, tag := range tags {
+		switch {
+		case tag == "" || len(tag) > maxTag || !utf8.ValidString(tag):
+			return usagef("tag %q: want 1 to %d bytes of UTF-8", tag, maxTag)
+		case strings.ContainsFunc(tag, func(r rune) bool { return !unicode.IsPrint(r) }):
+			return usagef("tag %q: has a character that can not be shown", tag)
+		case slices.Contains(tags[:i], tag):
+			return usagef("tag %q comes twice", tag)
+		}
+	}
+	return nil
+}
+
+// maxTag is how long a tag can be by the format.
+const maxTag = 256
 
 // backupOutcome joins how the runs ended. An error of one source wins over files that another has left out.
 func backupOutcome(results []backupResult, errs []error) error {
@@ -302,7 +325,10 @@ func (a *app) policyJobs(f backupFlags, args []string) (jobs []job, refused []er
 			}
 		})
 		if len(names) == 0 {
-			return nil, nil, nil, hinted{fmt.Errorf("the policy has no sources for host %s", host), "say which host this is with --host"}
+			return nil, nil, nil, hinted{
+				fmt.Errorf("the policy has no sources for host %s; it has hosts %s", host, strings.Join(sortedHosts(p), ", ")),
+				"say which host this is with --host",
+			}
 		}
 	}
 	for _, name := range names {

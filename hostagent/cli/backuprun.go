@@ -70,7 +70,7 @@ func (a *app) backupOne(ctx context.Context, repo *repository.Repository, j job,
 	defer func() {
 		// What the hooks before stopped must be started again however the backup ended, also when it was interrupted.
 		if herr := hook.Run(context.WithoutCancel(ctx), j.hooks.After, env, a.stdio.Err); herr != nil {
-			err = errors.Join(err, herr)
+			err = errors.Join(err, &afterError{herr})
 		}
 	}()
 	if err := hook.Run(ctx, j.hooks.Before, env, a.stdio.Err); err != nil {

@@ -22,6 +22,9 @@ func (a *app) catCommand() *cobra.Command {
 		GroupID: groupUse,
 		Args:    arguments(2, -1, "SOURCE[@N] and at least one PATH"),
 		RunE: func(cmd *cobra.Command, args []string) error {
+			if err := absolutePaths(args[1:]); err != nil {
+				return err
+			}
 			snap, err := a.openSnapshot(cmd.Context(), args[0], at)
 			if err != nil {
 				return err

@@ -9,6 +9,7 @@ import (
 	"fmt"
 	"io"
 	"os"
+	"slices"
 	"strings"
 	"time"
 
@@ -23,11 +24,13 @@ type Stdio struct {
 
 // Main runs one command and returns its exit code. When ctx ends, the command stops at the next safe point.
 func Main(ctx context.Context, args []string, stdio Stdio, version string) int {
+	out := &output{w: stdio.Out}
+	stdio.Out = out
 	a := &app{stdio: stdio, version: version, now: time.Now, env: os.LookupEnv}
 	root := a.root()
 	root.SetArgs(args)
 	err := root.ExecuteContext(ctx)
-	return report(ctx, stdio.Err, err, a.flags.json)
+	return report(ctx, stdio.Err, out.judge(err), a.flags.json)
 }
 
 const rootLong = `Holdfast backs up and recovers hosts that run a stateful application.
@@ -79,10 +82,56 @@ func (a *app) root() *cobra.Command {
 	root.SetHelpCommandGroupID(groupConfig)
 	root.SetCompletionCommandGroupID(groupConfig)
 	a.flags.register(root)
+	root.PersistentPreRunE = func(cmd *cobra.Command, _ []string) error {
+		a.noPolicy = cmd.Flags().Changed("policy") && a.flags.policy == ""
+		return refuseEmpty(cmd)
+	}
 	for _, add := range a.commands() {
 		root.AddCommand(add())
 	}
+	helpers(root)
 	return root
+}
+
+// refuseEmpty refuses flags that were given an empty value, as by a script whose variable is not set: each would mean
+// something else than its user wanted, such as the newest snapshot instead of an old one.
+func refuseEmpty(cmd *cobra.Command) error {
+	for _, name := range []string{"at", "as-of", "tag", "keep-tag", "to", "from", "name", "files", "level", "sample"} {
+		f := cmd.Flags().Lookup(name)
+		if f == nil || !f.Changed {
+			continue
+		}
+		values := []string{f.Value.String()}
+		if s, ok := f.Value.(interface{ GetSlice() []string }); ok {
+			values = s.GetSlice()
+		}
+		if slices.Contains(values, "") {
+			return usagef("%s: --%s has an empty value", cmd.CommandPath(), name)
+		}
+	}
+	return nil
+}
+
+// helpers makes the commands that come with cobra end with 2 where they are called wrongly.
+func helpers(root *cobra.Command) {
+	root.InitDefaultHelpCmd()
+	root.InitDefaultCompletionCmd()
+	for _, cmd := range root.Commands() {
+		switch cmd.Name() {
+		case "completion":
+			parent(cmd)
+		case "help":
+			cmd.Run = nil
+			cmd.RunE = func(_ *cobra.Command, args []string) error {
+				about, rest, err := root.Find(args)
+				if err != nil || about == nil || len(rest) > 0 {
+					return hinted{usagef("help: unknown command %q", strings.Join(args, " ")), "`holdfast --help` lists the commands"}
+				}
+				about.InitDefaultHelpFlag()
+				return about.Help()
+			}
+		}
+	}
 }
 
 // commands lists all commands in the order of the help.

@@ -13,9 +13,9 @@ import (
 const defaultPolicy = "/etc/holdfast/policy.yaml"
 
 // policyPath is the policy's file, or empty if there is none. A policy that was named must be there; the default one
-// may be missing. HOLDFAST_POLICY set to nothing means no policy.
+// may be missing. --policy "" and HOLDFAST_POLICY set to nothing mean no policy.
 func (a *app) policyPath() string {
-	if a.flags.policy != "" {
+	if a.flags.policy != "" || a.noPolicy {
 		return a.flags.policy
 	}
 	if v, ok := a.env("HOLDFAST_POLICY"); ok {

@@ -10,6 +10,7 @@ import (
 	"github.com/spf13/cobra"
 
 	"github.com/btcdecoded/holdfast/hostagent/progress"
+	"github.com/btcdecoded/holdfast/shared/objstore"
 	"github.com/btcdecoded/holdfast/shared/repository"
 	"github.com/btcdecoded/holdfast/shared/repository/copier"
 	"github.com/btcdecoded/holdfast/shared/snapshot"
@@ -129,7 +130,11 @@ func (a *app) copyAll(ctx context.Context, repo *repository.Repository, targets 
 			results = append(results, *result)
 		}
 		if err != nil {
-			errs = append(errs, fmt.Errorf("copy to %s: %w", to, err))
+			err = fmt.Errorf("copy to %s: %w", to, err)
+			if errors.Is(err, objstore.ErrFull) {
+				err = hinted{err, "make room there; the same command goes on from where it stopped"}
+			}
+			errs = append(errs, err)
 		}
 		if ctx.Err() != nil {
 			break

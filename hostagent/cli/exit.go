@@ -62,6 +62,12 @@ func (e hinted) Unwrap() error { return e.error }
 // Hint is what the user can do.
 func (e hinted) Hint() string { return e.hint }
 
+// afterError says that a hook after a backup failed: something that was stopped may still be. It is told also when the
+// backup was interrupted.
+type afterError struct{ error }
+
+func (e *afterError) Unwrap() error { return e.error }
+
 // outcome ends a command that did its work and has printed its result, with a code that says how it went.
 type outcome int
 
@@ -80,8 +86,8 @@ func code(ctx context.Context, err error) (int, string) {
 	if errors.As(err, &h) {
 		hint = h.Hint()
 	}
-	if ctx.Err() != nil && errors.Is(err, context.Canceled) {
-		return exitInterrupted, hint
+	if ctx.Err() != nil {
+		return exitInterrupted, "" // whatever the work ended with: a hook that was killed, a request that was given up
 	}
 	var u usageError
 	if errors.As(err, &u) {
@@ -91,7 +97,7 @@ func code(ctx context.Context, err error) (int, string) {
 	var rollback *repository.RollbackError
 	var diverged *copier.DivergedError
 	if errors.As(err, &damage) || errors.As(err, &rollback) || errors.As(err, &diverged) {
-		return exitDamaged, "`holdfast verify` names everything that is hit"
+		return exitDamaged, "`holdfast verify` names everything that is hit; `holdfast repair --from COPY` puts back what a copy has"
 	}
 	for _, row := range exitTable() {
 		if errors.Is(err, row.is) {
@@ -115,6 +121,13 @@ func report(ctx context.Context, w io.Writer, err error, asJSON bool) int {
 			text, hint = before, after
 		}
 	}
+	if n == exitInterrupted {
+		text, hint = "interrupted", ""
+		var after *afterError
+		if errors.As(err, &after) {
+			text += "\n" + after.Error()
+		}
+	}
 	_, done := err.(outcome) //nolint:errorlint // as in code
 	switch {
 	case err == nil || done:
@@ -127,9 +140,6 @@ func report(ctx context.Context, w io.Writer, err error, asJSON bool) int {
 		}{text, hint, n})
 		fmt.Fprintf(w, "%s\n", line)
 		return n
-	}
-	if n == exitInterrupted {
-		text, hint = "interrupted", ""
 	}
 	// Joined errors, such as those of several sources, are one a line.
 	fmt.Fprintf(w, "error: %s\n", strings.ReplaceAll(text, "\n", "\nerror: "))

@@ -1,6 +1,11 @@
 package cli
 
 import (
+	"fmt"
+	"io/fs"
+	"os"
+	"syscall"
+
 	"github.com/btcdecoded/holdfast/hostagent/restorer"
 	"github.com/btcdecoded/holdfast/shared/keyring"
 	"github.com/btcdecoded/holdfast/shared/objstore"
@@ -20,8 +25,9 @@ type exitRow struct {
 
 // exitTable is searched from the top.
 func exitTable() []exitRow {
-	const damaged = "`holdfast verify` names everything that is wrong; a copy of the repository may have the object"
+	const damaged = "`holdfast verify` names everything that is wrong; `holdfast repair --from COPY` puts back what a copy has"
 	return []exitRow{
+		{errAccessGone, exitDamaged, "`holdfast repair --from COPY` puts back what a copy has"},
 		{repository.ErrNoRepository, exitNoRepository, "`holdfast init` makes one"},
 		{repository.ErrUnfinished, exitNoRepository, "`holdfast init` with the identity that began it finishes it"},
 		{repository.ErrLocked, exitLocked, "wait for the other run to end; a run that was killed holds no lock"},
@@ -30,6 +36,7 @@ func exitTable() []exitRow {
 		{keyring.ErrKeyID, exitIdentity, ""},
 		{keyring.ErrPermissions, exitIdentity, ""},
 		{keyring.ErrUntrusted, exitIdentity, "this identity trusts other signers than the repository's: use the identity of this repository, or add a line \"trust KEY *\" with the signer's key if you know it"},
+		{errBadIdentity, exitIdentity, "name another file with --identity, or put your copy of it back"},
 		{repository.ErrNoSigner, exitIdentity, "reading needs no signer, writing does: use the identity that init made"},
 		{errNotSigner, exitIdentity, ""},
 		{keyring.ErrSignature, exitDamaged, damaged},
@@ -41,12 +48,14 @@ func exitTable() []exitRow {
 		{repository.ErrNoSnapshot, exitError, "`holdfast snapshots` lists them"},
 		{repository.ErrNoPath, exitError, "`holdfast ls` and `holdfast find` show what is in a snapshot"},
 		{repository.ErrConflict, exitError, "run the backup again"},
-		{retention.ErrTooMany, exitConfirm, "look at `holdfast prune --dry-run`, then repeat it with --force"},
+		{retention.ErrTooMany, exitConfirm, "look at what is listed, then repeat it with --force"},
 		{prune.ErrBroken, exitDamaged, damaged},
 		{repair.ErrDiverged, exitDamaged, ""},
 		{restorer.ErrBusy, exitLocked, "wait for the other restore to end"},
 		{restorer.ErrSelection, exitError, "`holdfast ls` shows what is in the snapshot"},
 		{restorer.ErrFull, exitError, "make room at the target; the same command goes on from where it stopped"},
+		{syscall.EROFS, exitError, "the file system there is mounted read-only"},
+		{fs.ErrPermission, exitError, fmt.Sprintf("permission denied for uid %d", os.Geteuid())},
 		{objstore.ErrDenied, exitError, "the credentials do not allow this"},
 		{objstore.ErrFull, exitError, "make room at the repository, or prune"},
 	}

@@ -188,6 +188,7 @@ well. Copies learn of it by the next ` + "`holdfast copy`" + `. With --signer, a
 			if err != nil {
 				return fmt.Errorf("add key: %w", err)
 			}
+			a.changedAccess(repo)
 			return a.printAccess(repo)
 		},
 	}
@@ -254,6 +255,7 @@ Signatures of a removed signer no longer count, also those of snapshots that it 
 			if err != nil {
 				return fmt.Errorf("remove key: %w", err)
 			}
+			a.changedAccess(repo)
 			if recipient {
 				a.warn("%s can still open every snapshot of the chains that exist; new chains, which begin with a full backup, are closed to it", args[0])
 			}

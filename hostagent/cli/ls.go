@@ -30,6 +30,9 @@ a line; paths that are not UTF-8 come with their bytes in base64.`,
 		GroupID: groupUse,
 		Args:    arguments(1, 2, "SOURCE[@N] and at most one PATH"),
 		RunE: func(cmd *cobra.Command, args []string) error {
+			if err := absolutePaths(args[1:]); err != nil {
+				return err
+			}
 			snap, err := a.openSnapshot(cmd.Context(), args[0], at)
 			if err != nil {
 				return err
@@ -49,6 +52,16 @@ a line; paths that are not UTF-8 come with their bytes in base64.`,
 	cmd.Flags().BoolVarP(&long, "long", "l", false, "with mode, owner, size and time")
 	cmd.Flags().BoolVarP(&recursive, "recursive", "R", false, "with everything below")
 	return cmd
+}
+
+// absolutePaths refuses paths that no snapshot has.
+func absolutePaths(paths []string) error {
+	for _, p := range paths {
+		if !path.IsAbs(p) {
+			return hinted{usagef("%s: want the absolute path", p), "paths are those of the snapshot, such as /etc/ssh; without one, its roots are listed"}
+		}
+	}
+	return nil
 }
 
 // openSnapshot opens the snapshot that a selector and a time choose.

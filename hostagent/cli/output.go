@@ -39,8 +39,36 @@ func (a *app) warn(format string, args ...any) {
 	fmt.Fprintf(a.stdio.Err, "%s %s\n", a.paint(a.stdio.Err, yellow, "warning:"), text)
 }
 
+// output is standard output. It remembers the first error, so that no command has to look at each write: a listing that
+// was cut off because the disk is full must not end as if it were whole.
+type output struct {
+	w   io.Writer
+	err error
+}
+
+func (o *output) Write(p []byte) (int, error) {
+	if o.err != nil {
+		return 0, o.err
+	}
+	n, err := o.w.Write(p)
+	o.err = err
+	return n, err
+}
+
+// judge adds to how a command ended that its output did not arrive, unless it failed for another reason.
+func (o *output) judge(err error) error {
+	_, ended := err.(outcome) //nolint:errorlint // an outcome is never wrapped
+	if o.err == nil || err != nil && !ended {
+		return err
+	}
+	return fmt.Errorf("print the result: %w", o.err)
+}
+
 // terminal reports whether w is a terminal, and its width in columns.
 func terminal(w io.Writer) (width int, ok bool) {
+	if o, is := w.(*output); is {
+		w = o.w
+	}
 	f, isFile := w.(*os.File)
 	if !isFile || !term.IsTerminal(int(f.Fd())) {
 		return 0, false

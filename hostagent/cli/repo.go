@@ -54,9 +54,13 @@ func (a *app) openAt(ctx context.Context, address string) (*repository.Repositor
 		return nil, err
 	}
 	repo, err := repository.Open(ctx, store, identity)
+	if errors.Is(err, repository.ErrUnfinished) {
+		err = unfinished(ctx, store, err)
+	}
 	if err != nil {
 		return nil, fmt.Errorf("open repository %s: %w", address, err)
 	}
+	a.noteAccess(repo, address)
 	return repo, nil
 }
 
@@ -71,10 +75,18 @@ func (a *app) identity() (*keyring.Identity, error) {
 		return nil, fmt.Errorf("load identity %s: %w: %w", path, errNoIdentityFile, fs.ErrNotExist)
 	}
 	if err != nil {
-		return nil, err
+		return nil, identityError{err}
 	}
 	return id, nil
 }
+
+// errBadIdentity says that the identity file can not be used; its text is in the error that matches it.
+var errBadIdentity = errors.New("bad identity")
+
+// identityError is what is wrong with an identity file.
+type identityError struct{ error }
+
+func (e identityError) Unwrap() []error { return []error{e.error, errBadIdentity} }
 
 // source finds the source that a selector names: where it names no host, this host's, or else the only one of that
 // name.

@@ -38,6 +38,9 @@ func (a *app) snapshotsCommand() *cobra.Command {
 		Example: "  holdfast snapshots\n  holdfast snapshots etc --last 5\n  holdfast snapshots web-1/etc --json",
 		GroupID: groupUse,
 		RunE: func(cmd *cobra.Command, args []string) error {
+			if last < 0 {
+				return usagef("snapshots: --last %d: want 0 or more", last)
+			}
 			repo, err := a.open(cmd.Context())
 			if err != nil {
 				return err
@@ -45,6 +48,11 @@ func (a *app) snapshotsCommand() *cobra.Command {
 			sources, err := a.sources(cmd.Context(), repo, args)
 			if err != nil {
 				return err
+			}
+			if len(sources) == 0 && a.flags.host != "" {
+				if err := a.noneOfHost(cmd.Context(), repo); err != nil {
+					return err
+				}
 			}
 			lines := []snapshotLine{}
 			for _, src := range sources {
@@ -64,6 +72,20 @@ func (a *app) snapshotsCommand() *cobra.Command {
 	cmd.Flags().StringArrayVar(&tags, "tag", nil, "only those with the `TAG` (repeatable: with all of them)")
 	cmd.Flags().IntVar(&last, "last", 0, "only the last `N` of each source")
 	return cmd
+}
+
+// noneOfHost says whose snapshots there are, where the host that was named has none.
+func (a *app) noneOfHost(ctx context.Context, repo *repository.Repository) error {
+	sources, err := repo.Sources(ctx)
+	if err != nil || len(sources) == 0 {
+		return err
+	}
+	names := make([]string, 0, len(sources))
+	for _, src := range sources {
+		names = append(names, src.String())
+	}
+	a.note("none of host %s; there are %s", a.flags.host, strings.Join(names, ", "))
+	return nil
 }
 
 func hasTags(have, want []string) bool {

@@ -11,6 +11,7 @@ import (
 	"github.com/spf13/cobra"
 
 	"github.com/btcdecoded/holdfast/hostagent/progress"
+	"github.com/btcdecoded/holdfast/hostagent/state"
 	"github.com/btcdecoded/holdfast/shared/repository"
 	"github.com/btcdecoded/holdfast/shared/repository/verify"
 	"github.com/btcdecoded/holdfast/shared/snapshot"
@@ -66,6 +67,9 @@ func (a *app) verifyCommand() *cobra.Command {
 			if err != nil {
 				return err
 			}
+			if result.Unrecorded != nil {
+				a.warn("receipts could not be written: %v", result.Unrecorded)
+			}
 			if err := a.printVerify(result, all || len(options.Snapshots) > 0); err != nil {
 				return err
 			}
@@ -118,6 +122,9 @@ func (a *app) verifyWhat(ctx context.Context, repo *repository.Repository, args 
 	}
 	if !a.elsewhere(repo) {
 		o.Expect = a.seen(repo.ID(), o)
+	}
+	if address, err := a.address(); err == nil && a.flags.asOf == "" {
+		o.Access = state.Open(a.statePath(), repo.ID()).Access(absolute(address))
 	}
 	return nil
 }
