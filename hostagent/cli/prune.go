@@ -2,6 +2,7 @@ package cli
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"io"
 	"strings"
@@ -24,8 +25,11 @@ Nothing goes at once. A snapshot is announced for removal first; seven days late
 removed. A retention that was shortened waits seven days before that. A snapshot that is not verified never displaces
 one that is. The newest snapshot always stays.
 
-A run that would announce more than 20 % of a source's snapshots changes nothing and ends with exit code 6; look at
---dry-run, then repeat it with --force.`
+Announced snapshots that the rules keep again, because they were made longer or a newer one failed, stay: their
+announcement is withdrawn.
+
+A run that would announce more than one snapshot and more than 20 % of a source's changes nothing and ends with exit
+code 6; look at --dry-run, then repeat it with --force. One single snapshot may always go.`
 
 // pruneFlags are the flags of prune.
 type pruneFlags struct {
@@ -69,7 +73,7 @@ type pruneResult struct {
 	DryRun    bool                 `json:"dry_run"`
 	Decisions []retention.Decision `json:"decisions"`
 	Warning   string               `json:"warning,omitempty"`
-	Condemned []uint64             `json:"condemned"` // sequence numbers; announced now
+	Condemned []uint64             `json:"condemned"` // sequence numbers; announced now, or would be
 	Withdrawn []uint64             `json:"withdrawn"` // announcements taken back
 	Removed   []uint64             `json:"removed"`
 	Waiting   []waitingLine        `json:"waiting"`
@@ -78,6 +82,7 @@ type pruneResult struct {
 	Packs     int                  `json:"packs"`
 	Keys      int                  `json:"keys"`
 	Freed     int64                `json:"freed_bytes"`
+	Stopped   bool                 `json:"stopped"` // too much would go: nothing was changed
 }
 
 // waitingLine is a condemned snapshot and when it may be removed.
@@ -210,6 +215,13 @@ func (a *app) pruneSource(ctx context.Context, repo *repository.Repository, src 
 	_, local := localPath(address)
 	report, err := prune.Run(ctx, repo, src, prune.Options{Decisions: decisions, DryRun: f.dryRun, Force: f.force, HostClock: local, Now: a.now})
 	result.fill(report)
+	if result.Stopped = errors.Is(err, retention.ErrTooMany); result.Stopped {
+		for _, d := range decisions {
+			if !d.Keep && !h.condemned[d.Sequence] {
+				result.Condemned = append(result.Condemned, d.Sequence)
+			}
+		}
+	}
 	return result, err
 }
 
@@ -236,8 +248,14 @@ func (r pruneResult) write(w io.Writer, a *app) {
 	if err != nil {
 		return
 	}
+	would := ""
+	if r.DryRun || r.Stopped {
+		would = "would be "
+	}
 	done := map[uint64]string{}
-	for word, numbers := range map[string][]uint64{"announced": r.Condemned, "removed": r.Removed, "kept again": r.Withdrawn} {
+	for word, numbers := range map[string][]uint64{
+		would + "announced": r.Condemned, would + "removed": r.Removed, "kept, announcement " + would + "withdrawn": r.Withdrawn,
+	} {
 		for _, n := range numbers {
 			done[n] = word
 		}
@@ -250,17 +268,29 @@ func (r pruneResult) write(w io.Writer, a *app) {
 	t := newTable("SNAPSHOT", "DECISION", "WHY")
 	for _, d := range r.Decisions {
 		what, ok := done[d.Sequence]
-		if !ok {
+		switch {
+		case ok:
+		case d.Keep:
 			what = "kept"
+		default:
+			what = "announced before"
 		}
 		t.row(a.name(snapshot.ID{Source: src, Sequence: d.Sequence}), what, strings.Join(d.Reasons, ", "))
 	}
 	t.write(w)
+	if r.Stopped {
+		fmt.Fprintf(w, "%s: nothing was changed\n", r.Source)
+		return
+	}
 	verb := ""
 	if r.DryRun {
 		verb = "would be: "
 	}
-	fmt.Fprintf(w, "%s: %s%d announced, %d waiting, %d removed, %s freed (%s, %s, %s)\n", r.Source, verb,
-		len(r.Condemned), len(r.Waiting), len(r.Removed), size(uint64(r.Freed)), count(uint64(r.Packs), "pack", "packs"),
+	again := ""
+	if len(r.Withdrawn) > 0 {
+		again = fmt.Sprintf("%d withdrawn, ", len(r.Withdrawn))
+	}
+	fmt.Fprintf(w, "%s: %s%d announced, %s%d waiting, %d removed, %s freed (%s, %s, %s)\n", r.Source, verb,
+		len(r.Condemned), again, len(r.Waiting), len(r.Removed), size(uint64(r.Freed)), count(uint64(r.Packs), "pack", "packs"),
 		count(uint64(r.Lists), "list", "lists"), count(uint64(r.Keys), "key", "keys"))
 }

@@ -106,16 +106,23 @@ func (a *app) restore(ctx context.Context, f restoreFlags, args []string) error 
 		}
 		options.Protect = protected.covers
 	}
+	to, err := targetsOf(ctx, snap, options)
+	if err != nil {
+		return err
+	}
 	meter := a.meter()
 	result := restoreResult{Snapshot: m.ID().String(), DryRun: f.dryRun, Actions: []actionLine{}, name: a.name(m.ID())}
+	if result.Unlisted, err = unlisted(ctx, snap, to.selected); err != nil {
+		return err
+	}
 	if f.dryRun || f.showIt {
 		options.OnAction = func(done restorer.Action) {
 			if a.flags.json {
-				result.Actions = append(result.Actions, actionLine{done.Operation, done.Path, done.Bytes})
+				result.Actions = append(result.Actions, actionLine{done.Operation, done.Path, to.of(done.Path), done.Bytes})
 				return
 			}
 			meter.Clear()
-			fmt.Fprintf(a.stdio.Out, "%-8s %s\n", done.Operation, printable(done.Path))
+			fmt.Fprintf(a.stdio.Out, "%-8s %s\n", done.Operation, printable(to.of(done.Path)))
 		}
 	}
 	began := a.now()
@@ -196,6 +203,7 @@ type restoreResult struct {
 	DryRun   bool
 	Actions  []actionLine
 	Seconds  float64
+	Unlisted []string // directories of which the backup does not know the whole content
 	Result   *restorer.Result
 
 	name string
@@ -203,7 +211,8 @@ type restoreResult struct {
 
 type actionLine struct {
 	Operation string `json:"operation"`
-	Path      string `json:"path"`
+	Path      string `json:"path"`   // in the snapshot
+	Target    string `json:"target"` // on this host
 	Bytes     uint64 `json:"bytes"`
 }
 
@@ -212,7 +221,7 @@ func (a *app) printRestore(r restoreResult) error {
 	if a.flags.quiet && !a.flags.json {
 		r.writeProblems(a.stdio.Err)
 	}
-	if err == nil && r.Result.Failed > 0 {
+	if err == nil && (r.Result.Failed > 0 || len(r.Unlisted) > 0) {
 		return outcome(exitPartial)
 	}
 	return err
@@ -243,6 +252,7 @@ func (r restoreResult) document() any {
 		Resumed     bool          `json:"resumed"`
 		Seconds     float64       `json:"seconds"`
 		Problems    []problemLine `json:"problems"`
+		Unlisted    []string      `json:"unlisted"` // directories of which the backup does not know the whole content
 		Warnings    []warning     `json:"warnings"`
 		Actions     []actionLine  `json:"actions,omitempty"`
 	}{
@@ -250,11 +260,15 @@ func (r restoreResult) document() any {
 		r.Result.Created, r.Result.Updated, r.Result.Metadata, r.Result.Deleted, r.Result.Written, r.Result.Reused,
 		r.Result.Failed, r.Result.Resumed, r.Seconds,
 		[]problemLine{},
+		[]string{},
 		[]warning{},
 		r.Actions,
 	}
 	for _, p := range r.Result.Problems {
 		doc.Problems = append(doc.Problems, problemLine{p.Path, p.Operation, p.Err.Error()})
+	}
+	for _, path := range r.Unlisted {
+		doc.Unlisted = append(doc.Unlisted, printable(path))
 	}
 	for _, w := range r.Result.Warnings {
 		one := warning{Kind: w.Kind, Count: w.Count, Path: w.Path}
@@ -274,6 +288,8 @@ func (r restoreResult) write(w io.Writer) {
 		done = "would be restored; nothing was changed"
 	case r.Result.Failed > 0:
 		done = "restored, INCOMPLETE: " + count(r.Result.Failed, "thing", "things") + " could not be"
+	case len(r.Unlisted) > 0:
+		done = "restored, INCOMPLETE: what was in " + count(uint64(len(r.Unlisted)), "directory", "directories") + " is not known"
 	}
 	fmt.Fprintf(w, "%s %s: %s, %s in %s\n", r.name, done, count(r.Result.Files, "file", "files"), size(r.Result.Bytes),
 		duration(time.Duration(r.Seconds*float64(time.Second))))
@@ -291,6 +307,13 @@ func (r restoreResult) writeProblems(w io.Writer) {
 			break
 		}
 		fmt.Fprintf(w, "%s: %s: %s\n", p.Operation, printable(p.Path), printable(p.Err.Error()))
+	}
+	for i, path := range r.Unlisted {
+		if i == shownProblems {
+			fmt.Fprintf(w, "… and %s\n", count(uint64(len(r.Unlisted)-i), "more directory", "more directories"))
+			break
+		}
+		fmt.Fprintf(w, "warning: the backup could not list %s: what it does not have of it is missing\n", printable(path))
 	}
 	for _, warn := range r.Result.Warnings {
 		fmt.Fprintf(w, "warning: %s: %s, the first is %s\n", warn.Kind, count(warn.Count, "case", "cases"), printable(warn.Path))
