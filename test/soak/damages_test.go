@@ -39,10 +39,11 @@ func TestDamages(t *testing.T) {
 		others: map[string][]byte{}, counts: map[string]int{},
 	}
 	d.build()
-	for n := 0; n < test.damages && !t.Failed(); n++ {
+	n := 0
+	for ; n < test.damages && !t.Failed(); n++ {
 		d.damage(n)
 	}
-	t.Logf("%d damages: %v", test.damages, d.counts)
+	t.Logf("%d damages: %v", n, d.counts)
 }
 
 func (d *damager) first() *repotest.Fixture { return d.sources[0] }
