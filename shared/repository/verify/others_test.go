@@ -6,6 +6,7 @@ import (
 	"sync/atomic"
 	"testing"
 
+	"github.com/btcdecoded/holdfast/shared/objstore"
 	"github.com/btcdecoded/holdfast/shared/objstore/mem"
 	"github.com/btcdecoded/holdfast/shared/repository/layout"
 	"github.com/btcdecoded/holdfast/shared/repository/record"
@@ -45,6 +46,24 @@ func TestRollback(t *testing.T) {
 	res = run(t, f, f.Store, verify.Options{Level: verify.Structure, Access: 2})
 	if at := find(res, layout.AccessKey(2)); at == nil || at.Problem != verify.RolledBack {
 		t.Errorf("access: %+v", res.Findings)
+	}
+}
+
+// TestReadOnlyStoreIsChecked checks that a copy to which nothing can be written is judged like any other.
+func TestReadOnlyStoreIsChecked(t *testing.T) {
+	for _, cause := range []error{objstore.ErrDenied, objstore.ErrFull} {
+		f := history(t)
+		f.Store.SetHook(func(c mem.Call) mem.Fault {
+			if c.Op == mem.Put {
+				return mem.Fault{Err: cause}
+			}
+			return mem.Fault{}
+		})
+		res := run(t, f, f.Store, verify.Options{Level: verify.Bytes, Record: true})
+		wantOK(t, res)
+		if res.Recorded || !errors.Is(res.Unrecorded, cause) || len(res.Snapshots) != 4 {
+			t.Errorf("%v: recorded %v, %v", cause, res.Recorded, res.Unrecorded)
+		}
 	}
 }
 
