@@ -20,8 +20,10 @@ func (a *app) findCommand() *cobra.Command {
 	cmd := &cobra.Command{
 		Use:   "find SOURCE[@N] PATTERN...",
 		Short: "Find files in snapshots",
-		Long: `Find what fits a pattern, in one snapshot or with --all in every snapshot of the source. A pattern with a slash is
-compared with the whole path, any other with the name: "*.conf", "/etc/ssh/*". '*' does not cross a slash.
+		Long: `Find what fits a pattern, in one snapshot or with --all in every snapshot of the source. A pattern that
+begins with a slash is compared with the whole path, one with a slash elsewhere with the end of the path, any other
+with the name: "/etc/ssh/*", "ssh/*.pub", "*.conf". '*' does not cross a slash; '**' between slashes stands for any
+number of directories, as in the patterns of backup.
 
 With --all each version is shown once, with the first and the last snapshot that has it.`,
 		Example: "  holdfast find etc '*.conf'\n  holdfast find etc sshd_config --all --long",
@@ -82,16 +84,64 @@ func matcher(patterns []string, fold bool) (func(string) bool, error) {
 			if fold {
 				p = strings.ToLower(p)
 			}
-			subject := path.Base(full)
-			if strings.Contains(p, "/") {
-				subject = full
-			}
-			if ok, err := path.Match(p, subject); err == nil && ok {
+			if fits(p, full) {
 				return true
 			}
 		}
 		return false
 	}, nil
+}
+
+// fits compares a pattern with a path.
+func fits(pattern, full string) bool {
+	if !strings.Contains(pattern, "/") {
+		ok, err := path.Match(pattern, path.Base(full))
+		return err == nil && ok
+	}
+	rest, absolute := strings.CutPrefix(pattern, "/")
+	if full == "/" {
+		return pattern == "/"
+	}
+	segments := strings.Split(rest, "/")
+	if !absolute {
+		segments = append([]string{"**"}, segments...)
+	}
+	return fitsComponents(segments, strings.Split(strings.TrimPrefix(full, "/"), "/"))
+}
+
+// fitsComponents compares component by component. It goes along the path once with all states that the pattern can be
+// in, so that its time grows with the product of both lengths at most. A "**" at the end stands for one component at
+// least, any other also for none.
+func fitsComponents(pattern, components []string) bool {
+	at := make([]bool, len(pattern)+1) // at[i]: the first i segments fit what was seen
+	at[0] = true
+	skip := func() {
+		for i, p := range pattern {
+			if p == "**" && at[i] && i < len(pattern)-1 {
+				at[i+1] = true
+			}
+		}
+	}
+	skip()
+	for _, c := range components {
+		next := make([]bool, len(at))
+		for i, p := range pattern {
+			if !at[i] {
+				continue
+			}
+			if p == "**" {
+				next[i] = true
+				next[i+1] = next[i+1] || i == len(pattern)-1
+				continue
+			}
+			if ok, err := path.Match(p, c); err == nil && ok {
+				next[i+1] = true
+			}
+		}
+		at = next
+		skip()
+	}
+	return at[len(pattern)]
 }
 
 // version is one state of a file and the snapshots that have it.

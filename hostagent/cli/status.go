@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"io"
 	"slices"
+	"strings"
 	"time"
 
 	"github.com/spf13/cobra"
@@ -96,6 +97,7 @@ func (a *app) status(ctx context.Context, repo *repository.Repository, pol *poli
 			s.Newest = facts.Snapshots[n-1].Arrived.UTC()
 		}
 		s.States = compliance.Evaluate(objectivesOf(pol, src), *facts, a.now())
+		nameDependent(s.States, copies)
 		doc.Met = doc.Met && !compliance.Breached(s.States)
 		doc.Sources = append(doc.Sources, s)
 		stored[src.Host] += facts.Stored
@@ -109,6 +111,21 @@ func (a *app) status(ctx context.Context, repo *repository.Repository, pol *poli
 		doc.Met = doc.Met && !compliance.Breached(doc.Hosts)
 	}
 	return doc, nil
+}
+
+// nameDependent says of copies that are too few which places do not count, and why.
+func nameDependent(states []compliance.State, copies []copyStore) {
+	var why []string
+	for _, c := range copies {
+		if c.dependence != "" {
+			why = append(why, c.address+" is "+c.dependence)
+		}
+	}
+	for i := range states {
+		if states[i].Code == compliance.TooFewCopies && len(why) > 0 {
+			states[i].Cause += ": " + strings.Join(why, "; ")
+		}
+	}
 }
 
 func sortedHosts(p *policy.Policy) []string {
@@ -198,10 +215,10 @@ func objectivesOf(p *policy.Policy, src snapshot.Source) *policy.Objectives {
 
 // copyStore is one copy of the policy.
 type copyStore struct {
-	address   string
-	dependent bool
-	store     objstore.Store
-	err       error // it can't be looked at
+	address    string
+	dependence string // why it does not count; empty if it does
+	store      objstore.Store
+	err        error // it can't be looked at
 }
 
 func (a *app) copyStores(ctx context.Context, pol *policy.Policy) ([]copyStore, error) {
@@ -214,7 +231,7 @@ func (a *app) copyStores(ctx context.Context, pol *policy.Policy) ([]copyStore, 
 	}
 	var out []copyStore
 	for _, address := range pol.Repository.Copies {
-		c := copyStore{address: address, dependent: dependent(primary, address)}
+		c := copyStore{address: address, dependence: dependence(primary, address)}
 		c.store, c.err = a.store(ctx, address)
 		out = append(out, c)
 	}
@@ -242,7 +259,7 @@ func (a *app) facts(ctx context.Context, repo *repository.Repository, src snapsh
 		f.Restored = &r
 	}
 	for _, c := range copies {
-		one := compliance.Copy{Place: c.address, Dependent: c.dependent}
+		one := compliance.Copy{Place: c.address, Dependent: c.dependence != ""}
 		if err := lagOf(ctx, repo, c, src, &one); err != nil {
 			one.Error = err.Error()
 		}

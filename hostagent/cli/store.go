@@ -37,16 +37,21 @@ func localPath(address string) (string, bool) {
 	return l.Path, err == nil && l.Scheme == "file"
 }
 
-// dependent reports whether whoever can delete the primary can, as far as the addresses tell, delete the copy as well:
-// both are directories of this host, or both are reached with the same kind of credentials.
-func dependent(primary, copied string) bool {
+// dependence says why a copy does not count as one: whoever can delete the primary can, as far as the addresses tell, delete the copy as well.
+// Empty if it counts.
+func dependence(primary, copied string) string {
 	p, err := open.Parse(primary)
 	if err != nil {
-		return true
+		return "beside a primary whose address can't be read"
 	}
 	c, err := open.Parse(copied)
-	if err != nil {
-		return true
+	switch {
+	case err != nil:
+		return "an address that can't be read"
+	case p.Scheme != c.Scheme || p.S3.Profile != c.S3.Profile || p.S3.Endpoint != c.S3.Endpoint || p.GS.Endpoint != c.GS.Endpoint:
+		return ""
+	case c.Scheme == "file":
+		return "a directory of this host, as the primary is"
 	}
-	return p.Scheme == c.Scheme && p.S3.Profile == c.S3.Profile && p.S3.Endpoint == c.S3.Endpoint && p.GS.Endpoint == c.GS.Endpoint
+	return "reached with the same credentials as the primary"
 }
