@@ -54,7 +54,7 @@ func (a *app) backupOne(ctx context.Context, repo *repository.Repository, j job,
 		Source: j.source, Kind: policy.KindFiles, Type: kind, State: a.statePath(), Tool: "holdfast " + a.version, Now: a.now,
 	})
 	if err != nil {
-		return nil, err
+		return nil, missing(err)
 	}
 	defer func() {
 		if cerr := session.Close(); cerr != nil && err == nil {
@@ -123,7 +123,7 @@ func (a *app) capture(ctx context.Context, session *repository.Session, j job, t
 		return err
 	})
 	if err != nil {
-		return nil, err
+		return nil, missing(err)
 	}
 	return a.resultOf(session, stored, captured, a.now().Sub(started)), nil
 }

@@ -91,11 +91,11 @@ type diffSummary struct {
 }
 
 func (a *app) diff(ctx context.Context, repo *repository.Repository, older, newer *repository.Stored) error {
-	x, err := repo.Snapshot(ctx, older)
+	x, err := openContent(ctx, repo, older)
 	if err != nil {
 		return err
 	}
-	y, err := repo.Snapshot(ctx, newer)
+	y, err := openContent(ctx, repo, newer)
 	if err != nil {
 		return err
 	}

@@ -4,7 +4,10 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"io/fs"
+	"os"
 	"strings"
+	"syscall"
 	"testing"
 
 	"github.com/btcdecoded/holdfast/hostagent/restorer"
@@ -51,6 +54,10 @@ func TestExitCodes(t *testing.T) {
 		{repository.ErrNoSigner, 12},
 		{errNoIdentityFile, 12},
 		{errNotSigner, 12},
+		{identityError{errors.New("parse identity")}, 12},
+		{identityError{&fs.PathError{Op: "open", Path: "identity", Err: syscall.EACCES}}, 12},
+		{errAccessGone, 4},
+		{errMissing, 4},
 	} {
 		if got, _ := code(t.Context(), tt.err); got != tt.want {
 			t.Errorf("%v: code %d, want %d", tt.err, got, tt.want)
@@ -68,8 +75,37 @@ func TestExitCodes(t *testing.T) {
 	if got, _ := code(ctx, fmt.Errorf("read: %w", context.Canceled)); got != 130 {
 		t.Errorf("interrupted: code %d, want 130", got)
 	}
+	if got, _ := code(ctx, errors.New("hook: signal: terminated")); got != 130 {
+		t.Errorf("interrupted in a hook: code %d, want 130", got)
+	}
+	if got, _ := code(ctx, outcome(3)); got != 3 {
+		t.Errorf("interrupted at the very end: code %d, want 3", got)
+	}
+	var out strings.Builder
+	report(ctx, &out, fmt.Errorf("read: %w", context.Canceled), true)
+	report(ctx, &out, errors.Join(errors.New("signal: terminated"), &afterError{errors.New("hook after: exit status 1")}), false)
+	if want := `{"error":"interrupted","code":130}` + "\nerror: interrupted\nerror: hook after: exit status 1\n"; out.String() != want {
+		t.Errorf("%q, want %q", out.String(), want)
+	}
 	if got, _ := code(t.Context(), context.Canceled); got != 1 {
 		t.Errorf("cancelled by something else: code %d, want 1", got)
+	}
+}
+
+// TestLocalPermissions checks that the hint for a directory of this host is not about credentials.
+func TestLocalPermissions(t *testing.T) {
+	for _, tt := range []struct {
+		err  error
+		want string
+	}{
+		{fmt.Errorf("put x: %w: %w", objstore.ErrDenied, syscall.EACCES), fmt.Sprintf("permission denied for uid %d", os.Geteuid())},
+		{fmt.Errorf("put x: %w: %w", objstore.ErrDenied, syscall.EROFS), "the file system there is mounted read-only"},
+		{fmt.Errorf("put x: %w", objstore.ErrDenied), "the credentials do not allow this"},
+		{&restorer.PlaceError{Operation: "make", Place: "/x", Err: syscall.EROFS}, "the file system there is mounted read-only"},
+	} {
+		if n, hint := code(t.Context(), tt.err); n != exitError || hint != tt.want {
+			t.Errorf("%v: code %d, hint %q", tt.err, n, hint)
+		}
 	}
 }
 

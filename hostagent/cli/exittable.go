@@ -28,6 +28,7 @@ func exitTable() []exitRow {
 	const damaged = "`holdfast verify` names everything that is wrong; `holdfast repair --from COPY` puts back what a copy has"
 	return []exitRow{
 		{errAccessGone, exitDamaged, "`holdfast repair --from COPY` puts back what a copy has"},
+		{errMissing, exitDamaged, damaged},
 		{repository.ErrNoRepository, exitNoRepository, "`holdfast init` makes one"},
 		{repository.ErrUnfinished, exitNoRepository, "`holdfast init` with the identity that began it finishes it"},
 		{repository.ErrLocked, exitLocked, "wait for the other run to end; a run that was killed holds no lock"},

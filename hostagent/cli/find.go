@@ -180,7 +180,7 @@ func (a *app) findAll(ctx context.Context, arg string, match func(string) bool, 
 	var order []string
 	versions := map[string][]*version{}
 	for _, m := range manifests {
-		snap, err := repo.Snapshot(ctx, m)
+		snap, err := openContent(ctx, repo, m)
 		if err != nil {
 			return err
 		}

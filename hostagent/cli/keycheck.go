@@ -133,7 +133,7 @@ func checkChains(ctx context.Context, repo *repository.Repository) ([]checkedCha
 
 func checkChain(ctx context.Context, repo *repository.Repository, src snapshot.Source, m *repository.Stored) (checkedChain, error) {
 	c := checkedChain{Source: src.String(), Chain: m.Chain, Snapshot: m.Sequence}
-	s, err := repo.Snapshot(ctx, m)
+	s, err := openContent(ctx, repo, m)
 	if err == nil {
 		_, err = s.Root(ctx)
 	}

@@ -74,7 +74,7 @@ func (a *app) openSnapshot(ctx context.Context, arg, at string) (*repository.Sna
 	if err != nil {
 		return nil, err
 	}
-	return repo.Snapshot(ctx, m)
+	return openContent(ctx, repo, m)
 }
 
 func listRoots(ctx context.Context, snap *repository.Snapshot, show func(*snapshot.Entry) error) error {

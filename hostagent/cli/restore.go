@@ -95,7 +95,7 @@ func (a *app) restore(ctx context.Context, f restoreFlags, args []string) error 
 	if err := a.judge(ctx, repo, m); err != nil {
 		return err
 	}
-	snap, err := repo.Snapshot(ctx, m)
+	snap, err := openContent(ctx, repo, m)
 	if err != nil {
 		return err
 	}
