@@ -100,3 +100,26 @@ func TestNamesDoNotLeaveTheDirectory(t *testing.T) {
 		}
 	}
 }
+
+// TestAccessOnlyRises checks that the number of an access document is kept for each address, and never goes down.
+func TestAccessOnlyRises(t *testing.T) {
+	root := t.TempDir()
+	dir := state.Open(root, snapshot.RepositoryID{1})
+	if got := dir.Access("/a"); got != 0 {
+		t.Errorf("unknown: %d", got)
+	}
+	for _, set := range []struct {
+		address string
+		number  uint64
+	}{{"/a", 2}, {"/b", 1}, {"/a", 1}, {"/a", 3}} {
+		if err := dir.SetAccess(set.address, set.number); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if a, b := dir.Access("/a"), dir.Access("/b"); a != 3 || b != 1 {
+		t.Errorf("%d and %d, want 3 and 1", a, b)
+	}
+	if got := state.Open(root, snapshot.RepositoryID{2}).Access("/a"); got != 0 {
+		t.Errorf("of another repository: %d", got)
+	}
+}
