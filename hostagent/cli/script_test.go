@@ -4,6 +4,7 @@ import (
 	"context"
 	"os"
 	"os/signal"
+	"path/filepath"
 	"syscall"
 	"testing"
 
@@ -25,6 +26,10 @@ func command() {
 
 // TestScripts runs testdata/script/*.txt with the real command. Each script has its own home, state and host name.
 func TestScripts(t *testing.T) {
+	examples, err := filepath.Abs("../../docs/examples")
+	if err != nil {
+		t.Fatal(err)
+	}
 	testscript.Run(t, testscript.Params{
 		Dir: "testdata/script",
 		Setup: func(e *testscript.Env) error {
@@ -32,6 +37,7 @@ func TestScripts(t *testing.T) {
 			e.Setenv("HOLDFAST_STATE", e.WorkDir+"/state")
 			e.Setenv("HOLDFAST_HOST", "testhost")
 			e.Setenv("HOLDFAST_POLICY", "")
+			e.Setenv("EXAMPLES", examples)
 			e.Setenv("TMPDIR", e.WorkDir+"/tmp")
 			return os.MkdirAll(e.WorkDir+"/home", 0o700)
 		},
