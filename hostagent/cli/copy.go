@@ -130,17 +130,22 @@ func (a *app) copyAll(ctx context.Context, repo *repository.Repository, targets 
 			results = append(results, *result)
 		}
 		if err != nil {
-			err = fmt.Errorf("copy to %s: %w", to, err)
-			if errors.Is(err, objstore.ErrFull) {
-				err = hinted{err, "make room there; the same command goes on from where it stopped"}
-			}
-			errs = append(errs, err)
+			errs = append(errs, copyError(to, err))
 		}
 		if ctx.Err() != nil {
 			break
 		}
 	}
 	return results, errs
+}
+
+// copyError says to which place a copy failed. Of a full one the room is wanted there: pruning the original makes none.
+func copyError(to string, err error) error {
+	err = fmt.Errorf("copy to %s: %w", to, err)
+	if errors.Is(err, objstore.ErrFull) {
+		return hinted{err, "make room there; the same command goes on from where it stopped"}
+	}
+	return err
 }
 
 func (a *app) copyTo(ctx context.Context, repo *repository.Repository, to string, sources []snapshot.Source) (*copyResult, error) {

@@ -109,6 +109,17 @@ func TestLocalPermissions(t *testing.T) {
 	}
 }
 
+func TestFullCopy(t *testing.T) {
+	for want, err := range map[string]error{
+		"make room there; the same command goes on from where it stopped": copyError("/mnt", fmt.Errorf("put: %w", objstore.ErrFull)),
+		"make room at the repository, or prune":                           fmt.Errorf("put: %w", objstore.ErrFull),
+	} {
+		if n, hint := code(t.Context(), err); n != exitError || hint != want {
+			t.Errorf("%v: code %d, hint %q", err, n, hint)
+		}
+	}
+}
+
 func TestReport(t *testing.T) {
 	for _, tt := range []struct {
 		err    error

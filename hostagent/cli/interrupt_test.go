@@ -62,6 +62,49 @@ func TestInterruptedBackupIsTakenUp(t *testing.T) {
 	}
 }
 
+// TestInterruptedHook interrupts a backup while a hook before it runs: it ends with 130 like any other, and the hooks
+// after it run.
+func TestInterruptedHook(t *testing.T) {
+	for _, flag := range []string{"--json=false", "--json"} {
+		dir := t.TempDir()
+		if out, err := holdfastIn(dir, "init").CombinedOutput(); err != nil {
+			t.Fatalf("%v\n%s", err, out)
+		}
+		text := strings.ReplaceAll(`version: 1
+hosts:
+  testhost:
+    sources:
+      t:
+        files: {roots: [DIR/repo]}
+        hooks:
+          before: [{command: [sh, -c, "touch DIR/before; exec sleep 100"]}]
+          after: [{command: [touch, DIR/after]}]
+`, "DIR", dir)
+		if err := os.WriteFile(dir+"/policy.yaml", []byte(text), 0o600); err != nil {
+			t.Fatal(err)
+		}
+		var out strings.Builder
+		cmd := holdfastIn(dir, "backup", "--policy", dir+"/policy.yaml", flag)
+		cmd.Stdout, cmd.Stderr = &out, &out
+		if err := cmd.Start(); err != nil {
+			t.Fatal(err)
+		}
+		waitFor(t, dir+"/before")
+		if err := cmd.Process.Signal(syscall.SIGINT); err != nil {
+			t.Fatal(err)
+		}
+		_ = cmd.Wait()
+		want := "error: interrupted\n"
+		if flag == "--json" {
+			want = `{"error":"interrupted","code":130}` + "\n"
+		}
+		if got := cmd.ProcessState.ExitCode(); got != 130 || !strings.HasSuffix(out.String(), want) || strings.Contains(out.String(), "signal") {
+			t.Errorf("%s: exit code %d, want 130\n%s", flag, got, &out)
+		}
+		waitFor(t, dir+"/after")
+	}
+}
+
 // waitFor waits until a file that fits the pattern is there.
 func waitFor(t *testing.T, pattern string) {
 	t.Helper()
