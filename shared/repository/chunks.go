@@ -16,7 +16,7 @@ import (
 
 const (
 	// spanMax is the most that is read from a pack in one request, in bytes.
-	spanMax = 4 << 20
+	spanMax = 2 << 20
 	// spanGap is how many unwanted bytes are read along rather than beginning another request.
 	spanGap = 128 << 10
 	// spanReaders is how many spans are read and opened at the same time; with spanMax it bounds memory.
