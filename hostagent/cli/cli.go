@@ -96,7 +96,7 @@ func (a *app) root() *cobra.Command {
 // refuseEmpty refuses flags that were given an empty value, as by a script whose variable is not set: each would mean
 // something else than its user wanted, such as the newest snapshot instead of an old one.
 func refuseEmpty(cmd *cobra.Command) error {
-	for _, name := range []string{"at", "as-of", "tag", "keep-tag", "to", "from", "name", "files", "level", "sample"} {
+	for _, name := range []string{"at", "as-of", "until", "tag", "keep-tag", "to", "from", "name", "files", "level", "sample"} {
 		f := cmd.Flags().Lookup(name)
 		if f == nil || !f.Changed {
 			continue
@@ -139,7 +139,7 @@ func (a *app) commands() []func() *cobra.Command {
 	return []func() *cobra.Command{
 		a.initCommand, a.backupCommand, a.snapshotsCommand, a.lsCommand, a.catCommand, a.diffCommand, a.findCommand,
 		a.restoreCommand, a.mountCommand,
-		a.verifyCommand, a.statusCommand, a.copyCommand, a.repairCommand, a.pruneCommand,
+		a.verifyCommand, a.statusCommand, a.copyCommand, a.repairCommand, a.pruneCommand, a.pinCommand, a.unpinCommand,
 		a.keyCommand,
 		a.policyCommand,
 		a.versionCommand, a.manCommand,
