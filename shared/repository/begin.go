@@ -72,7 +72,7 @@ func (s *Session) begin(ctx context.Context) error {
 		return errors.Join(err, s.maps.close(), s.pages.close(), s.journal.close())
 	}
 	s.packs = newPackWriter(ctx, s.repo.store, s.state.dir, s.src, s.plan.chain, s.keys, next, s.packStored)
-	s.tree = &treeBuilder{store: s.Chunk, cache: cache, live: new(bitset)}
+	s.tree = &treeBuilder{store: s.Chunk, cache: cache, live: new(bitset), alive: newLiveness(s.maps)}
 	return nil
 }
 

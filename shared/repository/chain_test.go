@@ -214,3 +214,40 @@ func TestRollbackOfAccess(t *testing.T) {
 		}
 	}
 }
+
+// TestMostlyDeadChainEnds keeps a sixteenth of what every pack holds: the next snapshot begins a new chain, so that the rest
+// can go.
+func TestMostlyDeadChainEnds(t *testing.T) {
+	r, _ := initialise(t, mem.New())
+	state := t.TempDir()
+	one := noise(4, 80, 1<<20)
+	first := mustBackup(t, r, state, "", one)
+	if c := first.Counts; c.LiveBytes < c.PackBytes*9/10 || c.LiveBytes > c.PackBytes {
+		t.Errorf("of %d bytes %d are live", c.PackBytes, c.LiveBytes)
+	}
+	two := files{}
+	for i := 0; i < 80; i += 10 {
+		path := fmt.Sprintf("/etc/f%04d", i)
+		two[path] = one[path]
+	}
+	second := mustBackup(t, r, state, "", two)
+	if c := second.Counts; second.Type != snapshot.Incremental || c.LiveBytes > c.PackBytes/4 {
+		t.Errorf("%s: of %d bytes %d are live", second.Type, c.PackBytes, c.LiveBytes)
+	}
+	s, err := begin(t.Context(), r, state, "")
+	if err != nil {
+		t.Fatal(err)
+	}
+	kind, why := s.Type()
+	if kind != snapshot.Full || !strings.Contains(why, "less than half") {
+		t.Errorf("the next is %s, because %q", kind, why)
+	}
+	if err := s.Close(); err != nil {
+		t.Fatal(err)
+	}
+	third := mustBackup(t, r, state, "", two)
+	if third.Type != snapshot.Full || third.Counts.PackBytes > 10<<20 {
+		t.Errorf("%s with packs of %d bytes", third.Type, third.Counts.PackBytes)
+	}
+	wantRestored(t, r, third, two)
+}

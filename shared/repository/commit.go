@@ -144,6 +144,12 @@ func (s *Session) putLists(ctx context.Context, m *snapshot.Manifest) error {
 		slices.SortFunc(added, byNumber)
 	}
 	m.Without = ranges(dead)
+	m.Counts.LiveBytes = s.tree.alive.sum()
+	for _, p := range append(slices.Clone(old), added...) {
+		if live.has(p.Number) {
+			m.Counts.PackBytes += p.Size
+		}
+	}
 	for part := range slices.Chunk(added, maxListPacks) {
 		if err := s.putList(ctx, m, part); err != nil {
 			return err

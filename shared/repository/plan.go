@@ -19,6 +19,9 @@ import (
 // parents.
 const ClockTolerance = 5 * time.Minute
 
+// smallChain is how many bytes of packs a chain may have before it is begun anew for what is dead in it.
+const smallChain = 64 << 20
+
 // RollbackError says that the repository ends earlier than what was seen before, or that a snapshot was replaced.
 type RollbackError struct {
 	Source   snapshot.Source
@@ -197,6 +200,9 @@ func (p *planner) usable(ctx context.Context, base, newest *Stored) string {
 	}
 	if ClockOff(base) {
 		return fmt.Sprintf("the clock was off when snapshot %d was made", base.Sequence)
+	}
+	if c := newest.Counts; c.LiveBytes > 0 && c.PackBytes >= smallChain && c.LiveBytes < c.PackBytes/2 {
+		return fmt.Sprintf("of the %d bytes of the packs of snapshot %d less than half are still in use", c.PackBytes, newest.Sequence)
 	}
 	condemned, err := p.repo.Condemned(ctx, p.options.Source)
 	if err != nil {

@@ -26,6 +26,7 @@ type treeBuilder struct {
 	store func(ctx context.Context, kind snapshot.Kind, plain []byte) (snapshot.Ref, error)
 	cache *parentWriter
 	live  *bitset // packs that the tree needs
+	alive *liveness
 
 	buf         []byte
 	first, last string
@@ -52,6 +53,7 @@ func (t *treeBuilder) emit(ctx context.Context, e *snapshot.Entry) error {
 	t.buf = snapshot.AppendEntry(t.buf, prev, e)
 	t.last = e.Path
 	e.Packs(t.live.setRange)
+	t.alive.entry(e)
 	if len(t.buf) >= treeMax || len(t.buf) >= treeMin && pathHash(e.Path)%treeModulus == 0 {
 		return t.cut(ctx)
 	}

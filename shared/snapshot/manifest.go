@@ -73,6 +73,8 @@ type Counts struct {
 	AddedPacks    uint64 `json:"added_packs"`
 	Errors        uint64 `json:"errors"`
 	NotConsistent uint64 `json:"not_consistent"`
+	LiveBytes     uint64 `json:"live_bytes,omitempty"` // sealed bytes of the chunks that the tree leads to; 0: not known
+	PackBytes     uint64 `json:"pack_bytes,omitempty"` // bytes of the packs that the snapshot uses
 }
 
 // JSONRef is a [Ref] as manifests write it.

@@ -37,7 +37,7 @@ func damages() []damage {
 		{"manifests, swapped", func(t *testing.T, o objects) string { return o.swap(t, "/snapshots/") }, 4},
 		{"key, bit flipped", func(t *testing.T, o objects) string { return o.flip(t, "/keys/", 0, 0.5) }, 4},
 		{"access, bit flipped", func(t *testing.T, o objects) string { return o.flip(t, "/access/", 0, 0.5) }, 4},
-		{"access, removed", func(t *testing.T, o objects) string { o.remove(t, "/access/", 0); return "access" }, 10},
+		{"access, removed", func(t *testing.T, o objects) string { o.remove(t, "/access/", 0); return "access" }, 4},
 		{"repository document, bit flipped", func(t *testing.T, o objects) string { return o.flip(t, "repository.json", 0, 0.5) }, 4},
 	}
 }
