@@ -52,20 +52,6 @@ func run(t *testing.T, f *repotest.Fixture, to objstore.Store) *copier.Result {
 	return res
 }
 
-func wantSame(t *testing.T, a, b *mem.Store) {
-	t.Helper()
-	if diff := cmp.Diff(a.Keys(), b.Keys()); diff != "" {
-		t.Errorf("keys differ: %s", diff)
-	}
-	for _, key := range a.Keys() {
-		x, _ := a.Object(key)
-		y, _ := b.Object(key)
-		if string(x) != string(y) {
-			t.Errorf("%s differs", key)
-		}
-	}
-}
-
 func wantVerified(t *testing.T, f *repotest.Fixture, store objstore.Store) {
 	t.Helper()
 	res, err := verify.Run(t.Context(), f.Open(t, store), verify.Options{Level: verify.Content})
@@ -88,7 +74,7 @@ func TestCopy(t *testing.T) {
 	if last.Objects != res.Objects || last.Bytes != res.Bytes || res.Bytes == 0 || last.TotalBytes == 0 {
 		t.Errorf("progress %+v, result %+v", last, res)
 	}
-	wantSame(t, f.Store, to)
+	repotest.WantSame(t, to, f.Store)
 	wantVerified(t, f, to)
 	f.CheckAll(t, to)
 
@@ -102,7 +88,7 @@ func TestCopy(t *testing.T) {
 	if len(res.Committed) != 1 || res.Objects > 4 || !res.OK() {
 		t.Errorf("%+v", res)
 	}
-	wantSame(t, f.Store, to)
+	repotest.WantSame(t, to, f.Store)
 }
 
 func TestCopyToDirectory(t *testing.T) {
@@ -120,7 +106,7 @@ func TestCopyToDirectory(t *testing.T) {
 	if err != nil || !res.OK() {
 		t.Fatalf("%v, %+v", err, res)
 	}
-	wantSame(t, f.Store, back)
+	repotest.WantSame(t, back, f.Store)
 }
 
 // TestDamageDoesNotSpread damages each object of the original; the copy gets nothing of it, and everything that does
@@ -165,7 +151,7 @@ func TestDamageDoesNotSpread(t *testing.T) {
 			if err != nil || !res.OK() {
 				t.Errorf("%s %s: repaired: %v, %+v", key, what, err, res)
 			}
-			wantSame(t, f.Store, to)
+			repotest.WantSame(t, to, f.Store)
 		}
 	}
 }
@@ -206,7 +192,7 @@ func TestOtherRepositoryIsRefused(t *testing.T) {
 	if !errors.As(err, &refused) || refused.Want != f.Repo.ID() || refused.Have != other.Repo.ID().String() {
 		t.Errorf("%v", err)
 	}
-	wantSame(t, before, other.Store)
+	repotest.WantSame(t, other.Store, before)
 }
 
 func TestDivergedCopyIsRefused(t *testing.T) {
@@ -230,7 +216,7 @@ func TestDivergedCopyIsRefused(t *testing.T) {
 	if !errors.As(err, &diverged) || diverged.Key != layout.ManifestKey(f.ID(4)) {
 		t.Errorf("another manifest: %v", err)
 	}
-	wantSame(t, before, to)
+	repotest.WantSame(t, to, before)
 
 	// An older manifest of the copy that was replaced is named too.
 	to = mem.New()
@@ -353,7 +339,7 @@ func TestCrashAnywhere(t *testing.T) {
 				if !res.OK() {
 					t.Fatalf("call %d: %+v", n, res)
 				}
-				wantSame(t, f.Store, after)
+				repotest.WantSame(t, after, f.Store)
 			}
 			if crashes < 10 {
 				t.Errorf("%s, persisted %v: only %d crashes", side, persisted, crashes)

@@ -96,7 +96,7 @@ func TestUndelete(t *testing.T) {
 		t.Fatal(err)
 	}
 	wantHealed(t, dry, plain.Keys())
-	wantSame(t, store, attacked)
+	repotest.WantSame(t, store, attacked)
 	res, err := repair.Undelete(t.Context(), store, f.Identity, repair.UndeleteOptions{})
 	if err != nil {
 		t.Fatal(err)
@@ -104,7 +104,7 @@ func TestUndelete(t *testing.T) {
 	if diff := cmp.Diff(dry.Healed, res.Healed); diff != "" {
 		t.Error(diff)
 	}
-	wantSame(t, store, plain)
+	repotest.WantSame(t, store, plain)
 	wantVerified(t, f, store)
 	f.CheckAll(t, store)
 	// Again: nothing to do.
@@ -135,7 +135,7 @@ func TestUndeleteLocked(t *testing.T) {
 	if rewritten < len(res.Healed)/2 {
 		t.Errorf("%d of %d", rewritten, len(res.Healed))
 	}
-	wantSame(t, f.Store, plain)
+	repotest.WantSame(t, f.Store, plain)
 	wantVerified(t, f, f.Store)
 }
 
@@ -196,7 +196,7 @@ func TestUndeleteCrashAnywhere(t *testing.T) {
 			if res, err := repair.Undelete(t.Context(), store, f.Identity, repair.UndeleteOptions{}); err != nil || len(res.Left) > 0 {
 				t.Fatalf("call %d, persisted %v: %v, %+v", n, persisted, err, res)
 			}
-			if wantSame(t, store, plain); t.Failed() {
+			if repotest.WantSame(t, store, plain); t.Failed() {
 				t.Fatalf("call %d, persisted %v", n, persisted)
 			}
 		}

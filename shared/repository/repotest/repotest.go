@@ -16,6 +16,8 @@ import (
 	"testing"
 	"time"
 
+	"github.com/google/go-cmp/cmp"
+
 	"github.com/btcdecoded/holdfast/shared/keyring"
 	"github.com/btcdecoded/holdfast/shared/objstore"
 	"github.com/btcdecoded/holdfast/shared/objstore/mem"
@@ -303,4 +305,19 @@ func compare(got, want Tree) error {
 // Keys returns the keys of the objects in store that contain part.
 func Keys(store *mem.Store, part string) []string {
 	return slices.DeleteFunc(store.Keys(), func(k string) bool { return !strings.Contains(k, part) })
+}
+
+// WantSame reports where the objects of two stores differ.
+func WantSame(t testing.TB, got, want *mem.Store) {
+	t.Helper()
+	if diff := cmp.Diff(want.Keys(), got.Keys()); diff != "" {
+		t.Errorf("keys differ: %s", diff)
+	}
+	for _, key := range want.Keys() {
+		x, _ := got.Object(key)
+		y, _ := want.Object(key)
+		if !bytes.Equal(x, y) {
+			t.Errorf("%s differs", key)
+		}
+	}
 }
