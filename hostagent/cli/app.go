@@ -100,11 +100,16 @@ func (a *app) home() string {
 
 // identityPath is where the identity file is or will be.
 func (a *app) identityPath() string {
+	return a.setting(a.flags.identity, "", a.hostIdentityPath())
+}
+
+// hostIdentityPath is where this host's own identity is, whichever a command was given.
+func (a *app) hostIdentityPath() string {
 	dir, ok := a.env("XDG_CONFIG_HOME")
 	if !ok || !filepath.IsAbs(dir) {
 		dir = filepath.Join(a.home(), ".config")
 	}
-	return a.setting(a.flags.identity, "HOLDFAST_IDENTITY", filepath.Join(dir, "holdfast", "identity"))
+	return a.setting("", "HOLDFAST_IDENTITY", filepath.Join(dir, "holdfast", "identity"))
 }
 
 // statePath is the directory for locks, caches and what was last seen.

@@ -32,7 +32,7 @@ can not be read is named, the rest goes on, and the exit code is 3.
 Patterns of --exclude are as in .gitignore: "*.log" fits anywhere, "/var/cache/" is one directory, "**" stands for any
 number of directories. --include takes back what an exclude left out.
 
-Repositories on this host and the state directory are left out by themselves. Copies that the policy names are brought
+Repositories on this host, the state directory and the identity file are left out by themselves. Copies that the policy names are brought
 up to date after a backup of its sources.`
 
 const backupExample = `  holdfast backup --files /etc --name etc
@@ -248,13 +248,14 @@ func (f backupFlags) options(p *policy.Files) (o files.Options, lines []string, 
 }
 
 // ownPatterns leave out what must not back itself up: repositories on this host, which would grow by themselves with
-// each run, and the state directory, which has keys of chains and nothing that can't be lost.
+// each run, the state directory, which has keys of chains and nothing that can't be lost, and the identity, which opens
+// everything: a snapshot has a secret in it that whoever may see it must not learn, and a restore would put back an old one.
 func (a *app) ownPatterns() ([]string, error) {
 	address, err := a.address()
 	if err != nil {
 		return nil, err
 	}
-	places := []string{a.statePath()}
+	places := []string{a.statePath(), a.identityPath(), a.hostIdentityPath()}
 	p, err := a.loadPolicy()
 	if err != nil {
 		return nil, err

@@ -2,6 +2,7 @@ package cli
 
 import (
 	"fmt"
+	"os"
 	"path/filepath"
 	"slices"
 
@@ -14,13 +15,21 @@ type ownPlace struct{ what, path string }
 
 // ownPlaces are the places of this program on this host that no restore removes: repositories, whichever of them this
 // command uses, the state directory and the identity.
-func (a *app) ownPlaces() []ownPlace {
+func (a *app) ownPlaces() ([]ownPlace, error) {
 	places := []ownPlace{{"the state directory", a.statePath()}, {"the identity", a.identityPath()}}
+	// The host's own identity is kept also when another opens the repository, such as the offline one.
+	if host := a.hostIdentityPath(); host != a.identityPath() && present(host) {
+		places = append(places, ownPlace{"the identity", host})
+	}
 	addresses := []string{a.flags.repository}
 	if v, ok := a.env("HOLDFAST_REPOSITORY"); ok {
 		addresses = append(addresses, v)
 	}
-	if p, err := a.loadPolicy(); err == nil && p != nil {
+	p, err := a.loadPolicy()
+	if err != nil {
+		return nil, err // it may name a repository that a restore would write into
+	}
+	if p != nil {
 		addresses = append(append(addresses, p.Repository.Primary), p.Repository.Copies...)
 	}
 	for _, address := range addresses {
@@ -37,7 +46,12 @@ func (a *app) ownPlaces() []ownPlace {
 			out = append(out, ownPlace{p.what, abs})
 		}
 	}
-	return out
+	return out, nil
+}
+
+func present(path string) bool {
+	_, err := os.Lstat(path)
+	return err == nil
 }
 
 // keepPlaces are the paths of own places.

@@ -23,6 +23,8 @@ const restoreLong = `Restore a snapshot (the newest without @N or --at), or only
 --to DIR restores to another place: one directory becomes DIR itself, one file goes into DIR, several keep their whole
 paths below DIR. --in-place restores over the original. --map PATH=DIR sends one root or path to a place of its own.
 
+An identity file that is in use on this host is never restored over: backups leave it out.
+
 Only what differs is written, beside what is there, and renamed when it is complete: each file has its old or its new
 content, at any time. A restore that was interrupted is finished by doing it again. --delete also removes what the
 snapshot does not have; what its backup was told to leave out or could not read, what the policy excludes now, --keep,
@@ -76,7 +78,10 @@ func (a *app) restore(ctx context.Context, f restoreFlags, args []string) error 
 	if err != nil {
 		return err
 	}
-	own := a.ownPlaces()
+	own, err := a.ownPlaces()
+	if err != nil {
+		return err
+	}
 	if err := checkPlaces(options, own); err != nil {
 		return err
 	}
@@ -128,7 +133,7 @@ func (a *app) restore(ctx context.Context, f restoreFlags, args []string) error 
 	began := a.now()
 	err = meter.Run("restore "+m.Source, func() error {
 		var err error
-		result.Result, err = restorer.Restore(ctx, snap, options, meter)
+		result.Result, err = restorer.Restore(ctx, a.withoutIdentity(snap, to, own), options, meter)
 		return err
 	})
 	result.Seconds = a.now().Sub(began).Seconds()
