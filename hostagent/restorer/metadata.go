@@ -174,13 +174,27 @@ func (r *run) setXattrs(t target, e *snapshot.Entry, mode uint32) (changed bool,
 	for _, x := range set {
 		switch err := unix.Setxattr(path, x.Name, x.Value, 0); {
 		case err == nil:
-		case errors.Is(err, unix.ENOTSUP), errors.Is(err, unix.EPERM), errors.Is(err, unix.EACCES), errors.Is(err, unix.EINVAL):
+		case refusesXattr(err):
 			r.warn(WarnAttribute, e.Path, err)
 		default:
 			return true, err
 		}
 	}
 	return true, nil
+}
+
+// refusesXattr reports whether a file system will not take an attribute, which is no reason to go without the file.
+// Where ext4 and btrfs find no room for a value beside the inode they say ENOSPC, with a disk that is all but empty; if
+// it is really full, the next write says so.
+func refusesXattr(err error) bool {
+	for _, no := range []error{
+		unix.ENOTSUP, unix.EPERM, unix.EACCES, unix.EINVAL, unix.ENOSPC, unix.EDQUOT, unix.E2BIG, unix.ERANGE,
+	} {
+		if errors.Is(err, no) {
+			return true
+		}
+	}
+	return false
 }
 
 // missingXattrs returns the attributes that must be set, and removes from have those that e has.
