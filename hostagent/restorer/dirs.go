@@ -4,6 +4,7 @@ import (
 	"container/list"
 	"errors"
 	"fmt"
+	"os"
 	"sync"
 	"sync/atomic"
 
@@ -154,7 +155,8 @@ func (c *dirCache) closeAll() {
 	}
 }
 
-// opened remembers one directory on each file system that is written to, for the sync at the end.
+// opened remembers one directory on each file system that is written to, for the sync at the end. A file system that
+// could not be synced must not be written to: what is reported as restored could be gone after a power cut.
 func (r *run) opened(fd int, id inode) {
 	if r.options.DryRun {
 		return
@@ -164,9 +166,16 @@ func (r *run) opened(fd int, id inode) {
 	if _, ok := r.syncs[id.device]; ok {
 		return
 	}
-	if dup, err := unix.FcntlInt(uintptr(fd), unix.F_DUPFD_CLOEXEC, 0); err == nil {
-		r.syncs[id.device] = dup
+	dup, err := -1, r.faulty("duplicate", "")
+	if err == nil {
+		dup, err = unix.FcntlInt(uintptr(fd), unix.F_DUPFD_CLOEXEC, 0)
 	}
+	if err != nil {
+		place, _ := os.Readlink(procPath(fd)) // only for the message
+		r.stop(&PlaceError{Operation: "keep open", Place: place, Err: err})
+		return
+	}
+	r.syncs[id.device] = dup
 }
 
 // sync makes all that was written durable.

@@ -79,6 +79,26 @@ func TestOneFileFails(t *testing.T) {
 	}
 }
 
+// TestWhatCannotBeSyncedIsNotRestored runs out of descriptors where the one for the sync at the end is made.
+func TestWhatCannotBeSyncedIsNotRestored(t *testing.T) {
+	f := newFake("/r")
+	f.add(f.dir("/r"), f.file("/r/f", "content"))
+	target := t.TempDir()
+	_, err := Restore(context.Background(), f, Options{Target: target, fault: func(operation, _ string) error {
+		if operation == "duplicate" {
+			return unix.EMFILE
+		}
+		return nil
+	}}, nil)
+	var place *PlaceError
+	if !errors.As(err, &place) || place.Place != target || !errors.Is(err, unix.EMFILE) {
+		t.Errorf("got %v, want EMFILE for %s", err, target)
+	}
+	if _, err := os.Lstat(filepath.Join(target, "f")); !errors.Is(err, unix.ENOENT) {
+		t.Errorf("it went on: %v", err)
+	}
+}
+
 func wantContent(t testing.TB, path, want string) {
 	t.Helper()
 	if got, err := os.ReadFile(path); err != nil || string(got) != want {
