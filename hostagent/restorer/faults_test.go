@@ -79,6 +79,27 @@ func TestOneFileFails(t *testing.T) {
 	}
 }
 
+// TestDeviceThatCannotBeRenamed has the same error as a user who may not make devices, from another step: that is a failure.
+func TestDeviceThatCannotBeRenamed(t *testing.T) {
+	for _, operation := range []string{"create", "metadata", "rename"} {
+		f := newFake("/r")
+		device := f.dir("/r/null")
+		device.Type, device.Major, device.Minor = snapshot.CharDevice, 1, 3
+		f.add(f.dir("/r"), device)
+		var struck atomic.Bool
+		result := restore(t, f, Options{Target: t.TempDir(), fault: func(op, path string) error {
+			if op == operation && path == device.Path {
+				struck.Store(true)
+				return unix.EPERM
+			}
+			return nil
+		}})
+		if failed := result.Failed == 1; failed != struck.Load() || failed == (len(result.Warnings) > 0) {
+			t.Errorf("%s: got %+v, struck %v", operation, result, struck.Load())
+		}
+	}
+}
+
 // TestWhatCannotBeSyncedIsNotRestored runs out of descriptors where the one for the sync at the end is made.
 func TestWhatCannotBeSyncedIsNotRestored(t *testing.T) {
 	f := newFake("/r")

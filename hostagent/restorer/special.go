@@ -9,10 +9,13 @@ import (
 	"github.com/btcdecoded/holdfast/shared/snapshot"
 )
 
+// errMayNot says that this user, or every user of this container, may not make device nodes.
+var errMayNot = errors.New("device nodes may not be made here")
+
 // special makes a symlink, FIFO or device beside and renames it.
 func (r *run) special(j *job) {
 	id, err := r.makeSpecial(j)
-	if errors.Is(err, unix.EPERM) && (j.entry.Type == snapshot.CharDevice || j.entry.Type == snapshot.Device) {
+	if errors.Is(err, errMayNot) {
 		r.warn(WarnDevice, j.entry.Path, err)
 		if j.leads {
 			r.groups.settle(r, j, inode{}, err)
@@ -56,7 +59,11 @@ func makeNode(at int, name string, e *snapshot.Entry) error {
 	case snapshot.FIFO:
 		return unix.Mknodat(at, name, unix.S_IFIFO|0o600, 0)
 	case snapshot.CharDevice, snapshot.Device:
-		return unix.Mknodat(at, name, kindOf(e.Type)|0o600, int(unix.Mkdev(e.Major, e.Minor))) //nolint:gosec // as mknod(2) has it
+		err := unix.Mknodat(at, name, kindOf(e.Type)|0o600, int(unix.Mkdev(e.Major, e.Minor))) //nolint:gosec // as mknod(2) has it
+		if errors.Is(err, unix.EPERM) {
+			return fmt.Errorf("%w: %w", errMayNot, err)
+		}
+		return err
 	}
 	return fmt.Errorf("%w: type %q", snapshot.ErrFormat, byte(e.Type))
 }
