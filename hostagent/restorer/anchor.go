@@ -66,7 +66,7 @@ func (r *run) openAnchor(d *directory) error {
 	d.id = inodeOf(&st)
 	d.acl = inheritsACL(fd)
 	if !r.root && !r.options.DryRun && st.Mode&0o700 != 0o700 && unix.Fchmod(fd, st.Mode&0o7777|0o700) == nil {
-		d.lent = st.Mode & 0o7777 // ours, but not writable; it gets this mode back
+		d.lent = st.Mode // ours, but not writable; it gets this mode back
 	}
 	r.dirs.adopt(d, fd)
 	return nil

@@ -1,6 +1,7 @@
 package restorer
 
 import (
+	"errors"
 	"os"
 	"path/filepath"
 	"slices"
@@ -33,6 +34,46 @@ func regular(t testing.TB, dir string) []string {
 		t.Fatal(err)
 	}
 	return trees.Paths(nodes, unix.S_IFREG)
+}
+
+// TestWhatStaysKeepsItsMode has an ordinary user remove from directories that he owns and may not use.
+func TestWhatStaysKeepsItsMode(t *testing.T) {
+	for _, mode := range []os.FileMode{0o500, 0o300, 0} {
+		dir := trees.TempDir(t)
+		write(t, dir, "d/sub/gone", "d/sub/stays")
+		for _, name := range []string{"d/sub", "d"} {
+			if err := os.Chmod(filepath.Join(dir, name), mode); err != nil {
+				t.Fatal(err)
+			}
+		}
+		fd, err := unix.Open(dir, unix.O_RDONLY|unix.O_DIRECTORY|unix.O_CLOEXEC, 0)
+		if err != nil {
+			t.Fatal(err)
+		}
+		f := newFake("/r")
+		r := newRun(t.Context(), f, Options{Delete: true, Protect: func(path string, _ bool) bool { return path == "/r/d/sub/stays" }}, silent{})
+		r.root = false
+		if r.remove(fd, "d", "/r/d") || r.result.Failed > 0 {
+			t.Errorf("mode %o: got %+v", mode, r.result)
+		}
+		j := &job{entry: f.file("/r/d", ""), name: "d"}
+		if err := r.clearWay(fd, j); !errors.Is(err, errInTheWay) {
+			t.Errorf("mode %o: got %v", mode, err)
+		}
+		_ = unix.Close(fd)
+		for _, name := range []string{"d", "d/sub"} {
+			info, err := os.Stat(filepath.Join(dir, name))
+			if err != nil || info.Mode().Perm() != mode {
+				t.Errorf("%s: got %v, %v, want mode %o", name, info, err, mode)
+			}
+			if err := os.Chmod(filepath.Join(dir, name), 0o700); err != nil {
+				t.Error(err)
+			}
+		}
+		if got := regular(t, dir); !slices.Equal(got, []string{"d/sub/stays"}) {
+			t.Errorf("mode %o: left are %q", mode, got)
+		}
+	}
 }
 
 func TestDelete(t *testing.T) {

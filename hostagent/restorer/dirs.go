@@ -24,7 +24,7 @@ type directory struct {
 	entry   *snapshot.Entry // metadata to set at the end; nil: leave it alone
 	existed bool            // it was there before this run
 	virtual bool            // dry run: it would be made
-	lent    uint32          // the mode that it had before it was made usable; 0: it was
+	lent    uint32          // st_mode before it was made usable; 0: it was
 	acl     bool            // new files in it inherit an ACL
 	id      inode
 	broken  error // why nothing can be put into it

@@ -238,14 +238,19 @@ func (r *run) rename(j *job, temp string) error {
 }
 
 // clearWay removes a directory that stands where a job's file must go.
-func (r *run) clearWay(at int, j *job) error {
-	fd, _, err := r.openExisting(at, j.name)
+func (r *run) clearWay(at int, j *job) (err error) {
+	fd, before, err := r.openExisting(at, j.name)
 	if err != nil {
 		return err
 	}
+	defer func() {
+		if err != nil {
+			giveBack(fd, before)
+		}
+		_ = unix.Close(fd)
+	}()
 	empty := true
 	err = eachName(fd, func(string) { empty = false })
-	_ = unix.Close(fd)
 	switch {
 	case err != nil:
 		return err

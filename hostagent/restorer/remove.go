@@ -67,14 +67,19 @@ func (r *run) removeEntry(at *int, name, path string, st *unix.Stat_t, id inode,
 	return true
 }
 
-// removeContent empties the directory name in *at.
-func (r *run) removeContent(at *int, name, path string, st *unix.Stat_t, id inode, depth int) bool {
-	fd, _, err := r.openExisting(*at, name)
+// removeContent empties the directory name in *at. If something in it stays, it has the mode again that it had.
+func (r *run) removeContent(at *int, name, path string, st *unix.Stat_t, id inode, depth int) (empty bool) {
+	fd, before, err := r.openExisting(*at, name)
 	if err != nil {
 		r.failed(path, "remove", err)
 		return false
 	}
-	defer func() { _ = unix.Close(fd) }()
+	defer func() {
+		if !empty {
+			giveBack(fd, before)
+		}
+		_ = unix.Close(fd)
+	}()
 	if own, err := fstat(fd); err != nil || inodeOf(&own) != inodeOf(st) {
 		r.problem(path, "remove", errSwapped)
 		return false
@@ -89,7 +94,7 @@ func (r *run) removeContent(at *int, name, path string, st *unix.Stat_t, id inod
 		_ = unix.Close(*at)
 		*at = -1
 	}
-	empty := true
+	empty = true
 	for _, child := range names {
 		cst, err := lstatAt(fd, child)
 		if errors.Is(err, unix.ENOENT) {
@@ -112,6 +117,13 @@ func (r *run) removeContent(at *int, name, path string, st *unix.Stat_t, id inod
 		return false
 	}
 	return empty
+}
+
+// giveBack sets the mode of a directory back to what openExisting found, if it changed that.
+func giveBack(fd int, before uint32) {
+	if before != 0 && fd >= 0 {
+		_ = unix.Fchmod(fd, before&0o7777)
+	}
 }
 
 // climb opens the directory above fd again, if it is still the same.

@@ -297,6 +297,7 @@ func (r *run) openDirectory(parent *directory, name, source string, existing *un
 		d.lent = before
 		d.acl = inheritsACL(fd)
 		if err := r.listDirectory(d, fd); err != nil {
+			giveBack(fd, before)
 			_ = unix.Close(fd)
 			return nil, err
 		}
@@ -308,7 +309,7 @@ func (r *run) openDirectory(parent *directory, name, source string, existing *un
 }
 
 // openExisting opens a directory that this user may own without being allowed to use it: it is made usable, and before
-// is the mode that it had. Where nothing was changed before is 0.
+// is the st_mode that it had, for [giveBack]. Where nothing was changed before is 0.
 func (r *run) openExisting(at int, name string) (fd int, before uint32, err error) {
 	fd, err = openDirAt(at, name)
 	if r.root || r.options.DryRun || err != nil && !errors.Is(err, unix.EACCES) {
@@ -317,7 +318,7 @@ func (r *run) openExisting(at int, name string) (fd int, before uint32, err erro
 	if err == nil {
 		st, serr := fstat(fd)
 		if serr == nil && st.Mode&0o700 != 0o700 && unix.Fchmod(fd, st.Mode&0o7777|0o700) == nil {
-			before = st.Mode & 0o7777
+			before = st.Mode
 		}
 		return fd, before, nil // if it isn't ours, writing will tell
 	}
@@ -330,8 +331,11 @@ func (r *run) openExisting(at int, name string) (fd int, before uint32, err erro
 	if perr != nil || unix.Chmod(procPath(opath), st.Mode&0o7777|0o700) != nil {
 		return -1, 0, err
 	}
-	fd, err = openDirAt(at, name)
-	return fd, st.Mode & 0o7777, err
+	if fd, err = openDirAt(at, name); err != nil {
+		_ = unix.Chmod(procPath(opath), st.Mode&0o7777)
+		return -1, 0, err
+	}
+	return fd, st.Mode, nil
 }
 
 // lateDirs are directories that their owner can't use once they have their mode.
@@ -387,9 +391,7 @@ func (r *run) finishDirectory(d *directory) {
 	}
 	defer r.dirs.unpin(d)
 	r.cleanDirectory(d, fd)
-	if d.lent != 0 {
-		_ = unix.Fchmod(fd, d.lent)
-	}
+	giveBack(fd, d.lent)
 	if d.entry == nil {
 		return
 	}
