@@ -6,11 +6,13 @@
 package mount
 
 import (
+	"bytes"
 	"context"
 	"errors"
 	"fmt"
 	"hash/maphash"
 	"os"
+	"os/exec"
 	"sync"
 	"time"
 
@@ -69,10 +71,33 @@ func end(server *fuse.Server, dir string, served <-chan struct{}) error {
 		<-served
 		return nil
 	}
-	if err := unix.Unmount(dir, unix.MNT_DETACH); err != nil {
+	err := unix.Unmount(dir, unix.MNT_DETACH)
+	if errors.Is(err, unix.EPERM) { // only root may; for others there is FUSE's own tool, which mounted it too
+		err = detach(dir)
+	}
+	if err != nil {
 		return fmt.Errorf("unmount %s, which is in use: %w", dir, err)
 	}
 	return nil
+}
+
+// detach has FUSE's set-uid tool detach what is mounted on dir. It returns EPERM if there is no such tool.
+func detach(dir string) error {
+	for _, tool := range []string{"fusermount3", "fusermount"} {
+		path, err := exec.LookPath(tool)
+		if err != nil {
+			continue
+		}
+		// The context of the mount is over, and this is what must still be done.
+		ctx, cancel := context.WithTimeout(context.Background(), 10*time.Second)
+		defer cancel()
+		out, err := exec.CommandContext(ctx, path, "-u", "-z", "--", dir).CombinedOutput() //nolint:gosec // the directory comes after "--"
+		if err != nil {
+			return fmt.Errorf("%s: %w: %s", tool, err, bytes.TrimSpace(out))
+		}
+		return nil
+	}
+	return unix.EPERM
 }
 
 func checkTarget(dir string) error {
