@@ -23,6 +23,7 @@ type history struct {
 	manifests []*repository.Stored // ascending
 	bad       *repository.BadManifestError
 	verified  map[uint64]*verifiedLine   // by what its receipts say together
+	proven    map[uint64]bool            // all its bytes were read and found good
 	damaged   map[uint64][]snapshot.Hash // packs on record as damaged that the snapshot uses
 	condemned map[uint64]bool
 	marks     map[uint64][]record.Mark // in force
@@ -64,7 +65,7 @@ func (a *app) receipts(ctx context.Context, repo *repository.Repository, src sna
 	for _, c := range condemned {
 		h.condemned[c.Sequence] = true
 	}
-	h.verified, err = verdicts(ctx, repo, src, h.manifests)
+	h.verified, h.proven, err = verdicts(ctx, repo, src, h.manifests)
 	return h, err
 }
 
@@ -119,13 +120,13 @@ func storedBytes(inv *inventory.Inventory) int64 {
 	return sum
 }
 
-// verdict is what the verifications of a snapshot say.
+// verdict is what the verifications of a snapshot say: that all its bytes are good, or that some are not.
 func (h *history) verdict(m *repository.Stored) (passed, failed bool) {
 	v := h.verified[m.Sequence]
 	if v == nil {
 		return false, false
 	}
-	return v.Result == record.Pass, v.Result == record.Fail
+	return h.proven[m.Sequence], v.Result == record.Fail
 }
 
 // retention is the history as retention looks at it.

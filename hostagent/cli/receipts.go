@@ -18,16 +18,16 @@ import (
 // receiptReaders is how many receipts are read at the same time.
 const receiptReaders = 16
 
-// receiptOf groups receipts: of each group only the newest one that is valid counts.
+// receiptOf groups receipts: of each group the newest that are valid count.
 type receiptOf struct {
 	sequence uint64
 	level    string
 	where    string
 }
 
-// verdicts finds, for each snapshot, the verification to show; see [judgeReceipts]. Only receipts that can matter are
-// read.
-func verdicts(ctx context.Context, repo *repository.Repository, src snapshot.Source, of []*repository.Stored) (map[uint64]*verifiedLine, error) {
+// verdicts finds, for each snapshot, the verification to show, see [judgeReceipts], and whether it is proven, see
+// [provenBy]. Only receipts that can matter are read.
+func verdicts(ctx context.Context, repo *repository.Repository, src snapshot.Source, of []*repository.Stored) (shown map[uint64]*verifiedLine, proven map[uint64]bool, err error) {
 	manifests := map[uint64]string{}
 	for _, m := range of {
 		manifests[m.Sequence] = m.Hash.String()
@@ -42,7 +42,7 @@ func verdicts(ctx context.Context, repo *repository.Repository, src snapshot.Sou
 			return nil
 		})
 		if err != nil {
-			return nil, fmt.Errorf("list receipts of %s: %w", src, err)
+			return nil, nil, fmt.Errorf("list receipts of %s: %w", src, err)
 		}
 	}
 	var mu sync.Mutex
@@ -51,29 +51,40 @@ func verdicts(ctx context.Context, repo *repository.Repository, src snapshot.Sou
 	g.SetLimit(receiptReaders)
 	for of, keys := range groups {
 		g.Go(func() error {
-			line, err := newestReceipt(gctx, repo, keys, manifests[of.sequence])
-			if err != nil || line == nil {
+			lines, err := newestReceipts(gctx, repo, keys, manifests[of.sequence])
+			if err != nil {
 				return err
 			}
 			mu.Lock()
 			defer mu.Unlock()
-			found[of.sequence] = append(found[of.sequence], *line)
+			found[of.sequence] = append(found[of.sequence], lines...)
 			return nil
 		})
 	}
 	if err := g.Wait(); err != nil {
-		return nil, err
+		return nil, nil, err
 	}
-	out := map[uint64]*verifiedLine{}
+	shown, proven = map[uint64]*verifiedLine{}, map[uint64]bool{}
 	for n, receipts := range found {
-		out[n] = judgeReceipts(receipts)
+		shown[n] = judgeReceipts(receipts)
+		proven[n] = provenBy(receipts)
 	}
-	return out, nil
+	return shown, proven, nil
 }
 
-// newestReceipt reads the newest receipt that is signed and about the manifest; nil if none is. One that is not signed,
-// or gone, proves nothing, and must not hide an older one either.
-func newestReceipt(ctx context.Context, repo *repository.Repository, keys []string, manifest string) (*verifiedLine, error) {
+// provenBy reports whether the bytes of the snapshot were all read and found good: a listing proves none of them, a
+// sample not all. No failure stands against it.
+func provenBy(receipts []verifiedLine) bool {
+	shown := judgeReceipts(receipts)
+	return shown != nil && shown.Result == record.Pass && slices.ContainsFunc(receipts, func(r verifiedLine) bool {
+		return r.Result == record.Pass && r.Sample == "" && depth(r.Level) >= depth("bytes")
+	})
+}
+
+// newestReceipts reads the newest receipts that are signed and about the manifest, down to one that is about all packs:
+// a sample hides nothing older. One that is not signed, or gone, proves nothing, and must not hide an older one either.
+func newestReceipts(ctx context.Context, repo *repository.Repository, keys []string, manifest string) ([]verifiedLine, error) {
+	var out []verifiedLine
 	for _, key := range slices.Backward(keys) {
 		var r record.Receipt
 		_, err := repo.Document(ctx, key, &r)
@@ -81,14 +92,17 @@ func newestReceipt(ctx context.Context, repo *repository.Repository, keys []stri
 			return nil, ctx.Err()
 		}
 		if err == nil && r.Manifest == manifest {
-			return &verifiedLine{r.Level, r.Result, r.Finished, r.Sample}, nil
+			out = append(out, verifiedLine{r.Level, r.Result, r.Finished, r.Sample})
+			if r.Sample == "" {
+				break
+			}
 		}
 	}
-	return nil, nil
+	return out, nil
 }
 
 // judgeReceipts says what the receipts of one snapshot mean together, whatever their order: the newest failure that no
-// later pass of an equal or deeper level has cleared; without one, the deepest pass, and of equal ones the newest.
+// later pass of all packs, of an equal or deeper level, has cleared; without one, the deepest pass, and of equal ones the newest.
 func judgeReceipts(receipts []verifiedLine) *verifiedLine {
 	var failed, passed *verifiedLine
 	for i := range receipts {
@@ -109,10 +123,10 @@ func judgeReceipts(receipts []verifiedLine) *verifiedLine {
 	return passed
 }
 
-// cleared reports whether a level at least as deep passed after the failure.
+// cleared reports whether a level at least as deep passed after the failure. A sample may have read other packs.
 func cleared(failure *verifiedLine, receipts []verifiedLine) bool {
 	return slices.ContainsFunc(receipts, func(r verifiedLine) bool {
-		return r.Result == record.Pass && depth(r.Level) >= depth(failure.Level) && r.Time.After(failure.Time)
+		return r.Result == record.Pass && r.Sample == "" && depth(r.Level) >= depth(failure.Level) && r.Time.After(failure.Time)
 	})
 }
 

@@ -41,6 +41,7 @@ func TestJudgeReceipts(t *testing.T) {
 		"the newest of the open failures":  {[]verifiedLine{fail("content", 1), fail("structure", 3), pass("bytes", 2)}, fail("structure", 3)},
 		"one open, one cleared":            {[]verifiedLine{fail("content", 1), fail("structure", 2), pass("bytes", 3)}, fail("content", 1)},
 		"a pass at the same time does not": {[]verifiedLine{fail("bytes", 1), pass("bytes", 1)}, fail("bytes", 1)},
+		"a sample clears nothing":          {[]verifiedLine{fail("bytes", 1), sampled("content", 2)}, fail("bytes", 1)},
 		"failures at the same time":        {[]verifiedLine{fail("bytes", 1), fail("content", 1)}, fail("content", 1)},
 	} {
 		permutations(tt.receipts, func(receipts []verifiedLine) {
@@ -51,6 +52,29 @@ func TestJudgeReceipts(t *testing.T) {
 	}
 	if got := judgeReceipts(nil); got != nil {
 		t.Errorf("no receipts: %v", got)
+	}
+}
+
+func TestProvenBy(t *testing.T) {
+	line := func(level, result, sample string, day int) verifiedLine {
+		return verifiedLine{level, result, time.Date(2026, 1, day, 0, 0, 0, 0, time.UTC), sample}
+	}
+	for name, tt := range map[string]struct {
+		receipts []verifiedLine
+		want     bool
+	}{
+		"nothing":        {nil, false},
+		"a listing":      {[]verifiedLine{line("structure", record.Pass, "", 1)}, false},
+		"a sample":       {[]verifiedLine{line("content", record.Pass, "1/30", 1)}, false},
+		"all bytes":      {[]verifiedLine{line("bytes", record.Pass, "", 1), line("content", record.Pass, "1/30", 2)}, true},
+		"a failure":      {[]verifiedLine{line("bytes", record.Pass, "", 1), line("content", record.Fail, "1/30", 2)}, false},
+		"mended, proven": {[]verifiedLine{line("bytes", record.Fail, "", 1), line("content", record.Pass, "", 2)}, true},
+	} {
+		permutations(tt.receipts, func(receipts []verifiedLine) {
+			if got := provenBy(receipts); got != tt.want {
+				t.Errorf("%s: %v", name, got)
+			}
+		})
 	}
 }
 
