@@ -7,7 +7,6 @@ import (
 	"fmt"
 	"io"
 	"os/exec"
-	"strings"
 	"syscall"
 	"time"
 
@@ -22,10 +21,18 @@ const grace = 5 * time.Second
 func Run(ctx context.Context, hooks []policy.Hook, env []string, out io.Writer) error {
 	for _, h := range hooks {
 		if err := run(ctx, h, env, out); err != nil {
-			return fmt.Errorf("hook %q: %w", strings.Join(h.Command, " "), err)
+			return fmt.Errorf("hook %q: %w", name(h), err)
 		}
 	}
 	return nil
+}
+
+// name is what messages call a hook: its program. Its arguments may hold passwords, and messages are kept and shown.
+func name(h policy.Hook) string {
+	if len(h.Command) == 0 {
+		return ""
+	}
+	return h.Command[0]
 }
 
 func run(ctx context.Context, h policy.Hook, env []string, out io.Writer) error {
