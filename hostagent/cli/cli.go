@@ -84,6 +84,9 @@ func (a *app) root() *cobra.Command {
 	a.flags.register(root)
 	root.PersistentPreRunE = func(cmd *cobra.Command, _ []string) error {
 		a.noPolicy = cmd.Flags().Changed("policy") && a.flags.policy == ""
+		if a.flags.connections < 0 {
+			return usagef("%s: --connections %d: want 0 or more", cmd.CommandPath(), a.flags.connections)
+		}
 		return refuseEmpty(cmd)
 	}
 	for _, add := range a.commands() {
