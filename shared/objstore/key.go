@@ -91,6 +91,18 @@ func CheckGet(key string, offset int64) error {
 	return nil
 }
 
+// CheckRange returns an error unless contentRange, the header Content-Range of an answer over HTTP, begins at offset. A
+// server or proxy that passes over the header Range sends the whole object instead, with success.
+func CheckRange(contentRange string, offset int64) error {
+	if offset == 0 && contentRange == "" {
+		return nil // the whole begins there too
+	}
+	if !strings.HasPrefix(contentRange, fmt.Sprintf("bytes %d-", offset)) {
+		return fmt.Errorf("the server was asked for bytes from %d on and answered with range %q", offset, contentRange)
+	}
+	return nil
+}
+
 // CheckLevel checks the prefix of Prefixes: empty, or ending in '/'.
 func CheckLevel(prefix string) error {
 	if prefix != "" && !strings.HasSuffix(prefix, "/") {

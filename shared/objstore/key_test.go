@@ -119,3 +119,24 @@ func TestTransient(t *testing.T) {
 		t.Error("a marked error lost its mark or its cause")
 	}
 }
+
+func TestCheckRange(t *testing.T) {
+	for _, c := range []struct {
+		header string
+		offset int64
+		ok     bool
+	}{
+		{"", 0, true},
+		{"bytes 0-9/10", 0, true},
+		{"bytes 5-9/10", 5, true},
+		{"bytes 5-9/*", 5, true},
+		{"", 5, false},
+		{"bytes 0-9/10", 5, false},
+		{"bytes 50-99/100", 5, false},
+		{"bytes 5-9/10", 0, false},
+	} {
+		if err := objstore.CheckRange(c.header, c.offset); (err == nil) != c.ok {
+			t.Errorf("%q from %d: %v", c.header, c.offset, err)
+		}
+	}
+}

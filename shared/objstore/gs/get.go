@@ -36,6 +36,10 @@ func (s *Store) Get(ctx context.Context, key string, offset, length int64) (io.R
 	r, err := call.Download() //nolint:bodyclose // it is handed out
 	switch {
 	case err == nil:
+		if err := objstore.CheckRange(r.Header.Get("Content-Range"), offset); err != nil {
+			_ = r.Body.Close()
+			return nil, s.wrap(ctx, "get", key, err)
+		}
 		return &body{ReadCloser: r.Body, ctx: ctx, store: s, key: key}, nil
 	case status(err) == http.StatusRequestedRangeNotSatisfiable:
 		return http.NoBody, nil // it begins past the end

@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"io"
 	"net/http"
+	"net/http/httptest"
 	"strings"
 	"sync/atomic"
 	"testing"
@@ -111,5 +112,18 @@ func TestEmulatorFromEnvironment(t *testing.T) {
 	}
 	if b, err := objstore.ReadAll(t.Context(), s, "k", 10); err != nil || string(b) != "data" {
 		t.Errorf("%q, %v", b, err)
+	}
+}
+
+// A server that passes over the range must not be taken for one that keeps to it.
+func TestRangeIgnored(t *testing.T) {
+	server := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) { _, _ = io.WriteString(w, "0123456789") }))
+	t.Cleanup(server.Close)
+	s := open(t, gs.Options{Bucket: "bucket", Endpoint: server.URL})
+	if _, err := s.Get(t.Context(), "k", 5, 2); err == nil || objstore.IsTransient(err) || !strings.Contains(err.Error(), "answered with range") {
+		t.Errorf("got %v", err)
+	}
+	if b, err := objstore.ReadAll(t.Context(), s, "k", 10); err != nil || string(b) != "0123456789" {
+		t.Errorf("from the beginning: %q, %v", b, err)
 	}
 }

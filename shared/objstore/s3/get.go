@@ -35,6 +35,10 @@ func (s *Store) Get(ctx context.Context, key string, offset, length int64) (io.R
 		}
 		return nil, s.wrap(ctx, "get", key, err)
 	}
+	if err := objstore.CheckRange(aws.ToString(out.ContentRange), offset); err != nil {
+		_ = out.Body.Close()
+		return nil, s.wrap(ctx, "get", key, err)
+	}
 	b := &body{ctx: ctx, store: s, key: key, ReadCloser: out.Body}
 	if length > 0 {
 		// Not every server keeps to the range; more than was asked for is none of the caller's business.

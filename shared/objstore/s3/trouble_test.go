@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"io"
 	"net/http"
+	"net/http/httptest"
 	"strings"
 	"sync/atomic"
 	"testing"
@@ -181,5 +182,21 @@ func TestObjectLock(t *testing.T) {
 				t.Errorf("delete of absent: %v", err)
 			}
 		})
+	}
+}
+
+// A server that passes over the range must not be taken for one that keeps to it.
+func TestRangeIgnored(t *testing.T) {
+	server := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) { _, _ = io.WriteString(w, "0123456789") }))
+	t.Cleanup(server.Close)
+	for _, name := range []string{"AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY", "AWS_REGION"} {
+		t.Setenv(name, "test")
+	}
+	s := open(t, server.URL, "bucket", "")
+	if _, err := s.Get(t.Context(), "k", 5, 2); err == nil || objstore.IsTransient(err) || !strings.Contains(err.Error(), "answered with range") {
+		t.Errorf("got %v", err)
+	}
+	if b, err := objstore.ReadAll(t.Context(), s, "k", 10); err != nil || string(b) != "0123456789" {
+		t.Errorf("from the beginning: %q, %v", b, err)
 	}
 }
