@@ -94,6 +94,7 @@ func patient(ctx context.Context, silence time.Duration, options []option.Client
 		TLSHandshakeTimeout:   10 * time.Second,
 		ExpectContinueTimeout: time.Second,
 		ResponseHeaderTimeout: silence,
+		DisableCompression:    true, // what arrives must be what was stored
 	}
 	scopes := option.WithScopes(raw.DevstorageFullControlScope, raw.CloudPlatformScope)
 	transport, err := htransport.NewTransport(ctx, base, append([]option.ClientOption{scopes}, options...)...)
