@@ -82,7 +82,13 @@ func TestDelete(t *testing.T) {
 	unknown := f.dir("/r/unknown")
 	unknown.Unreadable = true
 	f.add(unknown)
-	f.problems = []snapshot.Problem{{Path: []byte("/r/vanished")}, {Path: []byte("/r/sub/locked")}}
+	f.problems = []snapshot.Problem{
+		{Path: []byte("/r/vanished"), Operation: "read"},
+		{Path: []byte("/r/sub/locked"), Operation: "list"},
+		// These were captured.
+		{Path: []byte("/r/sub"), Operation: "not consistent"},
+		{Path: []byte("/r/db"), Operation: "read parent"},
+	}
 	extra := []string{"keep/file", "sub/extra", "sub/in/extra/deep/file", "sub/locked/file", "top extra", "unknown/file", "vanished", "db/data", "db/extra/x"}
 	all := []string{"sub/a", "sub/in/b", "top"}
 	cases := map[string]struct {

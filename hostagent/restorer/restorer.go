@@ -31,6 +31,8 @@ import (
 	"sync"
 
 	"golang.org/x/sys/unix"
+
+	"github.com/btcdecoded/holdfast/hostagent/source/files"
 )
 
 // Options say what to restore, to where and how.
@@ -181,6 +183,11 @@ func (r *run) openPlaces(selections []selection) error {
 		return fmt.Errorf("read what the backup could not capture: %w", err)
 	}
 	for _, p := range problems {
+		switch p.Operation {
+		case files.OperationNotConsistent, files.OperationParent:
+			// All of it was captured. To leave newer files of a database beside its older ones would break it.
+			continue
+		}
 		r.guards = append(r.guards, string(p.Path))
 	}
 	return nil
