@@ -168,7 +168,7 @@ const maxTag = 256
 // backupOutcome joins how the runs ended. An error of one source wins over files that another has left out.
 func backupOutcome(results []backupResult, errs []error) error {
 	if len(errs) > 0 {
-		return errors.Join(errs...)
+		return together(errs...)
 	}
 	code := exitOK
 	for _, r := range results {

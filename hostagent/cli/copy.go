@@ -54,8 +54,8 @@ func (a *app) copyCommand() *cobra.Command {
 					r.write(w)
 				}
 			})
-			if errs = append(errs, err); errors.Join(errs...) != nil {
-				return errors.Join(errs...)
+			if err := together(append(errs, err)...); err != nil {
+				return err
 			}
 			return copyOutcome(results)
 		},
@@ -87,6 +87,7 @@ type copyResult struct {
 	Committed []string      `json:"committed"` // snapshots that the copy has since this run
 	Withheld  []string      `json:"withheld"`  // snapshots that are not whole in the original
 	Findings  []copyFinding `json:"findings"`
+	Failed    bool          `json:"failed,omitempty"` // it ended with an error: what is named here is not all
 }
 
 type copyFinding struct {
@@ -107,7 +108,11 @@ func (c copyResult) write(w io.Writer) {
 			fmt.Fprintf(w, "  not copied because of it: %s\n", strings.Join(f.Snapshots, ", "))
 		}
 	}
-	fmt.Fprintf(w, "copied to %s: %s, %s in %s; %s there already\n", c.To, count(uint64(len(c.Committed)), "snapshot", "snapshots"),
+	done := "copied"
+	if c.Failed {
+		done = "NOT complete: only copied"
+	}
+	fmt.Fprintf(w, "%s to %s: %s, %s in %s; %s there already\n", done, c.To, count(uint64(len(c.Committed)), "snapshot", "snapshots"),
 		size(uint64(c.Bytes)), count(uint64(c.Objects), "object", "objects"), count(uint64(c.Present), "object was", "objects were"))
 }
 
@@ -170,7 +175,9 @@ func (a *app) copyTo(ctx context.Context, repo *repository.Repository, to string
 	if got == nil {
 		return nil, err
 	}
-	return a.copyResult(to, got), err
+	result := a.copyResult(to, got)
+	result.Failed = err != nil
+	return result, err
 }
 
 func (a *app) copyResult(to string, got *copier.Result) *copyResult {

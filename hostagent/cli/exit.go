@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"slices"
 	"strings"
 
 	"github.com/btcdecoded/holdfast/shared/repository"
@@ -73,6 +74,43 @@ type outcome int
 
 func (o outcome) Error() string { return fmt.Sprintf("ended with exit code %d", int(o)) }
 
+// several are errors of works that have nothing to do with each other, such as those of several sources.
+type several []error
+
+func (s several) Error() string { return errors.Join(s...).Error() }
+
+func (s several) Unwrap() []error { return s }
+
+// together joins what is not nil.
+func together(errs ...error) error {
+	var s several
+	for _, err := range errs {
+		if err != nil {
+			s = append(s, err)
+		}
+	}
+	if len(s) == 0 {
+		return nil
+	}
+	return s
+}
+
+// code is that of all, or 1 where they differ: that one source is locked must not hide that another failed.
+func (s several) code(ctx context.Context) (n int, hint string) {
+	var hints []string
+	for i, err := range s {
+		one, hint := code(ctx, err)
+		if i > 0 && one != n {
+			one = exitError
+		}
+		n = one
+		if hint != "" && !slices.Contains(hints, hint) {
+			hints = append(hints, hint)
+		}
+	}
+	return n, strings.Join(hints, "; ")
+}
+
 // code maps an error to its exit code and a hint, which is empty where none is known. It is the only place that does.
 func code(ctx context.Context, err error) (int, string) {
 	if err == nil {
@@ -80,6 +118,9 @@ func code(ctx context.Context, err error) (int, string) {
 	}
 	if o, ok := err.(outcome); ok { //nolint:errorlint // an outcome is never wrapped: it is the end of a command
 		return int(o), ""
+	}
+	if s, ok := err.(several); ok { //nolint:errorlint // only at the top: what is within one of them belongs together
+		return s.code(ctx)
 	}
 	var hint string
 	var h interface{ Hint() string }

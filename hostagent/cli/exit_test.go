@@ -70,6 +70,22 @@ func TestExitCodes(t *testing.T) {
 			t.Errorf("%v, wrapped: code %d, want %d", tt.err, got, tt.want)
 		}
 	}
+	locked, failed := fmt.Errorf("back up a: %w", repository.ErrLocked), errors.New("back up b: broken")
+	for _, tt := range []struct {
+		err  error
+		want int
+	}{
+		{together(nil), 0},
+		{together(locked), 11},
+		{together(locked, locked), 11},
+		{together(locked, failed), 1},
+		{together(failed, locked, locked), 1},
+		{together(locked, keyring.ErrNoIdentity, locked), 1},
+	} {
+		if got, _ := code(t.Context(), tt.err); got != tt.want {
+			t.Errorf("%v: code %d, want %d", tt.err, got, tt.want)
+		}
+	}
 	ctx, cancel := context.WithCancel(t.Context())
 	cancel()
 	if got, _ := code(ctx, fmt.Errorf("read: %w", context.Canceled)); got != 130 {
