@@ -86,9 +86,26 @@ func transient(err error) bool {
 	case s != 0:
 		return false
 	}
+	if tokenTrouble(err) {
+		return true
+	}
 	var op *net.OpError
 	var timeout net.Error
 	return errors.As(err, &op) || errors.As(err, &timeout) && timeout.Timeout() ||
 		errors.Is(err, io.ErrUnexpectedEOF) || errors.Is(err, io.EOF) || errors.Is(err, syscall.ECONNRESET) || errors.Is(err, net.ErrClosed) ||
 		strings.Contains(err.Error(), "http2: ")
+}
+
+// tokenTrouble reports whether what keeps the library from an access token may pass. Its errors say so themselves for
+// some statuses; for others, and where the connection failed, nothing but their words is left.
+func tokenTrouble(err error) bool {
+	var temporary interface{ Temporary() bool }
+	if errors.As(err, &temporary) && temporary.Temporary() {
+		return true
+	}
+	text := err.Error()
+	if strings.Contains(text, "oauth2: cannot fetch token: Post ") {
+		return !strings.Contains(text, "x509: ") && !strings.Contains(text, "no such host")
+	}
+	return strings.Contains(text, "oauth2: cannot fetch token: 5") || strings.Contains(text, "oauth2/google: status code 5")
 }
