@@ -1,4 +1,5 @@
-# `make` alone prints this help. Everything a target needs, it builds or fetches itself.
+# `make` alone prints the targets. They build or fetch the tools and modules that they need; packages of the system
+# (gcc, git, python3, strace, fuse3) are a matter of `bash .ci/run`, which installs those that are missing.
 
 SHELL       := /bin/bash
 .SHELLFLAGS := -euo pipefail -c
@@ -24,7 +25,9 @@ help: ## this help
 build: ## bin/holdfast, one static binary
 	CGO_ENABLED=0 go build -trimpath -ldflags "-s -w -X main.version=$(VERSION)" -o bin/holdfast ./hostagent
 
-test: build lint arch unit integration vuln ## everything: set-up, build, lint, architecture, unit and integration tests
+test: build lint arch unit integration ## everything: set-up, build, lint, architecture, unit and integration tests
+	@# What was published since about a dependency must not break a tree that has not changed: here it only warns.
+	@$(MAKE) --no-print-directory vuln || echo "warning: vulnerabilities, or no answer: see above; this alone fails no test"
 
 setup: $(TOOLS)/golangci-lint $(TOOLS)/gofumpt $(TOOLS)/versitygw $(TOOLS)/fake-gcs-server ## builds the tools that tests and lint need into .cache/tools
 
@@ -34,10 +37,8 @@ lint: $(TOOLS)/golangci-lint $(TOOLS)/gofumpt ## go vet, golangci-lint, gofumpt
 	if [ -n "$$unformatted" ]; then echo "not formatted by gofumpt:"; echo "$$unformatted"; exit 1; fi
 	golangci-lint run --allow-parallel-runners ./...
 
-vuln: ## known vulnerabilities, where the Go vulnerability database can be reached
-	@if timeout 5 bash -c '</dev/tcp/vuln.go.dev/443' 2>/dev/null; then \
-		$(MAKE) --no-print-directory $(TOOLS)/govulncheck && govulncheck ./...; \
-	else echo "govulncheck did not run: vuln.go.dev is not reachable from here"; fi
+vuln: $(TOOLS)/govulncheck ## known vulnerabilities; fails on one, and where Go's database of them can't be reached
+	timeout 5m govulncheck ./...
 
 arch: ## the layers of the code, as tests
 	go test ./test/arch
@@ -62,8 +63,8 @@ fuzz: ## each fuzz target for FUZZTIME (5s)
 bench: setup ## side by side with restic, kopia and borg, on 2.5 GB; an hour on a quiet machine; BENCH="-rounds 3" passes flags
 	go run ./test/bench $(BENCH)
 
-soak: setup ## a thousand kills, ten thousand damages, bad networks and clocks: hours; SOAK="-kills 50" passes flags
-	go test ./test/soak -count=1 -v -timeout 0 -args -kills 1000 -damages 10000 $(SOAK)
+soak: setup ## a thousand kills, ten thousand damages, bad networks and clocks: hours; SOAK="-kills 50 -seed 7" passes flags
+	go test ./test/soak -count=1 -v -timeout 0 -args -seed 0 -kills 1000 -damages 10000 $(SOAK)
 
 man: build ## man pages into bin/man
 	bin/holdfast man --dir bin/man
