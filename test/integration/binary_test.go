@@ -57,7 +57,7 @@ func (h *host) path(name string) string { return filepath.Join(h.dir, name) }
 
 // command is one invocation, not started. It is killed when the test ends.
 func (h *host) command(args ...string) *exec.Cmd {
-	ctx, cancel := context.WithTimeout(context.Background(), 3*time.Minute)
+	ctx, cancel := context.WithTimeout(context.Background(), 10*time.Minute)
 	h.t.Cleanup(cancel)
 	cmd := exec.CommandContext(ctx, holdfast, args...)
 	cmd.Env = h.env

@@ -21,17 +21,35 @@ mount -t tmpfs -o size=12m,mode=0700 holdfast-test "$DISK"
 enlarge() { mount -o remount,size=400m "$DISK"; }
 hf() { "$HOLDFAST" "$@" 2>&1; echo "exit code $?"; }
 `
-	args := []string{"--mount", "--propagation", "private", "sh", "-c", prelude + script}
-	if os.Geteuid() != 0 {
-		args = append([]string{"--map-root-user"}, args...)
-	}
-	cmd := exec.Command("unshare", args...)
+	needNamespace(t)
+	cmd := inNamespace(prelude + script)
 	cmd.Env = append(h.env, "HOLDFAST="+holdfast, "DISK="+disk)
 	out, err := cmd.CombinedOutput()
 	if err != nil {
 		t.Fatalf("unshare: %v\n%s", err, out)
 	}
 	return string(out)
+}
+
+// inNamespace is a shell that may mount.
+func inNamespace(script string) *exec.Cmd {
+	args := []string{"--mount", "--propagation", "private", "sh", "-c", script}
+	if os.Geteuid() != 0 {
+		args = append([]string{"--map-root-user"}, args...)
+	}
+	return exec.Command("unshare", args...)
+}
+
+// needNamespace says what a machine lacks on which no small disk can be made.
+func needNamespace(t *testing.T) {
+	t.Helper()
+	probe := inNamespace(`mount -t tmpfs -o size=1m holdfast-test "$DISK"`)
+	probe.Env = append(os.Environ(), "DISK="+t.TempDir())
+	if out, err := probe.CombinedOutput(); err != nil {
+		t.Fatalf(`this test mounts a small disk in a namespace of its own, which is not permitted here: %v
+%sneeded: root with CAP_SYS_ADMIN, or a kernel that lends ordinary users namespaces (kernel.unprivileged_userns_clone=1,
+user.max_user_namespaces above 0, kernel.apparmor_restrict_unprivileged_userns=0), and a container that permits unshare and mount`, err, out)
+	}
 }
 
 // bigTree makes a tree of 40 MiB that do not compress.
