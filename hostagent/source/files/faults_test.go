@@ -284,9 +284,13 @@ func TestFailingSessionEndsTheCapture(t *testing.T) {
 		if !errors.Is(err, full) {
 			t.Errorf("kind %c: %v", kind, err)
 		}
-		for start := time.Now(); runtime.NumGoroutine() > before; runtime.Gosched() { // the last ones are about to end
-			if time.Since(start) > 20*time.Second {
-				t.Fatalf("%d goroutines, %d before", runtime.NumGoroutine(), before)
+		left := time.After(2 * time.Minute)
+		for runtime.NumGoroutine() > before { // the last ones are about to end
+			select {
+			case <-left:
+				stacks := make([]byte, 1<<20)
+				t.Fatalf("%d goroutines, %d before:\n%s", runtime.NumGoroutine(), before, stacks[:runtime.Stack(stacks, true)])
+			case <-time.After(time.Millisecond):
 			}
 		}
 	}

@@ -223,7 +223,7 @@ func TestPatternsTakeNoExponentialTime(t *testing.T) {
 		t.Fatal(err)
 	}
 	p.Match("/"+strings.Repeat("abcabcdabcdabcd/", 500)+strings.Repeat("a", 5000), false)
-	if d := time.Since(start); d > 20*time.Second {
+	if d := time.Since(start); d > 2*time.Minute {
 		t.Errorf("took %v", d)
 	}
 }
