@@ -25,6 +25,7 @@ func Run(t *testing.T, open Open) {
 	}{
 		{"put and get", putAndGet},
 		{"put is if absent", putIfAbsent},
+		{"probe", probe},
 		{"one of many writers wins", oneWins},
 		{"many writers of the same bytes", sameWriters},
 		{"checksum mismatch is refused", checksumMismatch},
@@ -54,6 +55,15 @@ func put(t *testing.T, s objstore.Store, key string, data []byte) {
 	t.Helper()
 	if err := s.Put(t.Context(), key, objstore.Bytes(data)); err != nil {
 		t.Fatalf("put %s: %v", key, err)
+	}
+}
+
+func probe(t *testing.T, s objstore.Store) {
+	if err := objstore.Probe(t.Context(), s); err != nil {
+		t.Error(err)
+	}
+	if err := s.List(t.Context(), "", func(i objstore.Info) error { t.Errorf("left behind: %s", i.Key); return nil }); err != nil {
+		t.Error(err)
 	}
 }
 
