@@ -4,6 +4,8 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"maps"
+	"slices"
 
 	"github.com/btcdecoded/holdfast/shared/compliance"
 	"github.com/btcdecoded/holdfast/shared/objstore"
@@ -27,6 +29,7 @@ type history struct {
 	damaged   map[uint64][]snapshot.Hash // packs on record as damaged that the snapshot uses
 	condemned map[uint64]bool
 	marks     map[uint64][]record.Mark // in force
+	missing   []uint64                 // numbers without manifest and without a record of its removal; of very many the first
 	stored    int64                    // bytes of all objects
 }
 
@@ -44,7 +47,30 @@ func (a *app) history(ctx context.Context, repo *repository.Repository, src snap
 		return nil, err
 	}
 	h.stored = storedBytes(inv)
+	h.findMissing(inv)
 	return h, nil
+}
+
+// findMissing finds the gaps in the numbers. Manifests that were read before the listing count as there: a prune may have
+// removed them in between, and written the record when the listing had passed its place.
+func (h *history) findMissing(inv *inventory.Inventory) {
+	known := map[uint64]bool{}
+	for _, m := range h.manifests {
+		known[m.Sequence] = true
+	}
+	for _, there := range []map[uint64]inventory.Object{inv.Manifests, inv.Expired} {
+		for n := range there {
+			known[n] = true
+		}
+	}
+	const most = 1000
+	next := uint64(1)
+	for _, n := range slices.Sorted(maps.Keys(known)) {
+		for ; next < n && len(h.missing) < most; next++ {
+			h.missing = append(h.missing, next)
+		}
+		next = n + 1
+	}
 }
 
 // receipts reads what stands about the snapshots without a listing of all objects: no marks, no stored bytes.

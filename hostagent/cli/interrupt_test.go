@@ -39,7 +39,7 @@ func TestInterruptedBackupIsTakenUp(t *testing.T) {
 	}
 	var out strings.Builder
 	// 60 MiB at this rate take long enough that the signal comes first, whatever the machine.
-	cmd := holdfastIn(dir, "backup", "--files", tree, "--name", "t", "--limit-upload", "6MiB")
+	cmd := holdfastIn(dir, "backup", "--files", tree, "--name", "t", "--limit-upload", "3MiB")
 	cmd.Stdout, cmd.Stderr = &out, &out
 	if err := cmd.Start(); err != nil {
 		t.Fatal(err)

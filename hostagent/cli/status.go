@@ -4,6 +4,7 @@ import (
 	"context"
 	"fmt"
 	"io"
+	"maps"
 	"slices"
 	"strings"
 	"time"
@@ -247,8 +248,13 @@ func (a *app) facts(ctx context.Context, repo *repository.Repository, src snapsh
 	if err := h.broken(); err != nil {
 		a.warn("%v", err)
 	}
+	var unreadable []uint64
+	if h.bad != nil {
+		unreadable = slices.Sorted(maps.Keys(h.bad.Errors))
+	}
 	dir := state.Open(a.statePath(), repo.ID())
-	f := &compliance.Facts{Source: src, Snapshots: h.compliance(), Stored: h.stored, KeyProven: dir.KeyProven()}
+	f := &compliance.Facts{Source: src, Snapshots: h.compliance(), Missing: h.missing, Stored: h.stored, KeyProven: dir.KeyProven()}
+	f.Unreadable = unreadable
 	if seen, _, ok := repository.LastSeen(a.statePath(), repo.ID(), src); ok && !a.elsewhere(repo) {
 		f.LastSeen = seen
 	}

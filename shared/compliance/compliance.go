@@ -26,7 +26,7 @@ type Code string
 const (
 	OK           Code = "ok"
 	Orphan       Code = "orphan"        // in the repository, not in the policy
-	NotProtected Code = "not_protected" // the host can destroy its own history; a breach for tier critical
+	NotProtected Code = "not_protected" // the host can destroy its own history, as far as is known
 	Gap          Code = "gap"           // the last days have a gap longer than the RPO
 	Unusual      Code = "unusual"       // size or duration far from what it was
 	ClockOff     Code = "clock_off"     // the host's clock is off
@@ -35,8 +35,8 @@ const (
 	Late          Code = "late"           // the RPO is missed
 	Failing       Code = "failing"        // the last run failed
 	Unverified    Code = "unverified"     // not verified in time
-	Damaged       Code = "damaged"        // a verification failed
-	Rollback      Code = "rollback"       // the repository ends earlier than what was seen before
+	Damaged       Code = "damaged"        // a verification failed, or a manifest can't be read
+	Rollback      Code = "rollback"       // the repository ends earlier than what was seen before, or lacks a snapshot
 	TooFewCopies  Code = "too_few_copies" // fewer copies than the policy wants
 	CopyLate      Code = "copy_late"      // a copy lags behind
 	Oversized     Code = "oversized"      // more bytes stored than the policy allows
@@ -103,10 +103,14 @@ type Restore struct {
 type Facts struct {
 	Source    snapshot.Source
 	Snapshots []Snapshot // ascending by sequence
-	LastSeen  uint64     // highest sequence number that this observer ever saw; 0: none
-	LastRun   *Run       // nil: not known
+	// Unreadable are the numbers of snapshots whose manifests are there and can't be read, ascending.
+	Unreadable []uint64
+	// Missing are numbers, ascending, of which there is neither a snapshot nor a record that retention removed it.
+	Missing   []uint64
+	LastSeen  uint64 // highest sequence number that this observer ever saw; 0: none
+	LastRun   *Run   // nil: not known
 	Copies    []Copy
-	Protected bool          // the host can neither delete nor overwrite what it wrote
+	Protected bool          // it was proven that the host can neither delete nor overwrite what it wrote
 	Stored    int64         // bytes of the source's objects in the primary, all versions
 	Restored  *Restore      // newest measured restore; nil: none
 	Thaw      time.Duration // time until the objects can be read, for cold storage classes
@@ -124,9 +128,15 @@ func Evaluate(o *policy.Objectives, f Facts, now time.Time) []State {
 	}
 	e.o = *o
 	e.rollback()
+	e.missing()
+	e.unreadable()
 	e.run()
 	if len(f.Snapshots) == 0 {
-		e.add("rpo", Never, true, time.Time{}, "the source has no snapshot", "holdfast backup "+e.name())
+		what := "the source has no snapshot"
+		if len(f.Unreadable) > 0 {
+			what += " that can be read"
+		}
+		e.add("rpo", Never, true, time.Time{}, what, "holdfast backup "+e.name())
 		e.protection()
 		return e.states
 	}

@@ -95,6 +95,14 @@ func TestGolden(t *testing.T) {
 		}},
 		{"failing", true, func(_ *policy.Objectives, f *compliance.Facts) { f.LastRun.Error = "read /etc/x: permission denied" }},
 		{"rollback", true, func(_ *policy.Objectives, f *compliance.Facts) { f.LastSeen = 14 }},
+		{"missing", true, func(_ *policy.Objectives, f *compliance.Facts) { f.Missing = []uint64{13, 14} }},
+		{"unreadable", true, func(_ *policy.Objectives, f *compliance.Facts) {
+			f.Unreadable, f.LastSeen = []uint64{13}, 13
+			f.Copies[0].Error = "no such host"
+		}},
+		{"all-unreadable", true, func(_ *policy.Objectives, f *compliance.Facts) {
+			f.Unreadable, f.Snapshots = []uint64{7, 8, 9, 10, 11, 12}, nil
+		}},
 		{"gap", false, func(_ *policy.Objectives, f *compliance.Facts) {
 			for i := range 6 {
 				s := &f.Snapshots[i]
@@ -120,7 +128,7 @@ func TestGolden(t *testing.T) {
 			}
 		}},
 		{"not-protected", false, func(_ *policy.Objectives, f *compliance.Facts) { f.Protected = false }},
-		{"not-protected-critical", true, func(o *policy.Objectives, f *compliance.Facts) { o.Tier, f.Protected = policy.Critical, false }},
+		{"not-protected-critical", false, func(o *policy.Objectives, f *compliance.Facts) { o.Tier, f.Protected = policy.Critical, false }},
 		{"copy-late", true, func(_ *policy.Objectives, f *compliance.Facts) {
 			f.Copies[0].Missing, f.Copies[0].Waiting = 3, now().Add(-2*hour)
 		}},

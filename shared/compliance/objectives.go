@@ -14,11 +14,57 @@ func (e *evaluation) rollback() {
 	if n := len(e.f.Snapshots); n > 0 {
 		last = e.f.Snapshots[n-1].Sequence
 	}
+	if n := len(e.f.Unreadable); n > 0 {
+		last = max(last, e.f.Unreadable[n-1])
+	}
 	if e.f.LastSeen > last {
 		e.add("history", Rollback, true, time.Time{},
 			fmt.Sprintf("the repository ends at @%d, but @%d was seen before: snapshots were removed or an older state was put back", last, e.f.LastSeen),
 			"holdfast snapshots "+e.name())
 	}
+}
+
+// missing names snapshots that are gone and that nobody removed. It stays when later backups go on behind the gap.
+func (e *evaluation) missing() {
+	if len(e.f.Missing) == 0 {
+		return
+	}
+	e.add("history", Rollback, true, time.Time{}, numbers(e.f.Missing)+
+		" missing, and no record says that retention removed it: snapshots were removed or an older state was put back", e.repairFrom())
+}
+
+func (e *evaluation) unreadable() {
+	if len(e.f.Unreadable) == 0 {
+		return
+	}
+	e.add("verification", Damaged, true, time.Time{}, "the manifest can't be read: "+numbers(e.f.Unreadable), e.repairFrom())
+}
+
+// repairFrom puts back what a copy has: the first that can be looked at, or one that the user must know.
+func (e *evaluation) repairFrom() string {
+	for _, c := range e.f.Copies {
+		if c.Error == "" {
+			return fmt.Sprintf("holdfast repair --from %s %s", quote(c.Place), e.name())
+		}
+	}
+	return "holdfast repair --from COPY " + e.name()
+}
+
+// quote quotes a word for a shell.
+func quote(word string) string { return "'" + strings.ReplaceAll(word, "'", `'\''`) + "'" }
+
+// numbers names snapshots by their numbers, of many only the first.
+func numbers(all []uint64) string {
+	const most = 5
+	var parts []string
+	for i, n := range all {
+		if i == most {
+			parts = append(parts, "…")
+			break
+		}
+		parts = append(parts, fmt.Sprintf("@%d", n))
+	}
+	return strings.Join(parts, " ")
 }
 
 func (e *evaluation) run() {
@@ -139,25 +185,27 @@ func (e *evaluation) clock() {
 }
 
 func (e *evaluation) damaged() {
-	var numbers []string
+	var failed []uint64
 	var since time.Time
 	for i := range e.f.Snapshots {
 		if s := &e.f.Snapshots[i]; s.Damaged && !s.Condemned {
-			numbers = append(numbers, fmt.Sprintf("@%d", s.Sequence))
+			failed = append(failed, s.Sequence)
 			if since.IsZero() {
 				since = s.Arrived
 			}
 		}
 	}
-	if len(numbers) == 0 {
+	if len(failed) == 0 {
 		return
 	}
-	what := plural(len(numbers), "snapshot") + " failed verification: "
-	const most = 5
-	if len(numbers) > most {
-		numbers = append(numbers[:most:most], "…")
+	// Without a copy repair still reads again what is on record, and takes back what is in order; else a full backup
+	// needs nothing of what is damaged.
+	verify := " && holdfast verify --level content " + e.name()
+	next := "holdfast repair " + e.name() + verify + " || holdfast backup --type full " + e.name()
+	if len(e.f.Copies) > 0 {
+		next = e.repairFrom() + verify
 	}
-	e.add("verification", Damaged, true, since, what+strings.Join(numbers, " "), "holdfast backup --type full "+e.name())
+	e.add("verification", Damaged, true, since, plural(len(failed), "snapshot")+" failed verification: "+numbers(failed), next)
 }
 
 // verification wants the newest verified snapshot to be young enough. A source whose newest snapshot is verified is
@@ -186,7 +234,8 @@ func (e *evaluation) protection() {
 		e.add("protection", OK, false, time.Time{}, "the host can't delete or overwrite its snapshots", "")
 		return
 	}
-	e.add("protection", NotProtected, e.o.Tier == policy.Critical, time.Time{}, "not protected from this host: who owns it can destroy its snapshots",
+	// No breach: nothing measures it yet, and what could never be met would hide what can.
+	e.add("protection", NotProtected, false, time.Time{}, "not protected from this host, as far as is known: who owns it may be able to destroy its snapshots",
 		"holdfast copy --to 's3://BUCKET?region=REGION' "+e.name())
 }
 
@@ -194,7 +243,7 @@ func (e *evaluation) copies() {
 	have := 1
 	for i := range e.f.Copies {
 		c := &e.f.Copies[i]
-		next := fmt.Sprintf("holdfast copy --to '%s' %s", strings.ReplaceAll(c.Place, "'", `'\''`), e.name())
+		next := fmt.Sprintf("holdfast copy --to %s %s", quote(c.Place), e.name())
 		switch {
 		case c.Error != "":
 			e.add("copies", CopyLate, true, time.Time{}, fmt.Sprintf("copy %s can't be looked at: %s", c.Place, c.Error), next)
