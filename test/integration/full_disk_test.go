@@ -16,9 +16,11 @@ import (
 func onSmallDisk(t *testing.T, h *host, disk, script string) string {
 	t.Helper()
 	must(t, os.MkdirAll(disk, 0o700))
+	// With a name and a place, mount repeats none of the options that are in force: the owner would not be one of the
+	// namespace's users.
 	prelude := `set -u
 mount -t tmpfs -o size=12m,mode=0700 holdfast-test "$DISK"
-enlarge() { mount -o remount,size=400m "$DISK"; }
+enlarge() { mount -o remount,size=400m holdfast-test "$DISK"; }
 hf() { "$HOLDFAST" "$@" 2>&1; echo "exit code $?"; }
 `
 	needNamespace(t)

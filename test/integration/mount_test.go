@@ -103,8 +103,9 @@ func mountTree(t *testing.T) string {
 	}
 	long := bytes.Repeat([]byte("0123456789abcdef line of a long file\n"), 600_000)
 	must(t, os.WriteFile(filepath.Join(top, "deep", "long"), long, 0o640))
-	must(t, os.WriteFile(filepath.Join(top, "deep", "er", "small"), []byte("small"), 0o400))
+	must(t, os.WriteFile(filepath.Join(top, "deep", "er", "small"), []byte("small"), 0o600))
 	must(t, os.Truncate(filepath.Join(top, "deep", "er", "small"), 3<<20))
+	must(t, os.Chmod(filepath.Join(top, "deep", "er", "small"), 0o400))
 	must(t, os.Symlink("er/small", filepath.Join(top, "deep", "link")))
 	must(t, os.WriteFile(filepath.Join(top, "zero"), nil, 0o600))
 	return top
