@@ -29,7 +29,8 @@ Announced snapshots that the rules keep again, because they were made longer or 
 announcement is withdrawn.
 
 A run that would announce more than one snapshot and more than 20 % of a source's changes nothing and ends with exit
-code 6; look at --dry-run, then repeat it with --force. One single snapshot may always go.`
+code 6; look at --dry-run, then repeat it with --force. Other sources are pruned meanwhile. One single snapshot may
+always go.`
 
 // pruneFlags are the flags of prune.
 type pruneFlags struct {
@@ -136,6 +137,7 @@ func (a *app) prune(ctx context.Context, f pruneFlags, args []string) error {
 	}
 	results := []pruneResult{}
 	var failed error
+	var stopped stoppedPrunes
 	for _, src := range sources {
 		rules, ok := rulesOf(pol, f.rules, src)
 		if !ok {
@@ -145,6 +147,11 @@ func (a *app) prune(ctx context.Context, f pruneFlags, args []string) error {
 		result, err := a.pruneSource(ctx, repo, src, rules, f)
 		if result != nil {
 			results = append(results, *result)
+		}
+		if errors.Is(err, retention.ErrTooMany) {
+			// Nothing of it was changed; the others have nothing to do with it.
+			stopped.add(src, err)
+			continue
 		}
 		if err != nil {
 			failed = err
@@ -156,10 +163,28 @@ func (a *app) prune(ctx context.Context, f pruneFlags, args []string) error {
 			r.write(w, a)
 		}
 	})
-	if failed != nil {
+	if failed := together(stopped.err(), failed); failed != nil {
 		return failed
 	}
 	return err
+}
+
+// stoppedPrunes are the sources of which too much would go.
+type stoppedPrunes struct {
+	sources []string
+	errs    []error
+}
+
+func (s *stoppedPrunes) add(src snapshot.Source, err error) {
+	s.sources = append(s.sources, src.String())
+	s.errs = append(s.errs, err)
+}
+
+func (s *stoppedPrunes) err() error {
+	if len(s.errs) == 0 {
+		return nil
+	}
+	return hinted{together(s.errs...), "look at what is listed, then repeat it with --force for " + strings.Join(s.sources, " ")}
 }
 
 // checkRules refuses rules that mean nothing, which are mistakes.
