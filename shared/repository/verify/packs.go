@@ -116,7 +116,7 @@ func (s *source) checkPresence(p *pack) {
 	}
 	// Put back after the record was written: it was repaired.
 	if d, ok := s.inv.Damaged[p.ID]; ok && !o.Modified.After(d.Modified) && s.c.opts.Level == Structure && p.fault.Load() == nil {
-		s.c.findings.warn(s.inv.PackKey(p.name()), KnownDamaged, "verify it at level bytes to know how it is now")
+		s.c.findings.warn(s.inv.PackKey(p.name()), KnownDamaged, "repair reads it again, and takes the record back if it is in order")
 		p.known = true
 	}
 }

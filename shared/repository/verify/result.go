@@ -29,7 +29,7 @@ const (
 	Incomplete   Problem = "tree is not complete"
 	Unreadable   Problem = "can not be read"
 	Unexpected   Problem = "unexpected object"       // a warning
-	KnownDamaged Problem = "failed an earlier check" // a warning: read it again to know
+	KnownDamaged Problem = "failed an earlier check" // a warning: only reading it again tells how it is now
 	LeftOver     Problem = "left over"               // a warning
 )
 
