@@ -49,6 +49,11 @@ func (a *app) initCommand() *cobra.Command {
 			if err != nil {
 				return err
 			}
+			if _, local := localPath(address); !local {
+				if err := probe(cmd.Context(), store); err != nil {
+					return fmt.Errorf("init %s: %w", address, err)
+				}
+			}
 			identity, created, err := a.ensureIdentity(cmd.Context(), store)
 			if err != nil {
 				return err
@@ -68,6 +73,19 @@ func (a *app) initCommand() *cobra.Command {
 	}
 	cmd.Flags().StringArrayVar(&recipients, "recipient", nil, "who else can open the snapshots: an age public `KEY` (repeatable)")
 	return cmd
+}
+
+// probe refuses a new repository in a store that overwrites: everything rests on that it does not. A repository that is
+// there is left to what follows, which says so.
+func probe(ctx context.Context, store objstore.Store) error {
+	if _, err := store.Stat(ctx, layout.RepositoryKey); !errors.Is(err, objstore.ErrNotExist) {
+		return err
+	}
+	err := objstore.Probe(ctx, store)
+	if errors.Is(err, objstore.ErrOverwrites) {
+		return hinted{err, "use a store that honours If-None-Match on writes, or a newer version of its server"}
+	}
+	return err
 }
 
 // extraRecipients are those of the flags and of the policy.
