@@ -5,7 +5,11 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"io/fs"
+	"os"
+	"path/filepath"
 	"slices"
+	"strings"
 	"time"
 
 	"github.com/btcdecoded/holdfast/hostagent/hook"
@@ -99,6 +103,7 @@ func (a *app) remember(repo *repository.Repository, src snapshot.Source, err err
 // capture captures the trees into the session and commits it.
 func (a *app) capture(ctx context.Context, session *repository.Session, j job, tags []string) (*backupResult, error) {
 	started := a.now()
+	absent := absentRoots(j.options.Roots)
 	meter := a.meter()
 	var captured *files.Result
 	var stored *repository.Stored
@@ -107,8 +112,16 @@ func (a *app) capture(ctx context.Context, session *repository.Session, j job, t
 		defer stop()
 		var err error
 		captured, err = files.Capture(ctx, j.options, session, meter)
+		if err != nil && len(absent) == len(j.options.Roots) {
+			return fmt.Errorf("%w: %s: does not exist", err, strings.Join(absent, ", "))
+		}
 		if err != nil {
 			return err
+		}
+		for i := range captured.Problems {
+			if p := &captured.Problems[i]; slices.Contains(absent, string(p.Path)) {
+				p.Error = "does not exist"
+			}
 		}
 		stored, err = session.Commit(ctx, repository.Result{
 			Roots: captured.Roots, Counts: captured.Counts, Problems: append(slices.Clone(j.left), captured.Problems...),
@@ -126,6 +139,17 @@ func (a *app) capture(ctx context.Context, session *repository.Session, j job, t
 		return nil, missing(err)
 	}
 	return a.resultOf(session, stored, captured, a.now().Sub(started)), nil
+}
+
+// absentRoots are the roots that are not there when the capture begins: they did not vanish while it ran.
+func absentRoots(roots []string) []string {
+	var out []string
+	for _, root := range roots {
+		if _, err := os.Lstat(root); errors.Is(err, fs.ErrNotExist) {
+			out = append(out, filepath.Clean(root))
+		}
+	}
+	return out
 }
 
 // estimate counts beside the capture what there is to do, for the time that is left. A wrong or missing estimate only
