@@ -54,6 +54,9 @@ func (a *app) backupOne(ctx context.Context, repo *repository.Repository, j job,
 	if err := maySign(repo, j.source.Host); err != nil {
 		return nil, err
 	}
+	if err := a.refuseIdentity(j.options.Roots); err != nil {
+		return nil, err
+	}
 	session, err := repo.Begin(ctx, repository.BeginOptions{
 		Source: j.source, Kind: policy.KindFiles, Type: kind, State: a.statePath(), Tool: "holdfast " + a.version, Now: a.now,
 	})
@@ -81,6 +84,25 @@ func (a *app) backupOne(ctx context.Context, repo *repository.Repository, j job,
 		return nil, err
 	}
 	return a.capture(ctx, session, j, tags)
+}
+
+// refuseIdentity refuses roots that are an identity of this host: patterns leave out only what is below a root.
+func (a *app) refuseIdentity(roots []string) error {
+	for _, path := range []string{a.identityPath(), a.hostIdentityPath()} {
+		identity, err := os.Stat(path)
+		if err != nil {
+			continue // none is there
+		}
+		for _, root := range roots {
+			if info, err := os.Lstat(root); err == nil && os.SameFile(info, identity) {
+				return hinted{
+					usagef("the root %s is the identity, which opens the backup: it does not belong into it", root),
+					"keep a copy of the file elsewhere, offline",
+				}
+			}
+		}
+	}
+	return nil
 }
 
 // remember notes how a backup ended, for status. What can't be noted is only not known.
