@@ -31,8 +31,6 @@ import (
 	"sync"
 
 	"golang.org/x/sys/unix"
-
-	"github.com/btcdecoded/holdfast/hostagent/source/files"
 )
 
 // Options say what to restore, to where and how.
@@ -184,7 +182,7 @@ func (r *run) openPlaces(selections []selection) error {
 	}
 	for _, p := range problems {
 		switch p.Operation {
-		case files.OperationNotConsistent, files.OperationParent:
+		case operationNotConsistent, operationParent:
 			// All of it was captured. To leave newer files of a database beside its older ones would break it.
 			continue
 		}
@@ -192,6 +190,12 @@ func (r *run) openPlaces(selections []selection) error {
 	}
 	return nil
 }
+
+// Operations of problems that took nothing away, as package files of the sources names them.
+const (
+	operationNotConsistent = "not consistent"
+	operationParent        = "read parent"
+)
 
 // fatal ends the restore. It returns the error for the caller to return.
 func (r *run) fatal(operation, place string, err error) error {
