@@ -25,11 +25,14 @@ are on record, missing or of the wrong size. What stays damaged is named with th
 the exit code is 4.
 
 --undelete is for buckets that keep versions: it removes delete markers and garbage that somebody has put over objects,
-so that the newest version that authenticates is current again. To look first, read with --as-of TIME.`
+so that the newest version that authenticates is current again. To look first, read with --as-of TIME.
+
+--accept-missing SOURCE@N puts on record that a snapshot is gone for good, where no copy has it: verify and status speak of
+it no more. It brings nothing back.`
 
 // repairFlags are the flags of repair.
 type repairFlags struct {
-	from                    string
+	from, acceptMissing     string
 	check, dryRun, undelete bool
 }
 
@@ -41,11 +44,18 @@ func (a *app) repairCommand() *cobra.Command {
 		Long:  repairLong,
 		Example: `  holdfast repair --dry-run
   holdfast repair --from /mnt/usb/backup --check
-  holdfast repair --undelete --dry-run`,
+  holdfast repair --undelete --dry-run
+  holdfast repair --accept-missing etc@41`,
 		GroupID: groupTend,
 		RunE: func(cmd *cobra.Command, args []string) error {
 			if a.flags.asOf != "" {
 				return usagef("repair: --as-of only reads")
+			}
+			if f.acceptMissing != "" {
+				if f.from != "" || f.check || f.undelete || f.dryRun || len(args) > 0 {
+					return usagef("repair: --accept-missing stands alone")
+				}
+				return a.acceptMissing(cmd.Context(), f.acceptMissing)
 			}
 			if f.undelete {
 				if f.from != "" || f.check || len(args) > 0 {
@@ -59,6 +69,7 @@ func (a *app) repairCommand() *cobra.Command {
 	cmd.Flags().StringVar(&f.from, "from", "", "a copy of this `REPOSITORY` to put back from")
 	cmd.Flags().BoolVar(&f.check, "check", false, "read every pack again")
 	cmd.Flags().BoolVar(&f.dryRun, "dry-run", false, "change nothing, show what would be done")
+	cmd.Flags().StringVar(&f.acceptMissing, "accept-missing", "", "put on record that the snapshot `SOURCE@N` is gone for good")
 	cmd.Flags().BoolVar(&f.undelete, "undelete", false, "remove what was put over objects of a bucket with versions")
 	return cmd
 }
