@@ -137,7 +137,10 @@ func code(ctx context.Context, err error) (int, string) {
 	var damage *repository.DamageError
 	var rollback *repository.RollbackError
 	var diverged *copier.DivergedError
-	if errors.As(err, &damage) || errors.As(err, &rollback) || errors.As(err, &diverged) {
+	if errors.As(err, &diverged) {
+		return exitDamaged, "something else was backed up into one of the two: look at both with `holdfast snapshots -r`, then copy the one that is right to a new place"
+	}
+	if errors.As(err, &damage) || errors.As(err, &rollback) {
 		return exitDamaged, "`holdfast verify` names everything that is hit; `holdfast repair --from COPY` puts back what a copy has"
 	}
 	for _, row := range exitTable() {

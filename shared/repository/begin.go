@@ -14,6 +14,8 @@ import (
 )
 
 // maxRun is how old a run may be when it commits: packs that no manifest names are pruned after 14 days.
+//
+// BUG: a first full that takes longer does not commit partial snapshots on the way; it never commits.
 const maxRun = 5 * 24 * time.Hour
 
 // Begin takes the source's lock on this host, finds what to build on and prepares to store.

@@ -18,6 +18,8 @@ import (
 //
 // Nothing here can do harm: hashes count only for exactly the extents that they were made with, and a hash that was
 // spoilt makes a page look changed.
+//
+// BUG: only the newest state of a region is kept, so a differential finds no hashes of what its full had.
 type pageCache struct {
 	mu    sync.Mutex
 	f     *os.File

@@ -11,6 +11,8 @@ import (
 // this run. It is safe for concurrent use.
 //
 // The parent's content is looked at when it is first asked for: a run that finds nothing changed never pays for it.
+//
+// BUG: once something has changed it is all in memory, some 90 bytes for each chunk and 77 for each small file of the parent.
 type refset struct {
 	load func(add func(KindRef), learn func(snapshot.FileID, uint64, []snapshot.Extent)) error
 
