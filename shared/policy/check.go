@@ -202,6 +202,7 @@ func (d *decoder) check(p *Policy) {
 			d.failAt("repository.copies."+strconv.Itoa(i), "", "a copy is the primary repository itself")
 		}
 	}
+	d.checkApprovers(p.Approvers)
 	for _, host := range sortedKeys(p.Hosts) {
 		if at := "hosts." + host; len(p.Hosts[host].Sources) == 0 && !d.wrong(at) {
 			d.failAt(at, "", "host %q has no sources", host)

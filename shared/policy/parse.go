@@ -126,6 +126,7 @@ func (d *decoder) policy(root ast.Node) *Policy {
 		root,
 		field{"version", d.count(&p.Version, 1)},
 		field{"repository", func(n ast.Node) { d.repository(n, &p.Repository) }},
+		field{"approvers", func(n ast.Node) { d.approvers(n, &p.Approvers) }},
 		field{"hosts", func(n ast.Node) {
 			p.Hosts = map[string]*Host{}
 			d.each(n, func(name string, tok *token.Token, v ast.Node) {
@@ -154,6 +155,7 @@ func (d *decoder) host(n ast.Node, h *Host) {
 	d.mapping(
 		n,
 		field{"max_size", d.size(&h.MaxSize)},
+		field{"restore", func(n ast.Node) { d.restore(n, &h.Restore) }},
 		field{"sources", func(n ast.Node) {
 			h.Sources = map[string]*Source{}
 			d.each(n, func(name string, tok *token.Token, v ast.Node) {

@@ -36,6 +36,7 @@ func Schema() []byte { return []byte(schema) }
 type Policy struct {
 	Version    int              `json:"version"`
 	Repository Repository       `json:"repository,omitzero"`
+	Approvers  []Approver       `json:"approvers,omitempty"` // who may ask for and approve restores over the queue
 	Hosts      map[string]*Host `json:"hosts"`
 }
 
@@ -49,6 +50,7 @@ type Repository struct {
 // Host is one machine.
 type Host struct {
 	MaxSize Size               `json:"max_size,omitzero"` // stored bytes; 0: no objective
+	Restore Restore            `json:"restore,omitzero"` // what restores over the queue may do
 	Sources map[string]*Source `json:"sources"`
 }
 

@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"encoding/json"
 	"path/filepath"
+	"strings"
 	"testing"
 
 	"github.com/goccy/go-yaml"
@@ -75,10 +76,36 @@ func TestSchemaAgrees(t *testing.T) {
 	repository := func(body string) string {
 		return "version: 1\nrepository: {" + body + "}\nhosts: {h: {sources: {s: {files: {roots: [/]}}}}}\n"
 	}
+	const (
+		key   = "ssh-ed25519 AAAAC3NzaC1lZDI1NTE5AAAAIAABAgMEBQYHCAkKCwwNDg8QERITFBUWFxgZGhscHR4f"
+		other = "ssh-ed25519 AAAAC3NzaC1lZDI1NTE5AAAAICAhIiMkJSYnKCkqKywtLi8wMTIzNDU2Nzg5Ojs8PT4/"
+	)
+	approvers := func(list string) string {
+		return "version: 1\napprovers: [" + list + "]\nhosts: {h: {sources: {s: {files: {roots: [/]}}}}}\n"
+	}
+	restore := func(body string) string {
+		return "version: 1\nhosts: {h: {restore: {" + body + "}, sources: {s: {files: {roots: [/]}}}}}\n"
+	}
 	for _, tt := range []struct {
 		want int
 		text string
 	}{
+		{good, approvers("{name: a, key: " + key + "}, {name: b, key: " + other + " comment at the end}")},
+		{good, approvers("")},
+		{bad, approvers("{name: a}")},
+		{bad, approvers("{key: " + key + "}")},
+		{bad, approvers("{name: 'a b', key: " + key + "}")},
+		{bad, approvers("{name: a, key: ssh-rsa AAAA}")},
+		{bad, approvers("{name: a, key: ssh-ed25519 AAAAC3NzaC1lZDI1NTE5AAAAIAAB}")},
+		{onlyParser, approvers("{name: a, key: ssh-ed25519 " + strings.Repeat("A", 68) + "}")},
+		{onlyParser, approvers("{name: a, key: " + key + "}, {name: a, key: " + other + "}")},
+		{onlyParser, approvers("{name: a, key: " + key + "}, {name: b, key: " + key + " other comment}")},
+		{good, restore("targets: [/srv/restore], in_place: true")},
+		{good, restore("")},
+		{bad, restore("targets: [/]")},
+		{bad, restore("targets: [srv]")},
+		{onlyParser, restore("targets: [/srv/../etc]")},
+		{bad, restore("in_place: 1")},
 		{good, source("files: {roots: [/]}")},
 		{good, source("sqlite: {path: /a.db}")},
 		{good, source("postgres: {service: db, mode: physical}, schedule: {continuous: 10s}")},
