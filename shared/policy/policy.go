@@ -50,7 +50,7 @@ type Repository struct {
 // Host is one machine.
 type Host struct {
 	MaxSize Size               `json:"max_size,omitzero"` // stored bytes; 0: no objective
-	Restore Restore            `json:"restore,omitzero"` // what restores over the queue may do
+	Restore Restore            `json:"restore,omitzero"`  // what restores over the queue may do
 	Sources map[string]*Source `json:"sources"`
 }
 
