@@ -27,7 +27,7 @@ func (a *app) acceptMissing(ctx context.Context, arg string) error {
 	if err != nil {
 		return err
 	}
-	if err := maySign(repo, src.Host); err != nil {
+	if err := maySign(repo, src.Host, "expired"); err != nil {
 		return err
 	}
 	id := snapshot.ID{Source: src, Sequence: sel.Sequence}

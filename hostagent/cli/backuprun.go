@@ -51,7 +51,7 @@ type problemLine struct {
 
 // backupOne backs up one source, with its hooks around it.
 func (a *app) backupOne(ctx context.Context, repo *repository.Repository, j job, kind snapshot.SnapshotType, tags []string) (result *backupResult, err error) {
-	if err := maySign(repo, j.source.Host); err != nil {
+	if err := maySign(repo, j.source.Host, "snapshots", "keys"); err != nil {
 		return nil, err
 	}
 	if err := a.refuseIdentity(j.options.Roots); err != nil {

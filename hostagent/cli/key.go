@@ -155,33 +155,55 @@ func (a *app) printAccess(repo *repository.Repository) error {
 			t.row("recipient", r.Recipient, "all hosts", r.Label)
 		}
 		for _, s := range access.Signers {
-			t.row("signer", s.Key, hostWords(s.Host), s.Label)
+			t.row("signer", s.Key, grantWords(s), s.Label)
 		}
 		t.write(w)
 	})
 }
 
+// grantWords say what a signer may sign.
+func grantWords(s repository.AccessSigner) string {
+	if s.Only == nil {
+		return hostWords(s.Host)
+	}
+	return hostWords(s.Host) + ", only " + strings.Join(s.Only, ", ")
+}
+
 func (a *app) keyAddCommand() *cobra.Command {
 	var signer bool
 	var label, forHost string
+	var only []string
 	cmd := &cobra.Command{
 		Use:   "add KEY",
 		Short: "Add a recipient or a signer",
 		Long: `Add a recipient (an age public key), who can then open all snapshots: the keys of old ones are sealed for it as
-well. Copies learn of it by the next ` + "`holdfast copy`" + `. With --signer, add a public signing key whose signatures count for --for-host, or for all hosts if "*".`,
+well. Copies learn of it by the next ` + "`holdfast copy`" + `. With --signer, add a public signing key whose signatures count for --for-host, or for all hosts if "*".
+
+--only limits a signer to parts of sources, so that who checks can forge no snapshot, and who removes can forge neither
+snapshot nor mark: ` + strings.Join(keyring.ScopedParts(), ", ") + `.
+A signer for one host never signs receipts/cloud without it.`,
 		Example: `  holdfast key add age1… --label offline
-  holdfast key add --signer BASE64 --for-host web-2`,
+  holdfast key add --signer BASE64 --for-host web-2
+  holdfast key add --signer BASE64 --for-host '*' --only receipts/cloud,damaged --label verify
+  holdfast key add --signer BASE64 --for-host '*' --only condemned,expired,receipts/cloud --label lifecycle
+  holdfast key add --signer BASE64 --for-host web-2 --only snapshots,keys,receipts/host,damaged --label capture`,
 		Args: arguments(1, 1, "one KEY"),
 		RunE: func(cmd *cobra.Command, args []string) error {
 			if signer == (forHost == "") {
 				return usagef("key add: --signer and --for-host belong together")
+			}
+			if only != nil && !signer {
+				return usagef("key add: --only limits a signer")
+			}
+			if err := keyring.CheckOnly(only); err != nil {
+				return usageError{fmt.Errorf("key add: --only: %w", err)}
 			}
 			repo, err := a.openForAccess(cmd.Context())
 			if err != nil {
 				return err
 			}
 			if signer {
-				err = addSigner(cmd.Context(), repo, args[0], forHost, label)
+				err = addSigner(cmd.Context(), repo, repository.AccessSigner{Key: args[0], Host: forHost, Label: label, Only: only})
 			} else {
 				err = a.addRecipient(cmd.Context(), repo, args[0], label)
 			}
@@ -194,6 +216,7 @@ well. Copies learn of it by the next ` + "`holdfast copy`" + `. With --signer, a
 	}
 	cmd.Flags().BoolVar(&signer, "signer", false, "KEY is a signer's public key, not a recipient")
 	cmd.Flags().StringVar(&forHost, "for-host", "", "`NAME` of the host that the signer speaks for, or *")
+	cmd.Flags().StringSliceVar(&only, "only", nil, "the `PARTS` of sources that the signer is limited to")
 	cmd.Flags().StringVar(&label, "label", "", "a `TEXT` for people")
 	return cmd
 }
@@ -208,16 +231,25 @@ func (a *app) openForAccess(ctx context.Context) (*repository.Repository, error)
 	return repo, maySign(repo, "*")
 }
 
-func addSigner(ctx context.Context, repo *repository.Repository, key, host, label string) error {
-	public, err := keyring.ParsePublicKey(key)
+func addSigner(ctx context.Context, repo *repository.Repository, add repository.AccessSigner) error {
+	public, err := keyring.ParsePublicKey(add.Key)
 	if err != nil {
 		return usageError{err}
 	}
+	add.Key = public.String()
 	return repo.ChangeAccess(ctx, func(next *repository.Access) error {
-		if slices.ContainsFunc(next.Signers, func(s repository.AccessSigner) bool { return s.Key == public.String() && s.Host == host }) {
-			return fmt.Errorf("signer %s has that right already", key)
+		for _, s := range next.Signers {
+			if s.Key != add.Key || s.Host != add.Host {
+				continue
+			}
+			if s.Only == nil || slices.Equal(s.Only, add.Only) {
+				return fmt.Errorf("signer %s has that right already", add.Key)
+			}
+			if add.Only == nil {
+				return hinted{fmt.Errorf("signer %s is limited to %s", add.Key, strings.Join(s.Only, ", ")), "remove it first, then add it without limits"}
+			}
 		}
-		next.Signers = append(next.Signers, repository.AccessSigner{Key: public.String(), Host: host, Label: label})
+		next.Signers = append(next.Signers, add)
 		return nil
 	})
 }
@@ -247,7 +279,7 @@ Signatures of a removed signer no longer count, also those of snapshots that it 
 				if len(next.Recipients)+len(next.Signers) == before {
 					return hinted{fmt.Errorf("the repository has no key %s", args[0]), "`holdfast key list` shows them"}
 				}
-				if !slices.ContainsFunc(next.Signers, func(s repository.AccessSigner) bool { return s.Host == "*" }) {
+				if !slices.ContainsFunc(next.Signers, func(s repository.AccessSigner) bool { return s.Host == "*" && s.Only == nil }) {
 					return hinted{errors.New("this is the last signer for all hosts: nobody could change anything any more"), "add another one first, with --for-host '*'"}
 				}
 				return nil

@@ -86,7 +86,7 @@ func (a *app) markable(ctx context.Context, arg string) (*repository.Repository,
 	if err != nil {
 		return nil, nil, err
 	}
-	return repo, m, maySign(repo, m.Host)
+	return repo, m, maySign(repo, m.Host, "marks")
 }
 
 func (a *app) pin(ctx context.Context, arg string, mark record.Mark) error {

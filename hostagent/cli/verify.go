@@ -142,7 +142,7 @@ func (a *app) mayRecord(ctx context.Context, repo *repository.Repository, o veri
 		}
 	}
 	for _, src := range sources {
-		if maySign(repo, src.Host) != nil {
+		if maySign(repo, src.Host, "receipts/host") != nil {
 			a.note("no receipts are written: they would not count for %s", src)
 			return false, nil //nolint:nilerr // that receipts would not count is no error of verify
 		}

@@ -6,7 +6,6 @@ import (
 	"encoding/base64"
 	"encoding/json"
 	"fmt"
-	"strings"
 
 	"github.com/btcdecoded/holdfast/shared/snapshot"
 )
@@ -76,7 +75,7 @@ func split(doc []byte) (payload []byte, signer PublicKey, signature []byte, err 
 // Open checks a document that was read from the object key, and returns its payload, which aliases doc. It errors with
 // [ErrUnsigned], [ErrSignature] (altered, moved to another key, or from another repository) or [ErrUntrusted].
 func Open(doc []byte, repo snapshot.RepositoryID, key string, trust *Trust) (payload []byte, signer PublicKey, err error) {
-	host, err := hostOf(key)
+	o, err := parseObject(key)
 	if err != nil {
 		return nil, signer, fmt.Errorf("open document %s: %w", key, err)
 	}
@@ -87,8 +86,8 @@ func Open(doc []byte, repo snapshot.RepositoryID, key string, trust *Trust) (pay
 	if !ed25519.Verify(signer[:], message(repo, key, payload), signature) {
 		return nil, signer, fmt.Errorf("open document %s: %w", key, ErrSignature)
 	}
-	if !trust.Allows(signer, host) {
-		return nil, signer, fmt.Errorf("open document %s: %w: %s, for host %s", key, ErrUntrusted, signer, host)
+	if !trust.allows(signer, o) {
+		return nil, signer, fmt.Errorf("open document %s: %w: %s, for %s", key, ErrUntrusted, signer, o)
 	}
 	return payload, signer, nil
 }
@@ -98,22 +97,4 @@ func Open(doc []byte, repo snapshot.RepositoryID, key string, trust *Trust) (pay
 func Peek(doc []byte) (payload []byte, signer PublicKey, err error) {
 	payload, signer, _, err = split(doc)
 	return payload, signer, err
-}
-
-// hostOf returns the host for which the signer of the document must be trusted: the one in the key, or "*" for what
-// concerns the whole repository.
-func hostOf(key string) (string, error) {
-	rest, ok := strings.CutPrefix(key, "v1/")
-	if ok && rest == "repository.json" {
-		return "*", nil
-	}
-	host, rest, more := strings.Cut(rest, "/")
-	switch {
-	case !ok || !more || rest == "":
-	case host == "access":
-		return "*", nil
-	case checkHost(host) == nil:
-		return host, nil
-	}
-	return "", fmt.Errorf("%w: no document has the key %q", ErrUntrusted, short(key))
 }

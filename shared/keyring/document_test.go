@@ -167,11 +167,12 @@ func TestSignPanics(t *testing.T) {
 func TestTrustList(t *testing.T) {
 	trust := sampleTrust("web", "*", "db", "web")
 	k := sampleSigner().Public()
-	if diff := cmp.Diff([]TrustedSigner{{k, "*"}, {k, "db"}, {k, "web"}}, trust.List()); diff != "" {
+	want := []Grant{{TrustedSigner: TrustedSigner{k, "*"}}, {TrustedSigner: TrustedSigner{k, "db"}}, {TrustedSigner: TrustedSigner{k, "web"}}}
+	if diff := cmp.Diff(want, trust.List()); diff != "" {
 		t.Fatal(diff)
 	}
 	var none *Trust
-	if none.Allows(k, "web") || len(none.List()) != 0 {
+	if none.Allows(k, sampleKey) || len(none.List()) != 0 {
 		t.Fatal("nobody trusts")
 	}
 }

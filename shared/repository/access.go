@@ -37,6 +37,16 @@ type AccessSigner struct {
 	Key   string `json:"key"` // base64
 	Host  string `json:"host"`
 	Label string `json:"label,omitempty"`
+	// Only limits the signer to these parts of sources, see [keyring.Grant]; nil: it is not limited.
+	Only []string `json:"only,omitzero"`
+}
+
+func (s *AccessSigner) grant() (keyring.Grant, error) {
+	public, err := keyring.ParsePublicKey(s.Key)
+	if err != nil {
+		return keyring.Grant{}, err
+	}
+	return keyring.Grant{TrustedSigner: keyring.TrustedSigner{Key: public, Host: s.Host}, Only: s.Only}, nil
 }
 
 // ErrAccess says that the access documents do not form a chain.
@@ -103,17 +113,61 @@ func (r *Repository) readAccess(ctx context.Context, keys []string) (Access, *ke
 		sum := sha256.Sum256(doc)
 		next.hash = hex.EncodeToString(sum[:])
 		// What the document says replaces what earlier ones said; pinned keys stay.
-		trust = pinned(r.identity)
-		for _, s := range next.Signers {
-			public, err := keyring.ParsePublicKey(s.Key)
-			if err != nil {
-				return current, nil, fmt.Errorf("read %s: signer: %w", key, err)
-			}
-			trust.Add(public, s.Host)
+		if trust, err = next.trust(r.identity); err != nil {
+			return current, nil, fmt.Errorf("read %s: signer: %w", key, err)
 		}
 		current = next
 	}
 	return current, trust, nil
+}
+
+// trust is what the document says beside what the identity pins. An identity trusts its own signer even without a line
+// that says so, unless the document limits it: what may only write receipts must not believe its own manifests either.
+func (a *Access) trust(identity *keyring.Identity) (*keyring.Trust, error) {
+	granted, limited, err := a.granted(identity)
+	if err != nil {
+		return nil, err
+	}
+	trust := pinned(identity)
+	if limited {
+		trust = identity.Trust()
+	}
+	for _, g := range granted {
+		trust.Grant(g)
+	}
+	return trust, nil
+}
+
+// granted is what the document says, and whether all that it says of the identity's own signer has limits.
+func (a *Access) granted(identity *keyring.Identity) (all []keyring.Grant, limited bool, err error) {
+	own, signs := identity.Signer()
+	free := false
+	for i := range a.Signers {
+		g, err := a.Signers[i].grant()
+		if err != nil {
+			return nil, false, err
+		}
+		all = append(all, g)
+		if signs && g.Key == own.Public() {
+			limited, free = limited || g.Only != nil, free || g.Only == nil
+		}
+	}
+	return all, limited && !free, nil
+}
+
+// MaySign reports whether readers count the identity's signature under the object key, by what the access document in
+// force says: trust that only this identity's file pins does not count.
+func (r *Repository) MaySign(key string) bool {
+	own, signs := r.identity.Signer()
+	if !signs {
+		return false
+	}
+	trust := new(keyring.Trust)
+	granted, _, err := r.access.granted(r.identity)
+	for _, g := range granted {
+		trust.Grant(g)
+	}
+	return err == nil && trust.Allows(own.Public(), key)
 }
 
 // ChangeAccess writes the next access document after change has edited a copy of the current one.
@@ -125,6 +179,11 @@ func (r *Repository) ChangeAccess(ctx context.Context, change func(*Access) erro
 	}
 	if err := change(&next); err != nil {
 		return err
+	}
+	for i := range next.Signers {
+		if err := keyring.CheckOnly(next.Signers[i].Only); err != nil {
+			return fmt.Errorf("signer %s: %w", next.Signers[i].Key, err)
+		}
 	}
 	if len(next.Recipients) == 0 {
 		return errors.New("the last recipient can not be removed: nobody could read new snapshots")

@@ -16,13 +16,25 @@ LINE2 = re.compile(rb'\{"signer":"([A-Za-z0-9+/=]{44})","signature":"([A-Za-z0-9
 
 
 class Trust:
-    """Which signers are trusted for which hosts ("*": all)."""
+    """Which signers are trusted for which hosts ("*": all), and for which parts of sources (None: see allows)."""
 
-    def __init__(self, pairs=()):
-        self.pairs = set(pairs)
+    def __init__(self, lines=()):
+        self.lines = set(lines)
 
-    def allows(self, signer, host):
-        return (signer, host) in self.pairs or (signer, "*") in self.pairs
+    def allows(self, signer, key):
+        host, _, rest = key.removeprefix("v1/").partition("/")
+        if host in ("access", "repository.json"):
+            host, rest = "*", ""
+        part = rest.partition("/")[2]
+        return any(signer == line[0] and self._covers(line[1], line[2], host, part) for line in self.lines)
+
+    @staticmethod
+    def _covers(trusted, only, host, part):
+        if trusted not in ("*", host):
+            return False
+        if only is None:
+            return trusted == "*" or not part.startswith("receipts/cloud/")
+        return any(name and part.startswith(name + "/") for name in only)
 
 
 class IdentityFile:
@@ -42,7 +54,7 @@ class IdentityFile:
                 if signers != 32:
                     raise FormatError("identity file: a signer's seed must have 32 bytes")
             elif words := re.fullmatch(r"trust\s+(\S+)\s+(\S+)", line):
-                self.pinned.pairs.add((unbase64(words[1], 32), host_name(words[2])))
+                self.pinned.lines.add((unbase64(words[1], 32), host_name(words[2]), None))
             elif not line.startswith("AGE-SECRET-KEY-PQ-1"):
                 raise FormatError("identity file: a line that is not specified")
 
@@ -73,8 +85,7 @@ def split(data):
 def open_document(data, repository_id, key, trust):
     """The members of a document whose signature, by a trusted signer, was verified."""
     payload, signer, signature = split(data)
-    host = key.split("/")[1]
-    if not trust.allows(signer, "*" if host in ("access", "repository.json") else host):
+    if not trust.allows(signer, key):
         raise FormatError("signed by nobody who is trusted for it")
     message = b"\0".join([b"holdfast v1 document", repository_id.encode(), key.encode(), payload])
     try:
@@ -103,6 +114,16 @@ class RepositoryDocument:
                 raise FormatError(f"feature {feature!r} is not known")
 
 
+def signer_line(signer):
+    """A line of trust from an item of signers."""
+    only = None
+    if "only" in signer.members:
+        only = tuple(signer.get("only", list))
+        if not only or not all(isinstance(part, str) and part for part in only):
+            raise FormatError("only must name parts of sources")
+    return unbase64(signer.text("key"), 32), host_name(signer.text("host")), only
+
+
 class AccessDocument:
     """v1/access/<seq>.json, checked against the one before it (None for number 1)."""
 
@@ -112,7 +133,7 @@ class AccessDocument:
         members.expect("sequence", sequence)
         members.expect("previous", before.hash if before else "")
         self.hash = sha256(data).hexdigest()
-        self.recipients = {(r.text("type", "age"), r.text("recipient", "age1.+")) for r in members.each("recipients")}
-        self.trust = Trust((unbase64(s.text("key"), 32), host_name(s.text("host"))) for s in members.each("signers"))
+        self.recipients = {(r.text("type", ".+"), r.text("recipient", ".+")) for r in members.each("recipients")}
+        self.trust = Trust(map(signer_line, members.each("signers")))
         for item in members.each("recipients") + members.each("signers"):
             item.get("label", str, "")

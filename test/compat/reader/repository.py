@@ -69,7 +69,7 @@ class Repository:
                 self.access = AccessDocument(store.read(key), self.id, sequence, self.access, identity.pinned)
         if self.access is None:
             raise FormatError("v1/access: nothing there")
-        self.trust = Trust(identity.pinned.pairs | self.access.trust.pairs)
+        self.trust = Trust(identity.pinned.lines | self.access.trust.lines)
 
     def document(self, key):
         """The members and the bytes of a signed document."""

@@ -17,7 +17,7 @@ KINDS = {
     "key": rf"keys/{HEX64}/{HEX32}\.json",
     "pack": rf"packs/{HEX32}/{HEX64}",
     "list": rf"lists/{HEX64}",
-    "receipt": rf"receipts/host/{STAMP}-({LEVELS})-{SEQUENCE}\.json|receipts/cloud/.+",
+    "receipt": rf"receipts/(host|cloud)/{STAMP}-({LEVELS})-{SEQUENCE}\.json",
     "mark": rf"marks/{SEQUENCE}/{HEX32}\.json",
     "condemned": rf"condemned/{SEQUENCE}\.json",
     "expired": rf"expired/{SEQUENCE}\.json",
@@ -114,8 +114,7 @@ class Verifier:
                 raise FormatError("what is wrapped is not this key")
 
     def _receipt(self, key, members):
-        if "/receipts/host/" in key:
-            self._about(key, members)
+        self._about(key, members)
         members.text("level", LEVELS)
         members.text("result", "pass|fail")
         members.time("started"), members.time("finished")
