@@ -11,6 +11,7 @@ import (
 	"github.com/spf13/cobra"
 
 	"github.com/btcdecoded/holdfast/hostagent/state"
+	"github.com/btcdecoded/holdfast/shared/observe"
 	"github.com/btcdecoded/holdfast/shared/policy"
 	"github.com/btcdecoded/holdfast/shared/repository"
 	"github.com/btcdecoded/holdfast/shared/repository/prune"
@@ -213,14 +214,14 @@ func rulesOf(p *policy.Policy, flags policy.Retention, src snapshot.Source) (pol
 }
 
 func (a *app) pruneSource(ctx context.Context, repo *repository.Repository, src snapshot.Source, rules policy.Retention, f pruneFlags) (*pruneResult, error) {
-	if err := maySign(repo, src.Host); err != nil && !f.dryRun {
+	if err := maySign(repo, src.Host, "condemned", "expired", "receipts/host"); err != nil && !f.dryRun {
 		return nil, fmt.Errorf("prune %s: %w", src, err)
 	}
-	h, err := a.history(ctx, repo, src)
+	h, err := observe.Read(ctx, repo, src)
 	if err != nil {
 		return nil, err
 	}
-	if err := h.broken(); err != nil {
+	if err := h.Broken(); err != nil {
 		return nil, fmt.Errorf("prune: %w", err)
 	}
 	decisions, shortened, err := a.plan(repo, src, h, rules, f)
@@ -242,7 +243,7 @@ func (a *app) pruneSource(ctx context.Context, repo *repository.Repository, src 
 	result.fill(report)
 	if result.Stopped = errors.Is(err, retention.ErrTooMany); result.Stopped {
 		for _, d := range decisions {
-			if !d.Keep && !h.condemned[d.Sequence] {
+			if !d.Keep && !h.Condemned[d.Sequence] {
 				result.Condemned = append(result.Condemned, d.Sequence)
 			}
 		}
@@ -252,10 +253,10 @@ func (a *app) pruneSource(ctx context.Context, repo *repository.Repository, src 
 
 // plan decides. Rules of the policy that replace longer ones wait; what is in force is recorded before anything is
 // announced, so that a crash in between changes nothing.
-func (a *app) plan(repo *repository.Repository, src snapshot.Source, h *history, rules policy.Retention, f pruneFlags) ([]retention.Decision, *retention.Shortened, error) {
+func (a *app) plan(repo *repository.Repository, src snapshot.Source, h *observe.History, rules policy.Retention, f pruneFlags) ([]retention.Decision, *retention.Shortened, error) {
 	now := a.now()
 	if !f.rules.Empty() {
-		decisions, err := retention.Plan(h.retention(), rules, now)
+		decisions, err := retention.Plan(h.Retention(), rules, now)
 		return decisions, nil, err
 	}
 	dir := state.Open(a.statePath(), repo.ID())
@@ -265,7 +266,7 @@ func (a *app) plan(repo *repository.Repository, src snapshot.Source, h *history,
 			return nil, nil, fmt.Errorf("prune %s: %w", src, err)
 		}
 	}
-	return rec.Plan(h.retention(), now)
+	return rec.Plan(h.Retention(), now)
 }
 
 func (r pruneResult) write(w io.Writer, a *app) {

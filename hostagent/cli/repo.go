@@ -13,6 +13,7 @@ import (
 	"github.com/btcdecoded/holdfast/shared/keyring"
 	"github.com/btcdecoded/holdfast/shared/objstore"
 	"github.com/btcdecoded/holdfast/shared/objstore/versions"
+	"github.com/btcdecoded/holdfast/shared/observe"
 	"github.com/btcdecoded/holdfast/shared/recovery"
 	"github.com/btcdecoded/holdfast/shared/repository"
 	"github.com/btcdecoded/holdfast/shared/repository/layout"
@@ -208,7 +209,7 @@ func (a *app) findAt(ctx context.Context, repo *repository.Repository, src snaps
 	if err != nil {
 		return nil, err
 	}
-	all, err := a.manifests(ctx, repo, src)
+	all, err := observe.Manifests(ctx, repo, src)
 	var bad *repository.BadManifestError
 	if err != nil && !errors.As(err, &bad) {
 		return nil, err
@@ -231,12 +232,12 @@ func (a *app) findAt(ctx context.Context, repo *repository.Repository, src snaps
 // judge warns about what a person should know before restoring a snapshot, and names a better one where there is one.
 func (a *app) judge(ctx context.Context, repo *repository.Repository, m *repository.Stored) error {
 	src := m.ID().Source
-	h, err := a.receipts(ctx, repo, src)
+	h, err := observe.ReadReceipts(ctx, repo, src)
 	if err != nil {
 		return err
 	}
 	var points []recovery.Point
-	for _, s := range h.compliance() {
+	for _, s := range h.Compliance() {
 		points = append(points, s.Point)
 	}
 	chosen, err := recovery.Select(points, recovery.Selector{Sequence: m.Sequence})
@@ -246,7 +247,7 @@ func (a *app) judge(ctx context.Context, repo *repository.Repository, m *reposit
 	for _, w := range chosen.Warnings {
 		a.warn("%s: %s", src.Name, w)
 	}
-	if n := len(h.damaged[m.Sequence]); n > 0 {
+	if n := len(h.Damaged[m.Sequence]); n > 0 {
 		a.warn("%s uses %s that failed a check; `holdfast repair --from COPY` puts back what a copy has", a.name(m.ID()), count(uint64(n), "pack", "packs"))
 	}
 	return nil

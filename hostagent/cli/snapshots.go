@@ -10,8 +10,8 @@ import (
 
 	"github.com/spf13/cobra"
 
+	"github.com/btcdecoded/holdfast/shared/observe"
 	"github.com/btcdecoded/holdfast/shared/repository"
-	"github.com/btcdecoded/holdfast/shared/repository/record"
 	"github.com/btcdecoded/holdfast/shared/snapshot"
 )
 
@@ -99,32 +99,24 @@ func hasTags(have, want []string) bool {
 
 // snapshotLine is one snapshot in a listing.
 type snapshotLine struct {
-	Snapshot string          `json:"snapshot"`
-	Type     string          `json:"type"`
-	Parent   uint64          `json:"parent"`
-	Chain    string          `json:"chain"`
-	Started  time.Time       `json:"started"`
-	Finished time.Time       `json:"finished"`
-	Arrived  time.Time       `json:"arrived"`
-	Counts   snapshot.Counts `json:"counts"`
-	Tags     []string        `json:"tags"`
-	Verified *verifiedLine   `json:"verified"`
-	States   []string        `json:"states"`
-	Error    string          `json:"error,omitempty"`
+	Snapshot string                `json:"snapshot"`
+	Type     string                `json:"type"`
+	Parent   uint64                `json:"parent"`
+	Chain    string                `json:"chain"`
+	Started  time.Time             `json:"started"`
+	Finished time.Time             `json:"finished"`
+	Arrived  time.Time             `json:"arrived"`
+	Counts   snapshot.Counts       `json:"counts"`
+	Tags     []string              `json:"tags"`
+	Verified *observe.Verification `json:"verified"`
+	States   []string              `json:"states"`
+	Error    string                `json:"error,omitempty"`
 
 	name string
 }
 
-// verifiedLine is the last verification of a snapshot.
-type verifiedLine struct {
-	Level  string    `json:"level"`
-	Result string    `json:"result"`
-	Time   time.Time `json:"time"`
-	Sample string    `json:"sample,omitempty"`
-}
-
 func (a *app) snapshotLines(ctx context.Context, repo *repository.Repository, src snapshot.Source) ([]snapshotLine, error) {
-	h, err := a.receipts(ctx, repo, src)
+	h, err := observe.ReadReceipts(ctx, repo, src)
 	if err != nil {
 		return nil, err
 	}
@@ -135,11 +127,11 @@ func (a *app) snapshotLines(ctx context.Context, repo *repository.Repository, sr
 		}
 	}
 	var lines []snapshotLine
-	for _, m := range h.manifests {
+	for _, m := range h.Manifests {
 		lines = append(lines, a.snapshotLine(h, m))
 	}
-	if h.bad != nil {
-		for n, err := range h.bad.Errors {
+	if h.Bad != nil {
+		for n, err := range h.Bad.Errors {
 			id := snapshot.ID{Source: src, Sequence: n}
 			lines = append(lines, snapshotLine{Snapshot: id.String(), States: []string{"unreadable"}, Tags: []string{}, Error: err.Error(), name: a.name(id)})
 		}
@@ -162,7 +154,7 @@ func naturalID(x, y string) int {
 	return strings.Compare(x, y)
 }
 
-func (a *app) snapshotLine(h *history, m *repository.Stored) snapshotLine {
+func (a *app) snapshotLine(h *observe.History, m *repository.Stored) snapshotLine {
 	l := snapshotLine{
 		Snapshot: m.ID().String(), Type: string(m.Type), Parent: m.Parent, Chain: m.Chain, Started: m.Started,
 		Finished: m.Finished, Arrived: m.Arrived.UTC(), Counts: m.Counts, Tags: m.Tags, States: []string{}, name: a.name(m.ID()),
@@ -173,14 +165,14 @@ func (a *app) snapshotLine(h *history, m *repository.Stored) snapshotLine {
 	if m.Partial {
 		l.States = append(l.States, "partial")
 	}
-	l.Verified = h.verified[m.Sequence]
-	if _, failed := h.verdict(m); failed {
+	l.Verified = h.Verified[m.Sequence]
+	if _, failed := h.Verdict(m); failed {
 		l.States = append(l.States, "failed")
 	}
-	if len(h.damaged[m.Sequence]) > 0 {
+	if len(h.Damaged[m.Sequence]) > 0 {
 		l.States = append(l.States, "damaged")
 	}
-	if h.condemned[m.Sequence] {
+	if h.Condemned[m.Sequence] {
 		l.States = append(l.States, "condemned")
 	}
 	if repository.ClockOff(m) {
@@ -219,16 +211,4 @@ func (a *app) printSnapshots(lines []snapshotLine) error {
 			}
 		}
 	})
-}
-
-func (v *verifiedLine) String() string {
-	switch {
-	case v == nil:
-		return "never"
-	case v.Result == record.Fail:
-		return "FAILED " + v.Level + " " + v.Time.Format("2006-01-02")
-	case v.Sample != "":
-		return v.Level + " " + v.Sample + " " + v.Time.Format("2006-01-02")
-	}
-	return v.Level + " " + v.Time.Format("2006-01-02")
 }

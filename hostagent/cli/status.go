@@ -4,7 +4,6 @@ import (
 	"context"
 	"fmt"
 	"io"
-	"maps"
 	"slices"
 	"strings"
 	"time"
@@ -14,6 +13,7 @@ import (
 	"github.com/btcdecoded/holdfast/hostagent/state"
 	"github.com/btcdecoded/holdfast/shared/compliance"
 	"github.com/btcdecoded/holdfast/shared/objstore"
+	"github.com/btcdecoded/holdfast/shared/observe"
 	"github.com/btcdecoded/holdfast/shared/policy"
 	"github.com/btcdecoded/holdfast/shared/repository"
 	"github.com/btcdecoded/holdfast/shared/repository/copier"
@@ -241,20 +241,16 @@ func (a *app) copyStores(ctx context.Context, pol *policy.Policy) ([]copyStore, 
 
 // facts collects what is known about a source: from the repository, its copies and this host's memory.
 func (a *app) facts(ctx context.Context, repo *repository.Repository, src snapshot.Source, copies []copyStore) (*compliance.Facts, error) {
-	h, err := a.history(ctx, repo, src)
+	h, err := observe.Read(ctx, repo, src)
 	if err != nil {
 		return nil, err
 	}
-	if err := h.broken(); err != nil {
+	if err := h.Broken(); err != nil {
 		a.warn("%v", err)
 	}
-	var unreadable []uint64
-	if h.bad != nil {
-		unreadable = slices.Sorted(maps.Keys(h.bad.Errors))
-	}
 	dir := state.Open(a.statePath(), repo.ID())
-	f := &compliance.Facts{Source: src, Snapshots: h.compliance(), Missing: h.missing, Stored: h.stored, KeyProven: dir.KeyProven()}
-	f.Unreadable = unreadable
+	f := h.Facts()
+	f.KeyProven = dir.KeyProven()
 	if seen, _, ok := repository.LastSeen(a.statePath(), repo.ID(), src); ok && !a.elsewhere(repo) {
 		f.LastSeen = seen
 	}

@@ -30,6 +30,7 @@ const (
 	Gap          Code = "gap"           // the last days have a gap longer than the RPO
 	Unusual      Code = "unusual"       // size or duration far from what it was
 	ClockOff     Code = "clock_off"     // the host's clock is off
+	Filling      Code = "filling"       // at its growth the source reaches its size limit soon
 
 	Never         Code = "never"          // in the policy, no snapshot
 	Late          Code = "late"           // the RPO is missed
@@ -44,7 +45,20 @@ const (
 	Slow          Code = "slow"           // a restore would take longer than the RTO
 	RestoreFailed Code = "restore_failed" // the last measured restore failed
 	KeyUnchecked  Code = "key_unchecked"  // the offline identity was not proven in time
+	JobLost       Code = "job_lost"       // a job was sent and nobody answered
+	NoReceipt     Code = "no_receipt"     // nobody checked the newest snapshot when it arrived
+	LockShort     Code = "lock_short"     // locked against deletion for less time than the policy keeps it
+	HostSilent    Code = "host_silent"    // the agent was not heard in time
 )
+
+// Codes lists every code, those that are no breach first.
+func Codes() []Code {
+	return []Code{
+		OK, Orphan, NotProtected, Gap, Unusual, ClockOff, Filling,
+		Never, Late, Failing, Unverified, Damaged, Rollback, TooFewCopies, CopyLate, Oversized, Unknown, Slow, RestoreFailed,
+		KeyUnchecked, JobLost, NoReceipt, LockShort, HostSilent,
+	}
+}
 
 // State is the judgement on one objective of one source.
 type State struct {
@@ -60,7 +74,8 @@ type State struct {
 // Snapshot is what is known about a snapshot.
 type Snapshot struct {
 	recovery.Point
-	Bytes int64 `json:"bytes"` // content, unsealed
+	Bytes   int64 `json:"bytes"`             // content, unsealed
+	Checked bool  `json:"checked,omitempty"` // the control plane left a receipt, whatever it found
 }
 
 // usable reports whether the snapshot counts for the RPO.
@@ -116,6 +131,33 @@ type Facts struct {
 	Thaw      time.Duration // time until the objects can be read, for cold storage classes
 	KeyProven time.Time     // last proof of the offline identity; zero: never
 	LogUntil  time.Time     // a continuous source's log reaches to here; zero: no log
+	Lost      []LostJob     // sent, and neither answered nor made up for since; oldest first
+	// CheckWithin is the time in which the control plane checks what arrives; 0: nobody does.
+	CheckWithin time.Duration
+	Lock        *Lock    // nil: not known
+	Growth      []Sample // bytes stored over time, ascending
+}
+
+// LostJob is a job that was sent to the source's agent and that nobody answered.
+type LostJob struct {
+	ID   string    `json:"id"`
+	Kind string    `json:"kind"`
+	Due  time.Time `json:"due"`
+	Lost time.Time `json:"lost"` // since when it counts as lost
+}
+
+// Lock is how long the least protected object of any snapshot is locked against deletion.
+type Lock struct {
+	Sequence uint64    `json:"sequence"`         // the snapshot
+	Until    time.Time `json:"until,omitzero"`   // zero: not at all
+	Wanted   time.Time `json:"wanted,omitzero"`  // by the policy
+	Checked  time.Time `json:"checked,omitzero"` // when this was read from the store
+}
+
+// Sample is how much was stored at a time.
+type Sample struct {
+	Time  time.Time `json:"time"`
+	Bytes int64     `json:"bytes"`
 }
 
 // Evaluate judges a source. Without objectives (nil) the source is not in the policy. The states come in a fixed order,
@@ -137,17 +179,22 @@ func Evaluate(o *policy.Objectives, f Facts, now time.Time) []State {
 			what += " that can be read"
 		}
 		e.add("rpo", Never, true, time.Time{}, what, "holdfast backup "+e.name())
+		e.lost()
 		e.protection()
 		return e.states
 	}
 	e.rpo()
+	e.lost()
+	e.receipt()
 	e.gap()
 	e.clock()
 	e.damaged()
 	e.verification()
 	e.protection()
+	e.lock()
 	e.copies()
 	e.size()
+	e.filling()
 	e.rto()
 	e.keyCheck()
 	e.usual()

@@ -128,7 +128,8 @@ func (e *evaluation) unusable(after uint64) string {
 	}
 	const most = 3
 	if n := len(parts); n > most {
-		parts = append(parts[n-most:], fmt.Sprintf("and %d before these", n-most))
+		// How many is not told: who remembers only some of the snapshots comes to the same text.
+		parts = append(parts[n-most:], "and others before these")
 	}
 	return strings.Join(parts, ", ")
 }

@@ -29,12 +29,24 @@ var layers = map[string][]string{
 	"shared/retention":  {"shared/snapshot", "shared/policy"},
 	"shared/recovery":   {"shared/snapshot", "shared/policy"},
 	"shared/compliance": {"shared/snapshot", "shared/policy", "shared/retention", "shared/recovery"},
+	"shared/schedule":   {"shared/snapshot", "shared/policy", "events"},
 	// Built on both.
 	"shared/repository": {
 		"shared/snapshot", "shared/objstore", "shared/chunker", "shared/seal", "shared/keyring",
 		"shared/policy", "shared/retention",
 	},
 	"shared/repository/layout": {"shared/snapshot"},
+	// What is observed and told.
+	"shared/observe": {
+		"shared/snapshot", "shared/objstore", "shared/policy", "shared/retention", "shared/recovery", "shared/compliance", "shared/repository",
+	},
+	"shared/alert": {"shared/policy", "shared/compliance"},
+	"shared/emf":   {},
+	// What the control plane keeps.
+	"shared/statestore": {},
+	"shared/control": {
+		"shared/snapshot", "shared/policy", "shared/retention", "shared/compliance", "shared/schedule", "shared/statestore", "events",
+	},
 	// The agent.
 	"hostagent":          {"shared", "events"},
 	"hostagent/progress": {},
@@ -44,13 +56,14 @@ var layers = map[string][]string{
 	"hostagent/restorer": {"shared"},
 	"hostagent/cli":      {"shared", "events", "hostagent"},
 	// What crosses between processes, and the cloud.
-	"events":    {},
-	"functions": {"shared", "events"},
-	"test":      {"shared", "events", "functions", "hostagent", "test"},
+	"events":                {},
+	"functions":             {"shared", "events"},
+	"functions/environment": {},
+	"test":                  {"shared", "events", "functions", "hostagent", "test"},
 }
 
 // deciding packages do no I/O and are told the time; see DESIGN.md, "Layers".
-var deciding = []string{"shared/snapshot", "shared/policy", "shared/retention", "shared/recovery", "shared/compliance"}
+var deciding = []string{"shared/snapshot", "shared/policy", "shared/retention", "shared/recovery", "shared/compliance", "shared/alert"}
 
 // effects are imports by which a package reaches outside itself.
 var effects = []string{"os", "os/exec", "net", "net/http", "syscall", "log", "log/slog", "io/ioutil", "golang.org/x/sys/unix"}

@@ -1,4 +1,4 @@
-package cli
+package observe
 
 import (
 	"context"
@@ -9,30 +9,35 @@ import (
 	"github.com/btcdecoded/holdfast/shared/snapshot"
 )
 
-// manifests reads the manifests of a source as [repository.Repository.Manifests] does, with arrivals that can be used.
+// Manifests reads the manifests of a source as [repository.Repository.Manifests] does, with arrivals that can be used.
 //
 // Ages and retention go by the time at which the store received a manifest. In a copy of a repository, or in a directory
 // that was moved, that is when it was copied, which may be the same day for years of snapshots. There the time that the
 // manifest states counts, unless it lies after its arrival.
-func (a *app) manifests(ctx context.Context, repo *repository.Repository, src snapshot.Source) ([]*repository.Stored, error) {
-	copied, err := isCopy(ctx, repo)
+func Manifests(ctx context.Context, repo *repository.Repository, src snapshot.Source) ([]*repository.Stored, error) {
+	copied, err := IsCopy(ctx, repo)
 	if err != nil {
 		return nil, err
 	}
 	all, err := repo.Manifests(ctx, src)
 	if copied {
 		for _, m := range all {
-			if m.Finished.Before(m.Arrived) {
-				m.Arrived = m.Finished
-			}
+			adjust(m)
 		}
 	}
 	return all, err
 }
 
-// isCopy reports whether the repository's own document arrived here long after it was made. The document is the first
+// adjust gives a manifest of a copied repository the arrival that counts.
+func adjust(m *repository.Stored) {
+	if m.Finished.Before(m.Arrived) {
+		m.Arrived = m.Finished
+	}
+}
+
+// IsCopy reports whether the repository's own document arrived here long after it was made. The document is the first
 // thing that init and copy write.
-func isCopy(ctx context.Context, repo *repository.Repository) (bool, error) {
+func IsCopy(ctx context.Context, repo *repository.Repository) (bool, error) {
 	info, err := repo.Store().Stat(ctx, layout.RepositoryKey)
 	if err != nil {
 		return false, fmt.Errorf("look for %s: %w", layout.RepositoryKey, err)

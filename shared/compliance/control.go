@@ -1,0 +1,149 @@
+package compliance
+
+import (
+	"fmt"
+	"time"
+
+	"github.com/btcdecoded/holdfast/shared/policy"
+	"github.com/btcdecoded/holdfast/shared/snapshot"
+)
+
+// What only a control plane observes: jobs, receipts, locks and agents.
+
+// Agent is what is known about the agent of one host.
+type Agent struct {
+	Heard  time.Time     // last event or heartbeat; zero: never
+	Known  time.Time     // since when the host is expected to answer
+	Within time.Duration // it is silent when it was not heard for longer
+}
+
+// EvaluateAgent judges whether the agent of a host was heard in time.
+func EvaluateAgent(host string, a Agent, now time.Time) []State {
+	e := &evaluation{f: Facts{Source: snapshot.Source{Host: host}}}
+	heard, what := a.Heard, "the agent was last heard at "+stamp(a.Heard)
+	if heard.IsZero() {
+		heard, what = a.Known, "the agent was never heard"
+	}
+	if now.Sub(heard) > a.Within {
+		// The agent backs up by its own schedule when it hears nothing: silence is no proof of a missed backup.
+		e.add("agent", HostSilent, true, heard.Add(a.Within), what, "systemctl status holdfast-agent")
+		return e.states
+	}
+	if a.Heard.IsZero() {
+		what = "the agent was not heard yet; due by " + stamp(heard.Add(a.Within))
+		e.add("agent", OK, false, time.Time{}, what, "")
+		return e.states
+	}
+	e.add("agent", OK, false, time.Time{}, "the agent is heard", "")
+	return e.states
+}
+
+// Reaches is the newest state to which the source can be restored, by the store's clock: what came after it is lost if
+// the host is. It is zero if there is none.
+func Reaches(f *Facts) time.Time {
+	var point time.Time
+	for i := len(f.Snapshots) - 1; i >= 0; i-- {
+		if s := &f.Snapshots[i]; s.usable() {
+			point = s.state()
+			break
+		}
+	}
+	if f.LogUntil.After(point) {
+		point = f.LogUntil
+	}
+	return point
+}
+
+func (e *evaluation) lost() {
+	if len(e.f.Lost) == 0 {
+		return
+	}
+	first := e.f.Lost[0]
+	what := fmt.Sprintf("%s got no answer; the first is %s (%s, due %s)", plural(len(e.f.Lost), "job"), first.ID, first.Kind, stamp(first.Due))
+	e.add("run", JobLost, true, first.Lost, what, "journalctl -u holdfast-agent --since '"+first.Due.UTC().Format("2006-01-02 15:04:05")+" UTC'")
+}
+
+// receipt wants the control plane to have looked at the newest snapshot. Snapshots arrive all the time: the oldest of
+// those that nobody looked at, after the last that somebody did, tells since when this is so.
+func (e *evaluation) receipt() {
+	if e.f.CheckWithin <= 0 {
+		return
+	}
+	var first *Snapshot
+	for i := len(e.f.Snapshots) - 1; i >= 0 && !e.f.Snapshots[i].Checked; i-- {
+		first = &e.f.Snapshots[i]
+	}
+	switch {
+	case first == nil:
+		e.add("receipt", OK, false, time.Time{}, "the newest snapshot was checked on arrival", "")
+	case e.now.Sub(first.Arrived) > e.f.CheckWithin:
+		e.add("receipt", NoReceipt, true, first.Arrived.Add(e.f.CheckWithin),
+			fmt.Sprintf("nobody checked what arrived since @%d of %s", first.Sequence, stamp(first.Arrived)), "holdfast verify --level structure "+e.name())
+	default:
+		e.add("receipt", OK, false, time.Time{}, "what arrived last is still to be checked", "")
+	}
+}
+
+func (e *evaluation) lock() {
+	l := e.f.Lock
+	if l == nil {
+		return
+	}
+	if !l.Until.Before(l.Wanted) {
+		e.add("lock", OK, false, time.Time{}, fmt.Sprintf("every snapshot is locked as long as the policy wants; @%d is the first to be free, at %s", l.Sequence, stamp(l.Until)), "")
+		return
+	}
+	until := "not locked"
+	if !l.Until.IsZero() {
+		until = "locked until " + stamp(l.Until) + " only"
+	}
+	e.add("lock", LockShort, true, l.Checked, fmt.Sprintf("@%d is %s, the policy keeps it until %s", l.Sequence, until, stamp(l.Wanted)),
+		"aws lambda invoke --function-name holdfast-lifecycle --payload '{}' /dev/stdout")
+}
+
+// filling says when the limit will be reached, if that is near. A week of samples is the least to judge by.
+func (e *evaluation) filling() {
+	const soon, least = 30 * 24 * time.Hour, 7 * 24 * time.Hour
+	perDay, over := Growth(e.f.Growth)
+	room := int64(e.o.MaxSize) - e.f.Stored
+	if e.o.MaxSize == 0 || over < least || perDay <= 0 || room <= 0 {
+		return
+	}
+	left := float64(room) / perDay
+	if left > soon.Hours()/24 {
+		return
+	}
+	// By the day, so that the text does not change with each observation.
+	full := e.now.Add(time.Duration(left * 24 * float64(time.Hour))).UTC().Format(time.DateOnly)
+	e.add("size", Filling, false, time.Time{}, fmt.Sprintf("at the growth of the last %s, %s a day, the limit of %s is reached about %s",
+		policy.Duration(over).Rough(), roughSize(perDay), e.o.MaxSize, full), "holdfast prune --dry-run "+e.name())
+}
+
+// Growth is by how many bytes a day the samples grow, by least squares, and over which time they reach.
+func Growth(samples []Sample) (perDay float64, over time.Duration) {
+	if len(samples) < 2 {
+		return 0, 0
+	}
+	first := samples[0].Time
+	var sumX, sumY, sumXX, sumXY float64
+	for _, s := range samples {
+		x, y := s.Time.Sub(first).Hours()/24, float64(s.Bytes)
+		sumX, sumY, sumXX, sumXY = sumX+x, sumY+y, sumXX+x*x, sumXY+x*y
+	}
+	n := float64(len(samples))
+	if d := n*sumXX - sumX*sumX; d > 0 {
+		perDay = (n*sumXY - sumX*sumY) / d
+	}
+	return perDay, samples[len(samples)-1].Time.Sub(first)
+}
+
+// roughSize writes bytes with three digits.
+func roughSize(bytes float64) string {
+	units := []string{"B", "KiB", "MiB", "GiB", "TiB", "PiB"}
+	i := 0
+	for bytes >= 1024 && i < len(units)-1 {
+		bytes /= 1024
+		i++
+	}
+	return fmt.Sprintf("%.3g %s", bytes, units[i])
+}

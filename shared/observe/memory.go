@@ -1,0 +1,196 @@
+package observe
+
+import (
+	"encoding/json"
+	"fmt"
+	"slices"
+	"time"
+
+	"github.com/btcdecoded/holdfast/shared/compliance"
+	"github.com/btcdecoded/holdfast/shared/recovery"
+	"github.com/btcdecoded/holdfast/shared/repository"
+	"github.com/btcdecoded/holdfast/shared/snapshot"
+)
+
+// Memory is what is remembered of one source between looks at it. It can be lost: the next look reads the repository
+// again. It keeps the snapshots that objectives can depend on, not all, so that it stays small.
+type Memory struct {
+	Source     string                     `json:"source"`
+	Looked     time.Time                  `json:"looked"`            // last listing that succeeded
+	Audited    time.Time                  `json:"audited,omitzero"`  // last listing of everything
+	Receipts   time.Time                  `json:"receipts,omitzero"` // arrival of the newest receipt that was read
+	Awaited    time.Time                  `json:"awaited,omitzero"`  // last listing of receipts
+	Objects    int                        `json:"objects"`           // in the last listing of everything
+	Stored     int64                      `json:"stored"`            // bytes, then; plus what was added since
+	Mark       string                     `json:"mark"`              // of the listing of manifests
+	Rest       string                     `json:"rest,omitempty"`    // of the listing of everything else that is small
+	Count      int                        `json:"count"`             // snapshots
+	LastSeen   uint64                     `json:"last_seen"`         // highest number ever
+	Kept       []Kept                     `json:"kept"`              // ascending
+	Unreadable []uint64                   `json:"unreadable,omitempty"`
+	Missing    []uint64                   `json:"missing,omitempty"`
+	Expired    []snapshot.Range           `json:"expired,omitempty"` // numbers with a record of their removal, ascending
+	Days       []compliance.Sample        `json:"days,omitempty"`    // one for each day with a listing of everything
+	Copies     map[string]compliance.Copy `json:"copies,omitempty"`  // by address
+	Restored   *compliance.Restore        `json:"restored,omitempty"`
+}
+
+// The flags of kept snapshots.
+const (
+	flagPartial = 1 << iota
+	flagVerified
+	flagFailed // by its receipts
+	flagPacks  // uses packs on record as damaged
+	flagCondemned
+	flagChecked
+	flagNotConsistent
+)
+
+// Kept is a snapshot that is remembered.
+type Kept struct {
+	compliance.Snapshot
+	Manifest string // the first 32 hex digits of the manifest's hash
+	Added    int64  // bytes stored for it
+	listed   time.Time
+	failed   bool
+	packs    bool
+}
+
+// keptForm is how it is written: numbers in a row, times in milliseconds. With ten thousand sources each byte counts.
+type keptForm [8]int64
+
+// MarshalJSON writes a short form.
+func (k Kept) MarshalJSON() ([]byte, error) {
+	arrived := k.Arrived.UnixMilli()
+	var flags int64
+	for flag, set := range map[int64]bool{
+		flagPartial: k.Partial, flagVerified: k.Verified, flagFailed: k.failed, flagPacks: k.packs,
+		flagCondemned: k.Condemned, flagChecked: k.Checked, flagNotConsistent: k.NotConsistent,
+	} {
+		if set {
+			flags |= flag
+		}
+	}
+	form := keptForm{
+		int64(k.Sequence), arrived, k.listed.UnixMilli() - arrived, k.Started.UnixMilli() - arrived, k.Finished.UnixMilli() - arrived, k.Bytes, k.Added, flags,
+	}
+	return json.Marshal([]any{form, k.Manifest})
+}
+
+// UnmarshalJSON reads what MarshalJSON wrote.
+func (k *Kept) UnmarshalJSON(b []byte) error {
+	var form keptForm
+	if err := json.Unmarshal(b, &[2]any{&form, &k.Manifest}); err != nil {
+		return fmt.Errorf("decode snapshot: %w", err)
+	}
+	arrived, flags := form[1], form[7]
+	at := func(offset int64) time.Time { return time.UnixMilli(arrived + offset).UTC() }
+	k.Point = recovery.Point{
+		Sequence: uint64(form[0]), Arrived: at(0), Started: at(form[3]), Finished: at(form[4]),
+		Partial: flags&flagPartial != 0, Verified: flags&flagVerified != 0, Condemned: flags&flagCondemned != 0,
+		NotConsistent: flags&flagNotConsistent != 0,
+	}
+	k.listed, k.Bytes, k.Added, k.Checked = at(form[2]), form[5], form[6], flags&flagChecked != 0
+	k.failed, k.packs = flags&flagFailed != 0, flags&flagPacks != 0
+	k.settle()
+	return nil
+}
+
+// settle derives what counts from what receipts and records of damage say.
+func (k *Kept) settle() {
+	k.Damaged = k.failed || k.packs
+	k.Verified = k.Verified && !k.Damaged
+}
+
+// hashDigits is how much of a manifest's hash is remembered.
+const hashDigits = 32
+
+func kept(m *repository.Stored, listed time.Time) Kept {
+	return Kept{
+		Snapshot: compliance.Snapshot{Point: recovery.FromManifest(m.Manifest, m.Arrived.UTC()), Bytes: contentBytes(m)},
+		Manifest: m.Hash.String()[:hashDigits], Added: int64(min(m.Counts.AddedBytes, 1<<62)), listed: listed.UTC().Truncate(time.Millisecond),
+	}
+}
+
+// How much is remembered of a source.
+const (
+	keepNewest  = 12 // what is usual is judged by these
+	keepDays    = 8  // gaps are told for seven
+	keepMost    = 300
+	keepDamaged = 50
+	keepSamples = 35
+)
+
+// trim drops what no objective depends on any more.
+func (m *Memory) trim(now time.Time) {
+	usable := func(k *Kept) bool {
+		return !k.Partial && !k.Damaged && !k.Condemned && !k.ClockOff()
+	}
+	keep := map[int]bool{0: true}
+	var haveUsable, haveVerified bool
+	damaged := 0
+	for i := len(m.Kept) - 1; i >= 0; i-- {
+		k := &m.Kept[i]
+		fromEnd := len(m.Kept) - 1 - i
+		switch {
+		case fromEnd < keepNewest, fromEnd < keepMost && now.Sub(k.Arrived) < keepDays*24*time.Hour:
+			keep[i] = true
+		case !haveUsable && usable(k), !haveVerified && k.Verified && !k.Condemned:
+			keep[i] = true
+		case k.Damaged && !k.Condemned && damaged < keepDamaged:
+			keep[i] = true
+		}
+		if k.Damaged && keep[i] {
+			damaged++
+		}
+		haveUsable = haveUsable || usable(k)
+		haveVerified = haveVerified || k.Verified && !k.Condemned
+	}
+	out := m.Kept[:0]
+	for i := range m.Kept {
+		if keep[i] {
+			out = append(out, m.Kept[i])
+		}
+	}
+	m.Kept = slices.Clip(out)
+	if n := len(m.Days); n > keepSamples {
+		m.Days = slices.Clone(m.Days[n-keepSamples:])
+	}
+}
+
+// sample notes how much is stored, once a day.
+func (m *Memory) sample(now time.Time) {
+	if n := len(m.Days); n > 0 && now.Sub(m.Days[n-1].Time) < 20*time.Hour {
+		return
+	}
+	m.Days = append(m.Days, compliance.Sample{Time: now.UTC(), Bytes: m.Stored})
+}
+
+// Facts is what is remembered, for [compliance.Evaluate]. What jobs, policy and agent say is added by the caller.
+func (m *Memory) Facts(src snapshot.Source) *compliance.Facts {
+	f := &compliance.Facts{
+		Source: src, Missing: m.Missing, Unreadable: m.Unreadable, LastSeen: m.LastSeen, Stored: m.Stored,
+		Restored: m.Restored, Growth: m.Days,
+	}
+	if m.removed(m.LastSeen) {
+		f.LastSeen = 0
+	}
+	for i := range m.Kept {
+		f.Snapshots = append(f.Snapshots, m.Kept[i].Snapshot)
+	}
+	for _, c := range m.Copies {
+		f.Copies = append(f.Copies, c)
+	}
+	slices.SortFunc(f.Copies, func(a, b compliance.Copy) int {
+		if a.Place < b.Place {
+			return -1
+		}
+		return 1
+	})
+	return f
+}
+
+// removed reports whether there is a record that retention removed a snapshot.
+func (m *Memory) removed(n uint64) bool {
+	return slices.ContainsFunc(m.Expired, func(r snapshot.Range) bool { return r.First <= n && n <= r.Last })
+}

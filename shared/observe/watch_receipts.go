@@ -1,0 +1,103 @@
+package observe
+
+import (
+	"context"
+	"slices"
+	"strings"
+	"time"
+
+	"github.com/btcdecoded/holdfast/shared/repository/layout"
+	"github.com/btcdecoded/holdfast/shared/repository/record"
+)
+
+// receiptSlack is how much later a receipt may show up in a listing than its time of arrival says.
+const receiptSlack = 15 * time.Minute
+
+// receipts judges anew the snapshots about which there are new receipts. A receipt of a snapshot that is not remembered
+// counts only if it says that the snapshot is bad.
+func (l *look) receipts(ctx context.Context) error {
+	var keys []string
+	newest := l.m.Receipts
+	touched := map[uint64]bool{}
+	for n := range l.fresh {
+		touched[n] = true
+	}
+	for key, o := range l.inv.Receipts {
+		keys = append(keys, key)
+		n, ok := l.sequenceOf(key)
+		if ok && o.Modified.After(l.m.Receipts.Add(-receiptSlack)) {
+			touched[n] = true
+		}
+		if o.Modified.After(newest) {
+			newest = o.Modified
+		}
+	}
+	slices.Sort(keys)
+	of := groups(l.src, keys)
+	for g := range of {
+		if _, there := l.inv.Manifests[g.sequence]; !there || !touched[g.sequence] {
+			delete(of, g)
+		}
+	}
+	all, err := readGroups(ctx, l.w.Repo, of, l.about)
+	if err != nil {
+		return err
+	}
+	if err := l.bad(ctx, all); err != nil {
+		return err
+	}
+	for i := range l.m.Kept {
+		k := &l.m.Kept[i]
+		if !touched[k.Sequence] {
+			continue
+		}
+		k.Verified, k.failed, k.Checked = false, false, false
+		if f := all[k.Sequence]; f != nil {
+			shown := Judge(f.all)
+			k.Verified, k.failed, k.Checked = Proven(f.all), shown != nil && shown.Result == record.Fail, f.cloud
+			l.m.Restored = newerRestore(l.m.Restored, f.restored)
+		}
+		k.settle()
+	}
+	l.m.Receipts = newest
+	return nil
+}
+
+// bad reads the manifests of snapshots that are not remembered and whose receipts tell of damage, and drops what is
+// about other manifests.
+func (l *look) bad(ctx context.Context, all map[uint64]*found) error {
+	var numbers []uint64
+	for n, f := range all {
+		if shown := Judge(f.all); shown != nil && shown.Result == record.Fail && l.index(n) < 0 {
+			numbers = append(numbers, n)
+		}
+	}
+	if len(numbers) == 0 {
+		return nil
+	}
+	if err := l.remember(ctx, numbers); err != nil {
+		return err
+	}
+	for _, n := range numbers {
+		if i := l.index(n); i < 0 || !slices.ContainsFunc(all[n].manifests, func(m string) bool { return strings.HasPrefix(m, l.m.Kept[i].Manifest) }) {
+			delete(all, n)
+		}
+	}
+	return nil
+}
+
+// about reports whether a receipt is about the manifest that is there. Of a snapshot that is not remembered this is not
+// known yet.
+func (l *look) about(n uint64, manifest string) bool {
+	i := l.index(n)
+	return i < 0 || strings.HasPrefix(manifest, l.m.Kept[i].Manifest)
+}
+
+func (l *look) sequenceOf(key string) (uint64, bool) {
+	for _, where := range []string{layout.ReceiptHost, layout.ReceiptCloud} {
+		if _, _, n, err := layout.ParseReceipt(l.src, where, key); err == nil {
+			return n, true
+		}
+	}
+	return 0, false
+}
