@@ -1,0 +1,42 @@
+package events
+
+import "time"
+
+// Heartbeat says that an agent lives, what it does, and how each of its sources was backed up last. It is sent every
+// five minutes and when the agent starts; what it repeats heals events that were lost.
+type Heartbeat struct {
+	Version int                `json:"version"`
+	Host    string             `json:"host"`
+	Agent   string             `json:"agent"` // version of the agent
+	Time    time.Time          `json:"time"`
+	Running *RunningJob        `json:"running,omitempty"`
+	Queued  []string           `json:"queued,omitempty"`  // ids of jobs in the journal that have not begun
+	Sources map[string]LastRun `json:"sources,omitempty"` // by name on the host
+}
+
+// RunningJob is the job that an agent is at.
+type RunningJob struct {
+	Job     string    `json:"job"`
+	Source  string    `json:"source,omitempty"`
+	Kind    JobKind   `json:"kind"`
+	Started time.Time `json:"started"`
+	Bytes   uint64    `json:"bytes,omitempty"` // done so far
+}
+
+// LastRun is how the newest run of a source ended that the agent knows of.
+type LastRun struct {
+	Job      string    `json:"job,omitempty"` // empty: it was run by hand
+	Kind     JobKind   `json:"kind,omitempty"`
+	Type     string    `json:"type,omitempty"`
+	Due      time.Time `json:"due,omitzero"`
+	Result   Result    `json:"result"`
+	Error    string    `json:"error,omitempty"` // without secrets
+	Snapshot uint64    `json:"snapshot,omitempty"`
+	Started  time.Time `json:"started,omitzero"`
+	Finished time.Time `json:"finished"`
+}
+
+// DecodeHeartbeat reads the detail of an event of type [TypeHeartbeat].
+func DecodeHeartbeat(data []byte) (*Heartbeat, error) {
+	return decode("heartbeat", data, func(e *Heartbeat) error { return needs("host", e.Host) })
+}

@@ -1,0 +1,43 @@
+package environment
+
+import "time"
+
+// Cloud is what every function is told.
+type Cloud struct {
+	State      string `env:"HOLDFAST_STATE_BUCKET"`        // name of the state bucket
+	Repository string `env:"HOLDFAST_REPOSITORY,optional"` // address of the repository; empty: that of the policy
+	Trust      string `env:"HOLDFAST_TRUST_PARAMETER"`     // SSM parameter: identity text without a secret key
+	Signer     string `env:"HOLDFAST_SIGNER_PARAMETER,optional"`
+	Endpoint   string `env:"HOLDFAST_STATE_ENDPOINT,optional"` // URL of a server that is not AWS's, for tests
+	LogLevel   string `env:"HOLDFAST_LOG_LEVEL,optional"`      // debug, info, warn, error; empty: info
+}
+
+// Coordinate is the environment of the function coordinate.
+type Coordinate struct {
+	Cloud
+	Queue      string        `env:"HOLDFAST_COORDINATE_QUEUE"`        // URL of its own queue, for shards
+	ShardHosts int           `env:"HOLDFAST_SHARD_HOSTS,optional"`    // most hosts in one invocation; 0: 500
+	Lost       time.Duration `env:"HOLDFAST_LOST_AFTER,optional"`     // silence after which an accepted job is lost; 0: 20m
+	Attempts   int           `env:"HOLDFAST_ATTEMPTS,optional"`       // at one run; 0: 3
+	Prefix     string        `env:"HOLDFAST_QUEUE_URL_BASE,optional"` // URL below which the hosts' queues are; empty: asked for
+}
+
+// Verify is the environment of the function verify.
+type Verify struct {
+	Cloud
+}
+
+// Lifecycle is the environment of the function lifecycle.
+type Lifecycle struct {
+	Cloud
+}
+
+// Monitor is the environment of the function monitor.
+type Monitor struct {
+	Cloud
+}
+
+// Restore is the environment of the function restore.
+type Restore struct {
+	Cloud
+}
