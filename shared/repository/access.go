@@ -170,12 +170,22 @@ func (r *Repository) MaySign(key string) bool {
 	return err == nil && trust.Allows(own.Public(), key)
 }
 
-// ChangeAccess writes the next access document after change has edited a copy of the current one.
+// ErrForeignSigner says that nobody counts the identity's signature for what it would write. An identity trusts itself, so
+// that without this check the number of a snapshot or of an access document would be taken by one that no other reader
+// believes.
+var ErrForeignSigner = errors.New("the repository does not count this identity's signature for that")
+
+// ChangeAccess writes the next access document after change has edited a copy of the current one. Errors: ErrNoSigner,
+// ErrForeignSigner.
 // Two changes at the same time: one gets objstore.ErrExist and may try again after Open.
 func (r *Repository) ChangeAccess(ctx context.Context, change func(*Access) error) error {
 	next := Access{
 		Sequence: r.access.Sequence + 1, Previous: r.access.hash,
 		Recipients: slices.Clone(r.access.Recipients), Signers: slices.Clone(r.access.Signers),
+	}
+	key := layout.AccessKey(next.Sequence)
+	if _, ok := r.identity.Signer(); ok && !r.MaySign(key) {
+		return fmt.Errorf("change access: %w", ErrForeignSigner)
 	}
 	if err := change(&next); err != nil {
 		return err
@@ -188,7 +198,7 @@ func (r *Repository) ChangeAccess(ctx context.Context, change func(*Access) erro
 	if len(next.Recipients) == 0 {
 		return errors.New("the last recipient can not be removed: nobody could read new snapshots")
 	}
-	if err := r.PutDocument(ctx, layout.AccessKey(next.Sequence), next); err != nil {
+	if err := r.PutDocument(ctx, key, next); err != nil {
 		return err
 	}
 	return r.loadAccess(ctx)

@@ -13,21 +13,23 @@ import (
 	"github.com/btcdecoded/holdfast/shared/snapshot"
 )
 
-// maxRun is how old a run may be when it commits: packs that no manifest names are pruned after 14 days.
-//
-// BUG: a first full that takes longer does not commit partial snapshots on the way; it never commits.
+// maxRun is how old the packs of a run may be when it commits: those that no manifest names are pruned after 14 days.
+// A run that takes longer commits unfinished snapshots on the way (checkpoint.go).
 const maxRun = 5 * 24 * time.Hour
 
 // Begin takes the source's lock on this host, finds what to build on and prepares to store.
 // It writes only the key objects of a new chain.
 //
-// Errors: ErrLocked, ErrNoSigner, those of the store.
+// Errors: ErrLocked, ErrNoSigner, ErrForeignSigner, those of the store.
 func (r *Repository) Begin(ctx context.Context, options BeginOptions) (*Session, error) {
 	if err := options.Source.Check(); err != nil {
 		return nil, err
 	}
 	if _, ok := r.identity.Signer(); !ok {
 		return nil, fmt.Errorf("back up %s: %w", options.Source, ErrNoSigner)
+	}
+	if !r.MaySign(layout.ManifestPrefix(options.Source)+"x") || !r.MaySign(layout.KeyPrefix(options.Source)+"x") {
+		return nil, fmt.Errorf("back up %s: %w", options.Source, ErrForeignSigner)
 	}
 	st, err := openState(options.State, r.id, options.Source)
 	if err != nil {
@@ -42,8 +44,9 @@ func (r *Repository) Begin(ctx context.Context, options BeginOptions) (*Session,
 
 func (s *Session) begin(ctx context.Context) error {
 	var err error
-	s.began = s.options.Now()
-	p := &planner{repo: s.repo, options: s.options, state: s.state, now: s.began.Round(0)}
+	s.marked = s.options.Now()
+	s.started, s.checked = s.marked, s.marked
+	p := &planner{repo: s.repo, options: s.options, state: s.state, now: s.marked.Round(0)}
 	if s.plan, err = p.plan(ctx); err != nil {
 		return err
 	}
@@ -110,7 +113,8 @@ func (s *Session) knowParent(ctx context.Context) {
 	s.refs.load = func(_ func(KindRef), learn func(snapshot.FileID, uint64, []snapshot.Extent)) error {
 		readMap := func(m snapshot.MapRef) ([]snapshot.Extent, error) { return s.ParentMap(ctx, m) }
 		return loadFrom(ctx, parent, readMap, usable, func(id snapshot.FileID, size uint64, x []snapshot.Extent) {
-			if len(x) == 1 && !s.damaged[x[0].Ref.Pack] {
+			// Whoever wants a full believes no content by a file id that a snapshot states.
+			if len(x) == 1 && !s.damaged[x[0].Ref.Pack] && !s.plan.reread {
 				learn(id, size, x)
 			}
 		})
@@ -132,7 +136,7 @@ func (s *Session) resume(ctx context.Context) (uint64, error) {
 			next = max(next, p.Number+1)
 			if there[p.ID] == p.Size {
 				taken = append(taken, p)
-				s.written = append(s.written, p.PackInfo)
+				s.written = append(s.written, storedPack{PackInfo: p.PackInfo, at: head.Begun})
 				s.takeOver(p)
 			}
 		}

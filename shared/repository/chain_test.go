@@ -251,3 +251,51 @@ func TestMostlyDeadChainEnds(t *testing.T) {
 	}
 	wantRestored(t, r, third, two)
 }
+
+// TestMissingListBeginsAChain loses or spoils a pack list that the next snapshot would go on with: it is a full of a new
+// chain, and a full again where that is not the newest's list but its full's. A store that fails for a while is no reason.
+func TestMissingListBeginsAChain(t *testing.T) {
+	for name, harm := range map[string]func(m *mem.Store, key string){
+		"missing": func(m *mem.Store, key string) { m.Tamper(key, nil) },
+		"spoilt":  func(m *mem.Store, key string) { m.Tamper(key, []byte("HFLIST01")) },
+	} {
+		for _, kind := range []snapshot.SnapshotType{"", snapshot.Differential} {
+			t.Run(name+" "+string(kind), func(t *testing.T) {
+				m := mem.New()
+				r, _ := initialise(t, m)
+				state := t.TempDir()
+				tree := noise(21, 3, 1000)
+				first := mustBackup(t, r, state, "", tree)
+				key := layout.ListKey(src, first.Lists[0].List)
+				m.SetHook(func(c mem.Call) mem.Fault {
+					if c.Op == mem.Get && c.Key == key {
+						return mem.Fault{Err: errFault}
+					}
+					return mem.Fault{}
+				})
+				if s, err := begin(t.Context(), r, state, kind); !errors.Is(err, errFault) {
+					t.Fatalf("with a store that fails: %v, %v", s, err)
+				}
+				m.SetHook(nil)
+				harm(m, key)
+				tree["/etc/more"] = []byte("more")
+				s, err := begin(t.Context(), r, state, kind)
+				if err != nil {
+					t.Fatal(err)
+				}
+				if kind, why := s.Type(); kind != snapshot.Full || !strings.Contains(why, key) || !strings.Contains(why, "holdfast verify") {
+					t.Errorf("%s, because %s", kind, why)
+				}
+				if err := s.Close(); err != nil {
+					t.Fatal(err)
+				}
+				second := mustBackup(t, r, state, kind, tree)
+				if second.Chain == first.Chain {
+					t.Error("the chain goes on")
+				}
+				wantRestored(t, r, second, tree)
+				wantRestored(t, r, mustBackup(t, r, state, kind, tree), tree)
+			})
+		}
+	}
+}

@@ -58,7 +58,7 @@ func (s *Session) Commit(ctx context.Context, result Result) (*Stored, error) {
 	if err != nil {
 		return nil, errors.Join(err, s.giveUp(err), s.Close())
 	}
-	stored, err := s.putManifest(ctx, m)
+	stored, err := s.putManifest(ctx, m, s.tree.live)
 	if err != nil {
 		return nil, errors.Join(err, s.giveUp(err), s.Close())
 	}
@@ -94,9 +94,10 @@ func (s *Session) storeAll(ctx context.Context, result Result) (*snapshot.Manife
 	if err := s.packs.flush(); err != nil {
 		return nil, nil, err
 	}
-	if err := s.putLists(ctx, m); err != nil {
+	if err := s.putLists(ctx, m, s.tree.live); err != nil {
 		return nil, nil, err
 	}
+	m.Counts.LiveBytes = s.tree.alive.sum()
 	return m, root, nil
 }
 
@@ -108,30 +109,29 @@ func (s *Session) manifest(result Result) *snapshot.Manifest {
 		Keys:   []snapshot.Key{{Key: s.plan.key.ID(s.repo.id).String(), Wrapped: s.plan.wrapped}},
 		Counts: result.Counts, Partial: result.Partial, Tags: result.Tags,
 	}
-	if s.plan.parent != nil {
+	switch {
+	case m.Type == snapshot.Full: // also one that goes on with an unfinished full
+		m.ChainStart = m.Sequence
+	case s.plan.parent != nil:
 		m.Parent = s.plan.parent.stored.Sequence
 	}
 	return m
 }
 
-// putLists stores what is new in the pack lists and fills in which packs the snapshot uses.
-func (s *Session) putLists(ctx context.Context, m *snapshot.Manifest) error {
+// putLists stores what is new in the pack lists and fills in which packs the snapshot uses: those in live.
+func (s *Session) putLists(ctx context.Context, m *snapshot.Manifest, live *bitset) error {
 	var old []snapshot.PackInfo
+	var err error
 	if s.plan.newest != nil {
 		m.Lists = slices.Clone(s.plan.newest.Lists)
-		for _, l := range m.Lists {
-			packs, err := s.repo.readList(ctx, s.src, l.List)
-			if err != nil {
-				return err
-			}
-			old = append(old, packs...)
+		if old, err = s.plan.listed(ctx, s.repo); err != nil {
+			return err
 		}
 	}
-	added, err := s.addedPacks(ctx, m, old)
+	added, err := s.addedPacks(ctx, m, old, live)
 	if err != nil {
 		return err
 	}
-	live := s.tree.live
 	if n, ok := live.firstNotIn(old, added); ok {
 		return fmt.Errorf("the tree needs pack %d of the chain: %w", n, errNoPack)
 	}
@@ -144,14 +144,13 @@ func (s *Session) putLists(ctx context.Context, m *snapshot.Manifest) error {
 		slices.SortFunc(added, byNumber)
 	}
 	m.Without = ranges(dead)
-	m.Counts.LiveBytes = s.tree.alive.sum()
 	for _, p := range append(slices.Clone(old), added...) {
 		if live.has(p.Number) {
 			m.Counts.PackBytes += p.Size
 		}
 	}
 	for part := range slices.Chunk(added, maxListPacks) {
-		if err := s.putList(ctx, m, part); err != nil {
+		if err := s.putList(ctx, m, part, live); err != nil {
 			return err
 		}
 	}
@@ -160,15 +159,14 @@ func (s *Session) putLists(ctx context.Context, m *snapshot.Manifest) error {
 
 // addedPacks are the packs that the tree needs and that are not among old, those of the newest snapshot's lists: what
 // this run stored and, for a differential, what only its full still uses. Ascending by number.
-func (s *Session) addedPacks(ctx context.Context, m *snapshot.Manifest, old []snapshot.PackInfo) ([]snapshot.PackInfo, error) {
-	live := s.tree.live
+func (s *Session) addedPacks(ctx context.Context, m *snapshot.Manifest, old []snapshot.PackInfo, live *bitset) ([]snapshot.PackInfo, error) {
 	m.NextPack = s.plan.nextPack
 	var added []snapshot.PackInfo
 	s.mu.Lock()
 	for _, p := range s.written {
 		m.NextPack = max(m.NextPack, p.Number+1)
 		if live.has(p.Number) {
-			added = append(added, p)
+			added = append(added, p.PackInfo)
 			m.Counts.AddedPacks++
 			m.Counts.AddedBytes += p.Size
 		}
@@ -195,7 +193,7 @@ func (s *Session) addedPacks(ctx context.Context, m *snapshot.Manifest, old []sn
 
 func byNumber(a, b snapshot.PackInfo) int { return compare(a.Number, b.Number) }
 
-func (s *Session) putList(ctx context.Context, m *snapshot.Manifest, packs []snapshot.PackInfo) error {
+func (s *Session) putList(ctx context.Context, m *snapshot.Manifest, packs []snapshot.PackInfo, live *bitset) error {
 	content := objstore.Bytes(snapshot.EncodeList(packs))
 	l := snapshot.List{List: snapshot.Hash(content.SHA256).String(), Size: content.Size, Packs: len(packs)}
 	for _, p := range packs {
@@ -206,20 +204,18 @@ func (s *Session) putList(ctx context.Context, m *snapshot.Manifest, packs []sna
 		return fmt.Errorf("store %s: %w", key, err)
 	}
 	m.Lists = append(m.Lists, l)
-	return s.checkAge(ctx, key)
+	return s.checkAge(ctx, key, live)
 }
 
-// checkAge asks the store how much older the run's first pack is than the list that was stored just now. The host's own
+// checkAge asks the store how much older the first pack that the run stored and needs is than the list that was stored just now. The host's own
 // clock may have been set back since, or have stood still while the host was suspended; prune goes by the store's.
 // It lists, for a host may have no right to look at packs. Errors: ErrTooOld.
-func (s *Session) checkAge(ctx context.Context, list string) error {
-	s.mu.Lock()
-	written := s.written
-	s.mu.Unlock()
-	if len(written) == 0 {
+func (s *Session) checkAge(ctx context.Context, list string, live *bitset) error {
+	oldest, ok := s.oldest(live)
+	if !ok {
 		return nil
 	}
-	first, err := s.arrival(ctx, layout.PackKey(s.src, s.plan.chain, written[0].ID))
+	first, err := s.arrival(ctx, layout.PackKey(s.src, s.plan.chain, oldest.ID))
 	if err != nil {
 		return err
 	}
@@ -231,6 +227,18 @@ func (s *Session) checkAge(ctx context.Context, list string) error {
 		return fmt.Errorf("%w, by the store's clock", ErrTooOld)
 	}
 	return nil
+}
+
+// oldest is the pack that has been in the store longest of those in live that no manifest names yet.
+func (s *Session) oldest(live *bitset) (storedPack, bool) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	for _, p := range s.written { // in the order of their arrival
+		if live.has(p.Number) {
+			return p, true
+		}
+	}
+	return storedPack{}, false
 }
 
 // arrival is when an object of this run arrived. Errors: ErrTooOld if it is not there any more.
@@ -265,21 +273,12 @@ func ranges(packs []snapshot.PackInfo) [][2]uint64 {
 }
 
 // putManifest commits: steps 3 and 4.
-func (s *Session) putManifest(ctx context.Context, m *snapshot.Manifest) (*Stored, error) {
-	// Without the monotonic reading, which stands still while a host is suspended, and with it: clocks are set.
-	if now := s.options.Now(); max(now.Round(0).Sub(s.plan.begun).Abs(), now.Sub(s.began)) > maxRun {
+func (s *Session) putManifest(ctx context.Context, m *snapshot.Manifest, live *bitset) (*Stored, error) {
+	if s.tooOld(live) {
 		return nil, ErrTooOld
 	}
-	if m.Parent != 0 {
-		condemned, err := s.repo.Condemned(ctx, s.src)
-		if err != nil {
-			return nil, err
-		}
-		for _, c := range condemned {
-			if c.Sequence == m.Parent || c.Sequence == s.plan.newest.Sequence {
-				return nil, fmt.Errorf("%w: snapshot %d", ErrCondemned, c.Sequence)
-			}
-		}
+	if err := s.checkCondemned(ctx); err != nil {
+		return nil, err
 	}
 	// Not earlier: the last packs may have travelled for long, and who compares with the manifest's arrival would take
 	// that for a wrong clock.
@@ -302,12 +301,45 @@ func (s *Session) putManifest(ctx context.Context, m *snapshot.Manifest) (*Store
 	return s.repo.parseManifest(id, doc, info.Modified)
 }
 
+// tooOld tells by the host's clock: without the monotonic reading, which stands still while a host is suspended, and
+// with it: clocks are set.
+func (s *Session) tooOld(live *bitset) bool {
+	now := s.options.Now()
+	age := max(now.Round(0).Sub(s.plan.begun).Abs(), now.Sub(s.marked))
+	if p, ok := s.oldest(live); ok {
+		age = max(age, now.Round(0).Sub(p.at.Round(0)).Abs(), now.Sub(p.at))
+	}
+	return age > maxRun
+}
+
+// checkCondemned looks at what the snapshot builds on once more. Errors: ErrCondemned.
+func (s *Session) checkCondemned(ctx context.Context) error {
+	if s.plan.newest == nil {
+		return nil
+	}
+	condemned, err := s.repo.Condemned(ctx, s.src)
+	if err != nil {
+		return err
+	}
+	for _, c := range condemned {
+		if c.Sequence == s.plan.newest.Sequence || s.plan.parent != nil && c.Sequence == s.plan.parent.stored.Sequence {
+			return fmt.Errorf("%w: snapshot %d", ErrCondemned, c.Sequence)
+		}
+	}
+	return nil
+}
+
 // remember brings the state directory up to date: step 5.
 func (s *Session) remember(m *Stored, root []byte) error {
-	err := s.tree.cache.commit(s.state, root)
-	c := chainState{Chain: m.Chain, Key: s.plan.key[:], Wrapped: s.plan.wrapped, Begun: s.plan.begun, Sequence: s.plan.chainStart}
-	return errors.Join(err,
+	err := s.tree.cache.commit(s.state, parentFile, root)
+	return errors.Join(err, s.rememberChain(m), s.state.remove(journalFile), s.state.remove(unfinishedFile))
+}
+
+// rememberChain notes the chain that goes on and the newest snapshot.
+func (s *Session) rememberChain(m *Stored) error {
+	c := chainState{Chain: m.Chain, Key: s.plan.key[:], Wrapped: s.plan.wrapped, Begun: s.plan.begun, Sequence: m.ChainStart}
+	return errors.Join(
 		s.state.save(chainFile, c),
 		s.state.save(lastFile, lastSeen{Sequence: m.Sequence, Manifest: m.Hash.String(), Access: s.plan.access}),
-		s.state.remove(pendingFile), s.state.remove(journalFile))
+		s.state.remove(pendingFile))
 }

@@ -17,6 +17,9 @@ type journal struct {
 	f *os.File
 }
 
+// maxJournalLine bounds a line: the index of a pack of a million chunks, in base64.
+const maxJournalLine = 64 << 20
+
 // journalHead is the first line: what the packs belong to.
 type journalHead struct {
 	Chain string    `json:"chain"`
@@ -40,7 +43,7 @@ func readJournal(s *state, chain string, next uint64) (journalHead, []writtenPac
 	}
 	defer func() { _ = f.Close() }()
 	lines := bufio.NewScanner(f)
-	lines.Buffer(nil, 64<<20)
+	lines.Buffer(nil, maxJournalLine)
 	var head journalHead
 	if !lines.Scan() || !openLine(lines.Bytes(), &head) || head.Chain != chain || head.Next != next {
 		return journalHead{}, nil
@@ -48,7 +51,8 @@ func readJournal(s *state, chain string, next uint64) (journalHead, []writtenPac
 	var packs []writtenPack
 	for seen := new(bitset); lines.Scan(); {
 		p, err := parseJournalPack(lines.Bytes())
-		if err != nil || p.Number < next || p.Number > snapshot.MaxPackNumber || seen.has(p.Number) {
+		// Numbers below next: packs on their way, or for a file on its way, when an unfinished snapshot was committed.
+		if err != nil || p.Number == 0 || p.Number > snapshot.MaxPackNumber || seen.has(p.Number) {
 			break
 		}
 		seen.set(p.Number)
@@ -81,14 +85,49 @@ func parseJournalPack(line []byte) (writtenPack, error) {
 
 // newJournal begins a journal that holds packs already.
 func newJournal(s *state, head journalHead, packs []writtenPack) (*journal, error) {
+	return beginJournal(s, head, func(j *journal) error {
+		var err error
+		for _, p := range packs {
+			err = errors.Join(err, j.pack(p))
+		}
+		return err
+	})
+}
+
+// thinJournal begins a journal that holds those packs of the last one that keep wants. They are read one by one.
+func thinJournal(s *state, head journalHead, keep func(number uint64) bool) (*journal, error) {
+	old, err := os.Open(s.path(journalFile))
+	if err != nil {
+		return nil, fmt.Errorf("read journal: %w", err)
+	}
+	defer func() { _ = old.Close() }()
+	return beginJournal(s, head, func(j *journal) error {
+		lines := bufio.NewScanner(old)
+		lines.Buffer(nil, maxJournalLine)
+		for first := true; lines.Scan(); first = false {
+			if first {
+				continue
+			}
+			if p, err := parseJournalPack(lines.Bytes()); err != nil || !keep(p.Number) {
+				continue
+			}
+			if _, err := j.f.Write(append(lines.Bytes(), '\n')); err != nil {
+				return fmt.Errorf("write journal: %w", err)
+			}
+		}
+		return lines.Err()
+	})
+}
+
+// beginJournal writes a journal beside the last one, with what fill adds, and puts it in its place.
+func beginJournal(s *state, head journalHead, fill func(*journal) error) (*journal, error) {
 	f, err := os.OpenFile(s.path(journalFile+".new"), os.O_CREATE|os.O_TRUNC|os.O_WRONLY, 0o600)
 	if err != nil {
 		return nil, fmt.Errorf("write journal: %w", err)
 	}
 	j := &journal{f: f}
-	err = j.line(head)
-	for _, p := range packs {
-		err = errors.Join(err, j.pack(p))
+	if err = j.line(head); err == nil {
+		err = fill(j)
 	}
 	if err == nil {
 		err = os.Rename(f.Name(), s.path(journalFile))

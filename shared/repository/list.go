@@ -207,6 +207,15 @@ func (r *Repository) Manifests(ctx context.Context, src snapshot.Source) ([]*Sto
 
 // Lists reads the pack lists of m and returns the packs that the snapshot uses, ascending by number.
 func (r *Repository) Lists(ctx context.Context, m *snapshot.Manifest) ([]snapshot.PackInfo, error) {
+	all, err := r.allLists(ctx, m)
+	if err != nil {
+		return nil, err
+	}
+	return LivePacks(m, all)
+}
+
+// allLists returns the packs that the lists of m name, also those that the snapshot does not use.
+func (r *Repository) allLists(ctx context.Context, m *snapshot.Manifest) ([]snapshot.PackInfo, error) {
 	var all []snapshot.PackInfo
 	for _, l := range m.Lists {
 		packs, err := r.readList(ctx, m.ID().Source, l.List)
@@ -215,7 +224,7 @@ func (r *Repository) Lists(ctx context.Context, m *snapshot.Manifest) ([]snapsho
 		}
 		all = append(all, packs...)
 	}
-	return LivePacks(m, all)
+	return all, nil
 }
 
 // LivePacks returns those of all, the packs of m's lists together, that m uses, ascending by number.

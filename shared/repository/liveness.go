@@ -17,6 +17,9 @@ func newLiveness(maps *mapCache) *liveness {
 }
 
 func (l *liveness) entry(e *snapshot.Entry) {
+	if l == nil {
+		return
+	}
 	l.extents(e.Extents)
 	for i := range e.Maps {
 		l.ref(&e.Maps[i].Ref)

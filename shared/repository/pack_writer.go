@@ -36,7 +36,8 @@ type packWriter struct {
 	stored func(writtenPack) error // called for each acknowledged pack, one at a time
 
 	mu      sync.Mutex
-	next    uint64 // number of the next pack; guarded by mu
+	next    uint64      // number of the next pack; guarded by mu
+	begun   []*openPack // not all of them are in the store yet; guarded by mu
 	content *openPack
 	meta    *openPack
 	full    bool // a pack has been filled: meta gets packs of its own
@@ -57,6 +58,7 @@ type openPack struct {
 	spool  objstore.Spool
 	size   uint32
 	index  []snapshot.IndexEntry
+	done   chan struct{} // closed when the store has it
 }
 
 func newPackWriter(ctx context.Context, store objstore.Store, dir string, src snapshot.Source, chain snapshot.ChainID, keys *seal.Keys, next uint64, stored func(writtenPack) error) *packWriter {
@@ -127,8 +129,9 @@ func (w *packWriter) begin() (*openPack, error) {
 	case <-w.ctx.Done():
 		return nil, context.Cause(w.ctx)
 	}
-	p := &openPack{number: w.next, salt: seal.NewSalt()}
+	p := &openPack{number: w.next, salt: seal.NewSalt(), done: make(chan struct{})}
 	w.next++
+	w.begun = append(slices.DeleteFunc(w.begun, (*openPack).isStored), p)
 	p.sealer = w.keys.Pack(p.salt)
 	var err error
 	if p.spool, err = objstore.NewSpool(w.ctx, w.store, w.dir); err == nil {
@@ -160,8 +163,47 @@ func (w *packWriter) finish(p *openPack) {
 		<-w.open
 		w.ackMu.Lock()
 		defer w.ackMu.Unlock()
-		return w.stored(writtenPack{PackInfo: info, index: p.index})
+		if err := w.stored(writtenPack{PackInfo: info, index: p.index}); err != nil {
+			return err
+		}
+		close(p.done)
+		return nil
 	})
+}
+
+func (p *openPack) isStored() bool {
+	select {
+	case <-p.done:
+		return true
+	default:
+		return false
+	}
+}
+
+// sync waits until everything that was added before is durable. The packs that are being filled are closed for it; what
+// is added meanwhile goes into others.
+func (w *packWriter) sync() error {
+	w.mu.Lock()
+	if err := w.failed(); err != nil {
+		w.mu.Unlock()
+		return err
+	}
+	for _, p := range []*openPack{w.content, w.meta} {
+		if p != nil {
+			w.finish(p)
+		}
+	}
+	w.content, w.meta = nil, nil
+	waiting := slices.Clone(w.begun)
+	w.mu.Unlock()
+	for _, p := range waiting {
+		select {
+		case <-p.done:
+		case <-w.ctx.Done():
+			return context.Cause(w.ctx)
+		}
+	}
+	return nil
 }
 
 func (w *packWriter) upload(p *openPack) (snapshot.PackInfo, error) {

@@ -50,9 +50,9 @@ func (p *parentWriter) chunk(plain []byte) {
 	p.err = err
 }
 
-// commit puts the file in place of the one of the parent's parent. It is not synced: after a power cut its ids do not
+// commit puts the file in place of the one of the parent's parent, which name is. It is not synced: after a power cut its ids do not
 // match and it counts as lost.
-func (p *parentWriter) commit(s *state, root []byte) error {
+func (p *parentWriter) commit(s *state, name string, root []byte) error {
 	p.chunk(root)
 	var n [4]byte
 	binary.BigEndian.PutUint32(n[:], uint32(len(root)))
@@ -61,7 +61,7 @@ func (p *parentWriter) commit(s *state, root []byte) error {
 	}
 	err := errors.Join(p.err, p.w.Flush(), p.f.Close())
 	if err == nil {
-		err = os.Rename(p.f.Name(), s.path(parentFile))
+		err = os.Rename(p.f.Name(), s.path(name))
 	}
 	if err != nil {
 		return fmt.Errorf("write state: %w", err)
@@ -84,9 +84,9 @@ type parent struct {
 
 var errNoCache = errors.New("no usable copy of the parent's tree in the state directory")
 
-// cachedParent opens the copy of m's tree in the state directory. Errors: errNoCache.
-func cachedParent(ctx context.Context, s *state, keys *seal.Keys, m *Stored) (*parent, error) {
-	f, err := os.Open(s.path(parentFile))
+// cachedParent opens the copy of m's tree in the state directory, which is the file name. Errors: errNoCache.
+func cachedParent(ctx context.Context, s *state, name string, keys *seal.Keys, m *Stored) (*parent, error) {
+	f, err := os.Open(s.path(name))
 	if err != nil {
 		return nil, errNoCache
 	}

@@ -5,6 +5,7 @@ import (
 	"crypto/sha256"
 	"errors"
 	"fmt"
+	"os"
 	"slices"
 	"time"
 
@@ -50,8 +51,10 @@ type plan struct {
 	warnings []error
 	access   uint64 // highest number of an access document that this host has seen
 
-	parent     *parent // nil: full
-	newest     *Stored // of the chain that goes on; nil: new chain
+	parent     *parent             // nil: new chain
+	reread     bool                // the parent's entries are not taken over, only its chunks: a full that was asked for
+	newest     *Stored             // of the chain that goes on; nil: new chain
+	packs      []snapshot.PackInfo // of the newest's lists; nil: not read
 	chain      snapshot.ChainID
 	chainStart uint64
 	key        seal.DataKey
@@ -81,21 +84,27 @@ func (p *planner) plan(ctx context.Context) (plan, error) {
 	if err != nil {
 		return plan{}, err
 	}
-	if p.options.Type == snapshot.Full {
+	if p.options.Type == snapshot.Full && !p.takesUp(newest) {
 		return out, p.newChain(ctx, &out)
 	}
-	reason := p.continueChain(ctx, &out, newest)
-	if err := ctx.Err(); err != nil {
+	reason, err := p.continueChain(ctx, &out, newest)
+	if err := errors.Join(err, ctx.Err()); err != nil {
 		return plan{}, err
 	}
 	if reason == "" {
 		return out, nil
 	}
-	out.kind, out.parent, out.newest = snapshot.Full, nil, nil
-	if newest != nil || p.options.Type != "" {
+	out.kind, out.parent, out.newest, out.packs, out.reread, out.why = snapshot.Full, nil, nil, nil, false, ""
+	if p.options.Type != snapshot.Full && (newest != nil || p.options.Type != "") {
 		out.why = reason
 	}
 	return out, p.newChain(ctx, &out)
+}
+
+// takesUp reports whether a full that was asked for goes on in the chain of the newest snapshot: an unfinished full, for
+// the recipients of today.
+func (p *planner) takesUp(newest *Stored) bool {
+	return newest != nil && newest.Unfinished && newest.Type == snapshot.Full && p.sealedForAll(newest.Keys[0].Wrapped)
 }
 
 // ends looks at the newest snapshot and compares it with what this host saw last. After a rollback the numbering goes
@@ -155,41 +164,92 @@ func isFormat(err error) bool {
 		errors.Is(err, keyring.ErrUnsigned) || errors.As(err, &damage)
 }
 
-// continueChain fills out for an incremental or a differential; where that can't be it says why.
-func (p *planner) continueChain(ctx context.Context, out *plan, newest *Stored) string {
+// continueChain fills out for a snapshot that goes on with the newest one's chain; where that can't be it says why.
+// Errors are of the store, which may be well again soon: that is no reason to begin a new chain.
+func (p *planner) continueChain(ctx context.Context, out *plan, newest *Stored) (reason string, err error) {
 	if newest == nil {
-		return "there is no snapshot to build on"
+		return "there is no snapshot to build on", nil
 	}
 	base := newest
-	if p.options.Type == snapshot.Differential {
+	if p.options.Type == snapshot.Differential && !newest.Unfinished {
 		full, err := p.repo.Manifest(ctx, snapshot.ID{Source: p.options.Source, Sequence: newest.ChainStart})
 		if err != nil {
-			return fmt.Sprintf("the chain's full snapshot %d is not usable: %v", newest.ChainStart, err)
+			return fmt.Sprintf("the chain's full snapshot %d is not usable: %v", newest.ChainStart, err), nil
 		}
 		base = full
 	}
 	if reason := p.usable(ctx, base, newest); reason != "" {
-		return reason
+		return reason, nil
+	}
+	if reason, err := p.readLists(ctx, out, base, newest); reason != "" || err != nil {
+		return reason, err
 	}
 	chain, err := layout.ParseChain(newest.Chain)
 	if err != nil {
-		return err.Error()
+		return err.Error(), nil //nolint:nilerr // it is a reason
 	}
 	if reason := p.chainKey(ctx, out, newest, chain); reason != "" {
-		return reason
+		return reason, nil
 	}
 	keys := seal.NewKeys(out.key, seal.Context{Repository: p.repo.id, Source: p.options.Source, Chain: chain})
 	out.reader = func(ctx context.Context) (*Snapshot, error) { return p.repo.Snapshot(ctx, base) }
 	out.parent, err = p.parentTree(ctx, keys, base)
 	if err != nil {
-		return fmt.Sprintf("the tree of snapshot %d can not be read: %v", base.Sequence, err)
+		return fmt.Sprintf("the tree of snapshot %d can not be read: %v", base.Sequence, err), nil
 	}
 	out.chain, out.chainStart, out.nextPack, out.newest = chain, newest.ChainStart, newest.NextPack, newest
-	out.kind = snapshot.Incremental
-	if p.options.Type == snapshot.Differential {
+	p.decideType(out, newest)
+	return "", nil
+}
+
+// decideType says of what type a snapshot is that goes on with a chain. What an unfinished snapshot lacks comes first:
+// what builds on it finishes it.
+func (p *planner) decideType(out *plan, newest *Stored) {
+	asked := p.options.Type
+	switch {
+	case newest.Unfinished && newest.Type == snapshot.Full:
+		out.kind, out.reread = snapshot.Full, asked == snapshot.Full
+	case asked == snapshot.Differential && !newest.Unfinished:
 		out.kind = snapshot.Differential
+	default:
+		out.kind = snapshot.Incremental
 	}
-	return ""
+	if newest.Unfinished && out.kind != asked {
+		out.why = fmt.Sprintf("it goes on where the unfinished snapshot %d ended", newest.Sequence)
+	}
+}
+
+// readLists reads the pack lists that the next snapshot goes on with; a differential needs those of its full as well.
+// One that is missing or damaged is a reason for a new chain, which needs none of it: verify reports the damage, and a
+// run that only noticed it when it commits would fail each time.
+func (p *planner) readLists(ctx context.Context, out *plan, base, newest *Stored) (reason string, err error) {
+	for _, m := range []*Stored{newest, base} {
+		if m == newest && out.packs != nil {
+			break
+		}
+		packs, err := p.repo.allLists(ctx, m.Manifest)
+		var damage *DamageError
+		switch {
+		case errors.Is(err, objstore.ErrNotExist) || errors.As(err, &damage):
+			return fmt.Sprintf("a pack list of snapshot %d is missing or damaged, see `holdfast verify`: %v", m.Sequence, err), nil
+		case err != nil:
+			return "", err
+		}
+		if m == newest {
+			out.packs = packs
+		}
+	}
+	return "", nil
+}
+
+// listed are the packs that the lists of the newest snapshot name; the caller may change the result.
+func (p *plan) listed(ctx context.Context, repo *Repository) ([]snapshot.PackInfo, error) {
+	if p.packs != nil {
+		packs := p.packs
+		p.packs = nil
+		return packs, nil
+	}
+	return repo.allLists(ctx, p.newest.Manifest)
 }
 
 // usable reports why a snapshot can't be a parent. Of a differential the newest snapshot must stay as well: its pack
@@ -262,8 +322,14 @@ func (p *planner) withLater(ctx context.Context, key snapshot.Key) []snapshot.Wr
 
 // parentTree opens the parent's tree: the copy in the state directory, or the repository's own.
 func (p *planner) parentTree(ctx context.Context, keys *seal.Keys, base *Stored) (*parent, error) {
-	if cached, err := cachedParent(ctx, p.state, keys, base); err == nil {
+	if cached, err := cachedParent(ctx, p.state, parentFile, keys, base); err == nil {
 		return cached, nil
+	}
+	if _, err := cachedParent(ctx, p.state, unfinishedFile, keys, base); err == nil {
+		// This run may write another one under that name while it still reads this.
+		if err := os.Rename(p.state.path(unfinishedFile), p.state.path(parentFile)); err == nil {
+			return cachedParent(ctx, p.state, parentFile, keys, base)
+		}
 	}
 	snap, err := p.repo.Snapshot(ctx, base)
 	if err != nil {

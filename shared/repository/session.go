@@ -27,7 +27,7 @@ type Session struct {
 	state   *state
 
 	plan    plan
-	began   time.Time // of this run, with a monotonic reading
+	marked  time.Time // when this run, or what came after its last unfinished snapshot, began; with a monotonic reading
 	keys    *seal.Keys
 	gear    *[256]uint64
 	refs    *refset
@@ -39,12 +39,23 @@ type Session struct {
 	damaged map[uint64]bool // packs that failed a check: nothing of them is used again
 
 	mu      sync.Mutex
-	written []snapshot.PackInfo // packs of this run, and those of the interrupted one; guarded by mu
+	written []storedPack // packs of this run that no manifest names, and those of the interrupted one; guarded by mu
+
+	started      time.Time
+	checked      time.Time       // when the last unfinished snapshot was begun, or the run
+	checkedBytes uint64          // of addedBytes at that time
+	counts       snapshot.Counts // of the entries so far
 
 	addedBytes  atomic.Uint64
 	resumed     int
 	resumedSize uint64
 	done        bool
+}
+
+// storedPack is a pack that the store has, and since when at least.
+type storedPack struct {
+	snapshot.PackInfo
+	at time.Time
 }
 
 // BeginOptions says what to write.
@@ -55,6 +66,8 @@ type BeginOptions struct {
 	State  string                // directory of the host's state; made if missing
 	Tool   string                // "holdfast 1.2.3"
 	Now    func() time.Time
+
+	Checkpoint Checkpoint
 }
 
 // Resumed is how many packs, and bytes, of an interrupted run this one found again.
@@ -63,7 +76,7 @@ func (s *Session) Resumed() (packs int, size uint64) { return s.resumed, s.resum
 // Type is what the snapshot will be, and why, if that differs from what was asked for.
 func (s *Session) Type() (t snapshot.SnapshotType, why string) { return s.plan.kind, s.plan.why }
 
-// Sequence is the number that the snapshot will have.
+// Sequence is the number that the snapshot will have; it grows with each unfinished snapshot on the way.
 func (s *Session) Sequence() uint64 { return s.plan.next }
 
 // Warnings are what was found in the repository and does not keep the backup from going on, such as a rollback.
@@ -71,7 +84,7 @@ func (s *Session) Warnings() []error { return s.plan.warnings }
 
 // Captured is when the parent's capture began, by this host's clock; zero without a parent.
 func (s *Session) Captured() time.Time {
-	if s.plan.parent == nil {
+	if s.plan.parent == nil || s.plan.reread {
 		return time.Time{}
 	}
 	return s.plan.parent.stored.Started
@@ -81,7 +94,7 @@ func (s *Session) Captured() time.Time {
 // damaged packs are left out, so that they are stored again.
 func (s *Session) Parent(ctx context.Context) iter.Seq2[*snapshot.Entry, error] {
 	return func(yield func(*snapshot.Entry, error) bool) {
-		if s.plan.parent == nil {
+		if s.plan.parent == nil || s.plan.reread {
 			return
 		}
 		for e, err := range s.plan.parent.entries(ctx) {
@@ -168,14 +181,24 @@ func (s *Session) Chunk(ctx context.Context, kind snapshot.Kind, plain []byte) (
 // Added is how many bytes this run has sealed so far.
 func (s *Session) Added() uint64 { return s.addedBytes.Load() }
 
-// Emit adds the next entry to the tree; entries come in the order of snapshot.ComparePaths.
-func (s *Session) Emit(ctx context.Context, e *snapshot.Entry) error { return s.tree.emit(ctx, e) }
+// Emit adds the next entry to the tree; entries come in the order of snapshot.ComparePaths. From time to time it commits
+// what there is as an unfinished snapshot: see [Checkpoint].
+func (s *Session) Emit(ctx context.Context, e *snapshot.Entry) error {
+	if err := s.tree.emit(ctx, e); err != nil {
+		return err
+	}
+	countEntry(&s.counts, e)
+	if !s.checkpointDue() {
+		return nil
+	}
+	return s.checkpoint(ctx, e)
+}
 
 // packStored is called for each pack that the store has acknowledged.
 func (s *Session) packStored(p writtenPack) error {
 	s.mu.Lock()
-	s.written = append(s.written, p.PackInfo)
-	s.mu.Unlock()
+	defer s.mu.Unlock()
+	s.written = append(s.written, storedPack{PackInfo: p.PackInfo, at: s.options.Now()})
 	return s.journal.pack(p)
 }
 

@@ -55,6 +55,7 @@ const (
 	lastFile    = "last.json"
 	journalFile = "journal"
 	parentFile  = "parent"
+	unfinishedFile = "unfinished"
 	mapsFile    = "maps"
 	pagesFile   = "pages"
 )

@@ -79,6 +79,9 @@ func (m *Manifest) checkPlace() error {
 	if _, err := ParseHash(m.Previous); (m.Sequence == 1) != (m.Previous == "") || m.Previous != "" && err != nil {
 		return fmt.Errorf("hash %q of the manifest before", brief(m.Previous))
 	}
+	if m.Unfinished && !m.Partial {
+		return errors.New("it is unfinished and says that nothing is missing")
+	}
 	ok := false
 	switch m.Type {
 	case Full:

@@ -36,6 +36,7 @@ type Manifest struct {
 	Report     *JSONRef     `json:"report,omitempty"`
 	Counts     Counts       `json:"counts"`
 	Partial    bool         `json:"partial"`
+	Unfinished bool         `json:"unfinished,omitempty"` // stored while its run was still at work; Partial then
 	Tags       []string     `json:"tags,omitempty"`
 }
 

@@ -112,6 +112,7 @@ func TestManifestRefuses(t *testing.T) {
 	local := time.FixedZone("", 3600)
 	for name, change := range map[string]func(*Manifest){
 		"format":            func(m *Manifest) { m.Format = 2 },
+		"unfinished, whole": func(m *Manifest) { m.Unfinished, m.Partial = true, false },
 		"repository":        func(m *Manifest) { m.Repository = "" },
 		"upper-case hex":    func(m *Manifest) { m.Repository = strings.ToUpper(m.Repository) },
 		"host":              func(m *Manifest) { m.Host = "../x" },
