@@ -66,7 +66,7 @@ func (s *Session) begin(ctx context.Context) error {
 	if s.pages, err = openPageCache(s.state, s.plan.parent == nil); err != nil {
 		return errors.Join(err, s.maps.close())
 	}
-	s.refs = newRefset()
+	s.refs = newRefset(s.state)
 	next, err := s.resume(ctx)
 	if err != nil {
 		return errors.Join(err, s.maps.close(), s.pages.close())
@@ -77,7 +77,7 @@ func (s *Session) begin(ctx context.Context) error {
 		return errors.Join(err, s.maps.close(), s.pages.close(), s.journal.close())
 	}
 	s.packs = newPackWriter(ctx, s.repo.store, s.state.dir, s.src, s.plan.chain, s.keys, next, s.packStored)
-	s.tree = &treeBuilder{store: s.Chunk, cache: cache, live: new(bitset), alive: newLiveness(s.maps)}
+	s.tree = &treeBuilder{store: s.Chunk, cache: cache, live: new(bitset), alive: newLiveness(s.state, s.maps)}
 	return nil
 }
 

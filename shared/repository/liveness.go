@@ -1,24 +1,29 @@
 package repository
 
-import "github.com/btcdecoded/holdfast/shared/snapshot"
+import (
+	"encoding/binary"
 
-// liveness sums the sealed bytes of the content that a tree leads to, each chunk once: what of its packs is in use. It
-// keeps some 20 bytes for each chunk.
+	"github.com/btcdecoded/holdfast/shared/snapshot"
+)
+
+// liveness sums the sealed bytes of the content that a tree leads to, each chunk once: what of its packs is in use.
 type liveness struct {
 	maps    *mapCache
-	seen    map[uint64]struct{} // pack number and offset
-	last    uint64              // the chunk that was counted last: small files share it
+	seen    *diskTable // pack number and offset of each chunk (u32 BE each)
+	last    uint64     // the chunk that was counted last: small files share it
 	bytes   uint64
-	unknown bool // a map could not be read
+	unknown bool // a map could not be read, or a chunk not be noted
 }
 
-func newLiveness(maps *mapCache) *liveness {
-	return &liveness{maps: maps, seen: map[uint64]struct{}{}}
+const livePlaceSize = 8
+
+func newLiveness(s *state, maps *mapCache) *liveness {
+	return &liveness{maps: maps, seen: s.table("live", livePlaceSize, livePlaceSize)}
 }
 
 func (l *liveness) entry(e *snapshot.Entry) {
 	if l == nil {
-		return
+		return // of an unfinished snapshot nobody asks
 	}
 	l.extents(e.Extents)
 	for i := range e.Maps {
@@ -51,10 +56,14 @@ func (l *liveness) ref(r *snapshot.Ref) {
 		return
 	}
 	l.last = at
-	if _, ok := l.seen[at]; !ok {
-		l.seen[at] = struct{}{}
+	var record [livePlaceSize]byte
+	binary.BigEndian.PutUint64(record[:], at)
+	const golden = 0x9E3779B97F4A7C15 // 2^64 divided by the golden ratio: spreads what differs little
+	_, added, ok := l.seen.putNew(uint32(at*golden>>32), record[:])
+	if added {
 		l.bytes += uint64(r.Sealed)
 	}
+	l.unknown = l.unknown || !ok
 }
 
 // sum is the number of bytes, or 0 if it is not known.

@@ -17,14 +17,18 @@ type mapCache struct {
 	mu    sync.Mutex
 	f     *os.File
 	end   int64
-	where map[chunkKey]mapPlace
+	where *diskTable
 	err   error
 }
 
+// mapPlace says where the plain bytes of a map are in the file; without length it is not there any more. The records of
+// the table: id (32), offset (u64 BE), length (u32 BE).
 type mapPlace struct {
 	offset int64
 	length uint32
 }
+
+const mapRecordSize = 32 + 8 + 4
 
 // openMapCache opens the maps of the state directory, or begins anew.
 func openMapCache(s *state, anew bool) (*mapCache, error) {
@@ -36,7 +40,7 @@ func openMapCache(s *state, anew bool) (*mapCache, error) {
 	if err != nil {
 		return nil, fmt.Errorf("open state: %w", err)
 	}
-	c := &mapCache{f: f, where: map[chunkKey]mapPlace{}}
+	c := &mapCache{f: f, where: s.table("map-places", 32, mapRecordSize)}
 	c.scan()
 	return c, nil
 }
@@ -56,16 +60,32 @@ func (c *mapCache) scan() {
 		if c.end+36+int64(n) > info.Size() {
 			break
 		}
-		c.where[chunkKey(head[:16])] = mapPlace{offset: c.end + 36, length: n}
+		c.note(snapshot.Hash(head[:32]), mapPlace{offset: c.end + 36, length: n})
 		c.end += 36 + int64(n)
 	}
+}
+
+func (c *mapCache) note(id snapshot.Hash, p mapPlace) {
+	var record [mapRecordSize]byte
+	copy(record[:], id[:])
+	binary.BigEndian.PutUint64(record[32:], uint64(p.offset))
+	binary.BigEndian.PutUint32(record[40:], p.length)
+	c.where.put(hashOf(id), record[:])
+}
+
+func (c *mapCache) place(id snapshot.Hash) (mapPlace, bool) {
+	var record [mapRecordSize]byte
+	copy(record[:], id[:])
+	_, ok := c.where.find(hashOf(id), record[:])
+	p := mapPlace{offset: int64(binary.BigEndian.Uint64(record[32:])), length: binary.BigEndian.Uint32(record[40:])}
+	return p, ok && p.length > 0
 }
 
 // get returns the plain bytes that were put under id, unchecked.
 func (c *mapCache) get(id snapshot.Hash) ([]byte, bool) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	p, ok := c.where[keyOf(id)]
+	p, ok := c.place(id)
 	if !ok {
 		return nil, false
 	}
@@ -80,14 +100,14 @@ func (c *mapCache) get(id snapshot.Hash) ([]byte, bool) {
 func (c *mapCache) forget(id snapshot.Hash) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	delete(c.where, keyOf(id))
+	c.note(id, mapPlace{})
 }
 
 // put adds a map. A failure to write ends the caching, nothing else.
 func (c *mapCache) put(id snapshot.Hash, plain []byte) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	if _, ok := c.where[keyOf(id)]; ok || c.err != nil {
+	if _, ok := c.place(id); ok || c.err != nil {
 		return
 	}
 	record := make([]byte, 0, 36+len(plain))
@@ -97,7 +117,7 @@ func (c *mapCache) put(id snapshot.Hash, plain []byte) {
 	if _, c.err = c.f.WriteAt(record, c.end); c.err != nil {
 		return
 	}
-	c.where[keyOf(id)] = mapPlace{offset: c.end + 36, length: uint32(len(plain))}
+	c.note(id, mapPlace{offset: c.end + 36, length: uint32(len(plain))})
 	c.end += int64(len(record))
 }
 

@@ -1,9 +1,12 @@
 package repository
 
 import (
+	"bufio"
 	"crypto/sha256"
 	"encoding/binary"
+	"errors"
 	"fmt"
+	"io"
 	"os"
 	"strconv"
 	"sync"
@@ -25,17 +28,22 @@ type pageCache struct {
 	f     *os.File
 	end   int64
 	live  int64 // bytes of records that were not replaced
-	where map[[16]byte]pagePlace
+	where *diskTable
 	err   error
 }
 
+// pagePlace says where the hashes of a region are in the file. The records of the table: its place (16), state (16),
+// offset (u64 BE), length (u32 BE).
 type pagePlace struct {
 	state  [16]byte
 	offset int64
 	length uint32
 }
 
-const pageHead = 16 + 16 + 4
+const (
+	pageHead       = 16 + 16 + 4
+	pageRecordSize = 16 + 16 + 8 + 4
+)
 
 func openPageCache(s *state, anew bool) (*pageCache, error) {
 	flags := os.O_CREATE | os.O_RDWR
@@ -46,36 +54,66 @@ func openPageCache(s *state, anew bool) (*pageCache, error) {
 	if err != nil {
 		return nil, fmt.Errorf("open state: %w", err)
 	}
-	c := &pageCache{f: f, where: map[[16]byte]pagePlace{}}
+	c := &pageCache{f: f, where: s.table("page-places", 16, pageRecordSize)}
 	c.scan()
 	return c, nil
 }
 
+// scan reads the table of contents; a torn end is cut off.
 func (c *pageCache) scan() {
-	var head [pageHead]byte
 	info, err := c.f.Stat()
 	if err != nil {
 		return
 	}
-	for {
-		if _, err := c.f.ReadAt(head[:], c.end); err != nil {
-			return
+	c.end = info.Size()
+	end := int64(0)
+	_ = c.each(func(place [16]byte, p pagePlace) error { // it never fails
+		c.note(place, p)
+		end = p.offset + int64(p.length)
+		return nil
+	})
+	c.end = end
+}
+
+// each calls fn with all records that are whole, also those that were replaced.
+func (c *pageCache) each(fn func(place [16]byte, p pagePlace) error) error {
+	var head [pageHead]byte
+	for at := int64(0); ; {
+		if _, err := c.f.ReadAt(head[:], at); err != nil {
+			return nil //nolint:nilerr // the end, or as good as that
 		}
-		n := binary.BigEndian.Uint32(head[32:])
-		if c.end+pageHead+int64(n) > info.Size() {
-			return
+		p := pagePlace{state: [16]byte(head[16:32]), offset: at + pageHead, length: binary.BigEndian.Uint32(head[32:])}
+		if at = p.offset + int64(p.length); at > c.end {
+			return nil
 		}
-		c.note([16]byte(head[:16]), pagePlace{state: [16]byte(head[16:32]), offset: c.end + pageHead, length: n})
-		c.end += pageHead + int64(n)
+		if err := fn([16]byte(head[:16]), p); err != nil {
+			return err
+		}
 	}
 }
 
 func (c *pageCache) note(place [16]byte, p pagePlace) {
-	if old, ok := c.where[place]; ok {
+	if old, ok := c.find(place); ok {
 		c.live -= pageHead + int64(old.length)
 	}
 	c.live += pageHead + int64(p.length)
-	c.where[place] = p
+	var record [pageRecordSize]byte
+	copy(record[:], place[:])
+	copy(record[16:], p.state[:])
+	binary.BigEndian.PutUint64(record[32:], uint64(p.offset))
+	binary.BigEndian.PutUint32(record[40:], p.length)
+	c.where.put(hashOf(place), record[:])
+}
+
+// find returns what was noted last of a place.
+func (c *pageCache) find(place [16]byte) (pagePlace, bool) {
+	var record [pageRecordSize]byte
+	copy(record[:], place[:])
+	_, ok := c.where.find(hashOf(place), record[:])
+	return pagePlace{
+		state:  [16]byte(record[16:32]),
+		offset: int64(binary.BigEndian.Uint64(record[32:])), length: binary.BigEndian.Uint32(record[40:]),
+	}, ok
 }
 
 func placeOf(path string, region int) [16]byte {
@@ -87,7 +125,7 @@ func placeOf(path string, region int) [16]byte {
 func (c *pageCache) get(place, state [16]byte) ([]byte, bool) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	p, ok := c.where[place]
+	p, ok := c.find(place)
 	if !ok || p.state != state {
 		return nil, false
 	}
@@ -102,7 +140,10 @@ func (c *pageCache) get(place, state [16]byte) ([]byte, bool) {
 func (c *pageCache) put(place, state [16]byte, hashes []byte) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	if c.err != nil || c.where[place].state == state {
+	if c.err != nil {
+		return
+	}
+	if p, ok := c.find(place); ok && p.state == state {
 		return
 	}
 	record := make([]byte, 0, pageHead+len(hashes))
@@ -132,19 +173,25 @@ func (c *pageCache) compact() {
 	if err != nil {
 		return
 	}
-	n := &pageCache{f: fresh, where: map[[16]byte]pagePlace{}}
-	for place, p := range c.where {
-		hashes := make([]byte, p.length)
-		if _, err := c.f.ReadAt(hashes, p.offset); err != nil {
-			continue
-		}
-		n.put(place, p.state, hashes)
-	}
-	if err := fresh.Close(); err != nil || n.err != nil {
+	err = c.copyLive(fresh)
+	if err = errors.Join(err, fresh.Close()); err != nil {
 		_ = os.Remove(name + ".new")
 		return
 	}
 	_ = os.Rename(name+".new", name) // where it fails the old file goes on growing
+}
+
+// copyLive copies the records that were not replaced.
+func (c *pageCache) copyLive(to io.Writer) error {
+	w := bufio.NewWriterSize(to, 128<<10)
+	err := c.each(func(place [16]byte, p pagePlace) error {
+		if now, ok := c.find(place); !ok || now != p {
+			return nil
+		}
+		_, err := io.Copy(w, io.NewSectionReader(c.f, p.offset-pageHead, pageHead+int64(p.length)))
+		return err
+	})
+	return errors.Join(err, w.Flush())
 }
 
 // stateOf names the state of a region: half the id that its extents have as a map.

@@ -2,7 +2,10 @@ package repository
 
 import (
 	"context"
+	"encoding/binary"
+	"math"
 	"sync"
+	"sync/atomic"
 
 	"github.com/btcdecoded/holdfast/shared/snapshot"
 )
@@ -10,84 +13,107 @@ import (
 // refset knows which chunks are stored already: those of the parent, those that an interrupted run left and those of
 // this run. It is safe for concurrent use.
 //
-// The parent's content is looked at when it is first asked for: a run that finds nothing changed never pays for it.
-//
-// BUG: once something has changed it is all in memory, some 90 bytes for each chunk and 77 for each small file of the parent.
+// The parent's content is looked at when it is first asked for: a run that finds nothing changed never pays for it. All
+// of it is in tables on disk (see [diskTable]), with the whole id of each chunk: one that only resembles another is not
+// taken for it. What is lost or damaged there counts as not stored, and is stored again.
 type refset struct {
 	load func(add func(KindRef), learn func(snapshot.FileID, uint64, []snapshot.Extent)) error
 
 	once    sync.Once
+	loaded  atomic.Bool
 	loadErr error
 
-	mu    sync.RWMutex
-	refs  map[chunkKey]compactRef
-	files map[fileKey]compactExtent
+	chunks *diskTable
+	files  *diskTable
+
+	mu   sync.Mutex
+	last lastChunk // guarded by mu
 }
 
-// chunkKey is half of a chunk id: enough to find a candidate, whose whole id is not kept (the id is a keyed hash that
-// nobody outside can steer, and 2^64 chunks are needed before two of them meet by chance).
-type chunkKey [16]byte
-
-type compactRef struct {
-	rest                  [16]byte // the other half of the chunk id
-	pack                  uint64
-	offset, sealed, plain uint32
-	kind                  snapshot.Kind
+// lastChunk is the chunk that was added last: the small files in it follow each other.
+type lastChunk struct {
+	kind snapshot.Kind
+	id   snapshot.Hash
+	at   diskAt
+	ok   bool
 }
 
-type fileKey struct {
-	id   snapshot.FileID
-	size uint64
+// Records of refset's tables. A chunk: kind, id (32); pack number, offset, sealed length, plain length (u32 BE each). A
+// small file: file id (16), size (u32 BE); the place of its chunk's record (u16, u32 BE), offset in the chunk (u32 BE).
+const (
+	chunkKeySize    = 1 + 32
+	chunkRecordSize = chunkKeySize + 4*4
+	fileKeySize     = 16 + 4
+	fileRecordSize  = fileKeySize + 2 + 4 + 4
+)
+
+func newRefset(s *state) *refset {
+	return &refset{
+		chunks: s.table("chunks", chunkKeySize, chunkRecordSize),
+		files:  s.table("files", fileKeySize, fileRecordSize),
+	}
 }
 
-// compactExtent is the one extent of a small file.
-type compactExtent struct {
-	chunk  chunkKey
-	offset uint32
+// hashOf is the beginning of an id, which is a keyed hash.
+func hashOf[T snapshot.Hash | snapshot.FileID | [16]byte](id T) uint32 {
+	return uint32(id[0])<<24 | uint32(id[1])<<16 | uint32(id[2])<<8 | uint32(id[3])
 }
 
-func newRefset() *refset {
-	return &refset{refs: map[chunkKey]compactRef{}, files: map[fileKey]compactExtent{}}
+func chunkRecord(kind snapshot.Kind, id snapshot.Hash) (record [chunkRecordSize]byte) {
+	record[0] = byte(kind)
+	copy(record[1:], id[:])
+	return record
 }
 
-func keyOf(id snapshot.Hash) chunkKey { return chunkKey(id[:16]) }
+func decodeChunk(record *[chunkRecordSize]byte) KindRef {
+	at := record[chunkKeySize:]
+	return KindRef{Kind: snapshot.Kind(record[0]), Ref: snapshot.Ref{
+		ID:     snapshot.Hash(record[1:chunkKeySize]),
+		Pack:   uint64(binary.BigEndian.Uint32(at)),
+		Offset: binary.BigEndian.Uint32(at[4:]), Sealed: binary.BigEndian.Uint32(at[8:]), Plain: binary.BigEndian.Uint32(at[12:]),
+	}}
+}
 
-func (s *refset) add(k KindRef) {
+func (s *refset) add(k KindRef) { s.place(k) }
+
+// place adds a chunk, if it is not there, and returns where it is in the table.
+func (s *refset) place(k KindRef) (diskAt, bool) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	s.put(k)
-}
-
-func (s *refset) put(k KindRef) {
-	if _, ok := s.refs[keyOf(k.ID)]; ok {
-		return
+	if s.last.ok && s.last.kind == k.Kind && s.last.id == k.ID {
+		return s.last.at, true
 	}
-	s.refs[keyOf(k.ID)] = compactRef{rest: [16]byte(k.ID[16:]), pack: k.Pack, offset: k.Offset, sealed: k.Sealed, plain: k.Plain, kind: k.Kind}
+	record := chunkRecord(k.Kind, k.ID)
+	at := record[chunkKeySize:]
+	binary.BigEndian.PutUint32(at, uint32(k.Pack))
+	binary.BigEndian.PutUint32(at[4:], k.Offset)
+	binary.BigEndian.PutUint32(at[8:], k.Sealed)
+	binary.BigEndian.PutUint32(at[12:], k.Plain)
+	where, _, ok := s.chunks.putNew(hashOf(k.ID), record[:])
+	s.last = lastChunk{kind: k.Kind, id: k.ID, at: where, ok: ok}
+	return where, ok
 }
 
 // find returns where a chunk is stored. For content it looks at the parent too.
 func (s *refset) find(kind snapshot.Kind, id snapshot.Hash) (snapshot.Ref, bool, error) {
-	if ref, ok := s.lookup(kind, id); ok {
-		return ref, true, nil
-	}
-	if kind != snapshot.Content && kind != snapshot.Map {
-		return snapshot.Ref{}, false, nil
+	all := s.loaded.Load()
+	ref, ok := s.lookup(kind, id)
+	if ok || all || kind != snapshot.Content && kind != snapshot.Map {
+		return ref, ok, nil
 	}
 	if err := s.loadParent(); err != nil {
 		return snapshot.Ref{}, false, err
 	}
-	ref, ok := s.lookup(kind, id)
+	ref, ok = s.lookup(kind, id)
 	return ref, ok, nil
 }
 
 func (s *refset) lookup(kind snapshot.Kind, id snapshot.Hash) (snapshot.Ref, bool) {
-	s.mu.RLock()
-	defer s.mu.RUnlock()
-	c, ok := s.refs[keyOf(id)]
-	if !ok || c.kind != kind || c.rest != [16]byte(id[16:]) {
+	record := chunkRecord(kind, id)
+	if _, ok := s.chunks.find(hashOf(id), record[:]); !ok {
 		return snapshot.Ref{}, false
 	}
-	return snapshot.Ref{Pack: c.pack, Offset: c.offset, Sealed: c.sealed, Plain: c.plain, ID: id}, true
+	return decodeChunk(&record).Ref, true
 }
 
 func (s *refset) loadParent() error {
@@ -95,41 +121,50 @@ func (s *refset) loadParent() error {
 		if s.load != nil {
 			s.loadErr = s.load(s.add, s.learn)
 		}
+		s.loaded.Store(s.loadErr == nil)
 	})
 	return s.loadErr
 }
 
 func (s *refset) learn(id snapshot.FileID, size uint64, extents []snapshot.Extent) {
-	if len(extents) != 1 || extents[0].Hole || extents[0].Length != size {
+	if len(extents) != 1 || extents[0].Hole || extents[0].Length != size || size > math.MaxUint32 {
 		return
 	}
 	x := extents[0]
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	s.put(KindRef{Kind: snapshot.Content, Ref: x.Ref})
-	s.files[fileKey{id: id, size: size}] = compactExtent{chunk: keyOf(x.Ref.ID), offset: x.Offset}
+	where, ok := s.place(KindRef{Kind: snapshot.Content, Ref: x.Ref})
+	if !ok {
+		return
+	}
+	record := fileKey(id, size)
+	at := record[fileKeySize:]
+	binary.BigEndian.PutUint16(at, where.part)
+	binary.BigEndian.PutUint32(at[2:], where.number)
+	binary.BigEndian.PutUint32(at[6:], x.Offset)
+	s.files.put(hashOf(id), record[:]) // perhaps once more: to look would cost more than the record
+}
+
+func fileKey(id snapshot.FileID, size uint64) (record [fileRecordSize]byte) {
+	copy(record[:], id[:])
+	binary.BigEndian.PutUint32(record[16:], uint32(size))
+	return record
 }
 
 // file returns the extents of a small file whose content is stored already.
 func (s *refset) file(id snapshot.FileID, size uint64) ([]snapshot.Extent, bool) {
-	if s.loadParent() != nil {
+	if size > math.MaxUint32 || s.loadParent() != nil {
 		return nil, false // the next Chunk call reports it
 	}
-	s.mu.RLock()
-	defer s.mu.RUnlock()
-	f, ok := s.files[fileKey{id: id, size: size}]
-	if !ok {
+	record := fileKey(id, size)
+	if _, ok := s.files.find(hashOf(id), record[:]); !ok {
 		return nil, false
 	}
-	c, ok := s.refs[f.chunk]
-	if !ok || c.kind != snapshot.Content {
+	at := record[fileKeySize:]
+	var chunk [chunkRecordSize]byte
+	if !s.chunks.at(diskAt{part: binary.BigEndian.Uint16(at), number: binary.BigEndian.Uint32(at[2:])}, chunk[:]) {
 		return nil, false
 	}
-	var hash snapshot.Hash
-	copy(hash[:16], f.chunk[:])
-	copy(hash[16:], c.rest[:])
-	ref := snapshot.Ref{Pack: c.pack, Offset: c.offset, Sealed: c.sealed, Plain: c.plain, ID: hash}
-	return []snapshot.Extent{{Ref: ref, Offset: f.offset, Length: size}}, true
+	k := decodeChunk(&chunk)
+	return []snapshot.Extent{{Ref: k.Ref, Offset: binary.BigEndian.Uint32(at[6:]), Length: size}}, true
 }
 
 // loadFrom fills the set with what the parent's entries name. Maps are read by readMap; one that can't be read costs

@@ -27,8 +27,9 @@ var ErrLocked = errors.New("another run of this source is at work")
 //
 // The lock is the kernel's (flock): it goes with the process, so a crash leaves nothing to clean up.
 type state struct {
-	dir  string
-	lock *os.File
+	dir    string
+	lock   *os.File
+	tables []*diskTable
 }
 
 // chainState is the data key of a chain; the file is readable by its owner only.
@@ -55,9 +56,10 @@ const (
 	lastFile    = "last.json"
 	journalFile = "journal"
 	parentFile  = "parent"
+	// The tree of an unfinished snapshot: the run that wrote it still reads parentFile.
 	unfinishedFile = "unfinished"
-	mapsFile    = "maps"
-	pagesFile   = "pages"
+	mapsFile       = "maps"
+	pagesFile      = "pages"
 )
 
 // openState takes the lock of a source's state directory. Errors: ErrLocked.
@@ -80,7 +82,13 @@ func openState(root string, repo snapshot.RepositoryID, src snapshot.Source) (*s
 	return &state{dir: dir, lock: lock}, nil
 }
 
-func (s *state) close() error { return s.lock.Close() }
+// close gives up the tables and the lock.
+func (s *state) close() error {
+	for _, t := range s.tables {
+		t.close()
+	}
+	return s.lock.Close()
+}
 
 func (s *state) path(name string) string { return filepath.Join(s.dir, name) }
 

@@ -1,0 +1,149 @@
+package repository
+
+import (
+	"encoding/binary"
+	"errors"
+	"testing"
+
+	"github.com/btcdecoded/holdfast/shared/snapshot"
+)
+
+func testRefset(t *testing.T) *refset {
+	t.Helper()
+	s := &state{dir: t.TempDir()}
+	t.Cleanup(func() {
+		for _, table := range s.tables {
+			table.close()
+		}
+	})
+	return newRefset(s)
+}
+
+// numberedID is an id as keyed hashes are: the number is spread over all of it.
+func numberedID(n uint64) (id snapshot.Hash) {
+	for i := range 4 {
+		binary.BigEndian.PutUint64(id[8*i:], (n+uint64(i))*0x9E3779B97F4A7C15+n)
+	}
+	return id
+}
+
+func numberedRef(n uint64) KindRef {
+	return KindRef{Kind: snapshot.Content, Ref: snapshot.Ref{
+		Pack: n / 1000, Offset: uint32(n), Sealed: uint32(n) + 17, Plain: uint32(n) + 1, ID: numberedID(n),
+	}}
+}
+
+// TestRefsetMemory asserts the promise of REPOSITORY.md for what a parent costs: of a million chunks and a million small
+// files in others, each takes less than 8 bytes of memory.
+func TestRefsetMemory(t *testing.T) {
+	s := testRefset(t)
+	const n = 1_000_000
+	for i := range uint64(n) {
+		s.add(numberedRef(i))
+	}
+	for i := range uint64(n) {
+		id := numberedID(n + i)
+		s.learn(snapshot.FileID(id[:16]), 100, []snapshot.Extent{{Ref: numberedRef(i / 1000).Ref, Offset: uint32(i % 1000), Length: 100}})
+	}
+	for name, table := range map[string]*diskTable{"chunks": s.chunks, "small files": s.files} {
+		records, memory := table.usage()
+		t.Logf("%s: %.2f bytes each", name, float64(memory)/float64(records))
+		if records != n || memory > 8*n {
+			t.Errorf("%d %s take %d bytes", records, name, memory)
+		}
+	}
+	for i := uint64(0); i < n; i += 777 {
+		if ref, ok, err := s.find(snapshot.Content, numberedID(i)); !ok || err != nil || ref != numberedRef(i).Ref {
+			t.Fatalf("chunk %d leads to %v, %v, %v", i, ref, ok, err)
+		}
+		id := numberedID(n + i)
+		x, ok := s.file(snapshot.FileID(id[:16]), 100)
+		if !ok || len(x) != 1 || x[0].Ref != numberedRef(i/1000).Ref || x[0].Offset != uint32(i%1000) || x[0].Length != 100 {
+			t.Fatalf("small file %d leads to %v, %v", i, x, ok)
+		}
+	}
+}
+
+// TestRefsetTruncatedIDs has chunks and small files whose ids differ in their last byte only, or in nothing but the kind
+// or the size: none is taken for another.
+func TestRefsetTruncatedIDs(t *testing.T) {
+	s := testRefset(t)
+	id := func(i int) (h snapshot.Hash) { h[31] = byte(i); return h }
+	file := func(i int) (f snapshot.FileID) { f[15] = byte(i); return f }
+	for i := range 200 {
+		s.add(KindRef{Kind: snapshot.Content, Ref: snapshot.Ref{Pack: 1, Offset: uint32(i), ID: id(i)}})
+		ref := snapshot.Ref{Pack: 1, Offset: uint32(i), ID: id(i)}
+		s.learn(file(i), 7, []snapshot.Extent{{Ref: ref, Offset: uint32(i), Length: 7}})
+	}
+	for i := range 256 {
+		ref, ok, err := s.find(snapshot.Content, id(i))
+		if err != nil || ok != (i < 200) || ok && ref.Offset != uint32(i) {
+			t.Errorf("chunk %d leads to %v, %v, %v", i, ref, ok, err)
+		}
+		if _, ok, _ := s.find(snapshot.Map, id(i)); ok {
+			t.Errorf("chunk %d of another kind is there", i)
+		}
+		x, ok := s.file(file(i), 7)
+		if ok != (i < 200) || ok && (x[0].Offset != uint32(i) || x[0].Ref.ID != id(i)) {
+			t.Errorf("small file %d leads to %v, %v", i, x, ok)
+		}
+		if _, ok := s.file(file(i), 8); ok {
+			t.Errorf("small file %d is there with another size", i)
+		}
+	}
+}
+
+// TestRefsetDamage damages all that is on disk: what was there counts as not stored, and is known when it was stored
+// again.
+func TestRefsetDamage(t *testing.T) {
+	s := testRefset(t)
+	const n = 100_000
+	for i := range uint64(n) {
+		s.add(numberedRef(i))
+	}
+	for block := range int64(s.chunks.blocks) {
+		flip(t, s.chunks, block*int64(s.chunks.blockSize())+block%1000)
+	}
+	lost := 0
+	for i := range uint64(n) {
+		ref, ok, err := s.find(snapshot.Content, numberedID(i))
+		if err != nil || ok && ref != numberedRef(i).Ref {
+			t.Fatalf("chunk %d leads to %v, %v", i, ref, err)
+		}
+		if !ok {
+			lost++
+			again := numberedRef(i)
+			again.Pack = 1 << 20
+			s.add(again)
+			if ref, ok, err := s.find(snapshot.Content, numberedID(i)); err != nil || !ok || ref.Pack != 1<<20 {
+				t.Fatalf("chunk %d, stored again, leads to %v, %v, %v", i, ref, ok, err)
+			}
+		}
+	}
+	if lost < n/2 {
+		t.Errorf("only %d of %d are lost", lost, n)
+	}
+}
+
+// TestRefsetParentFails has a parent that can't be read: each question for content gets the error, and no file is known.
+func TestRefsetParentFails(t *testing.T) {
+	s := testRefset(t)
+	broken := errors.New("broken")
+	calls := 0
+	s.load = func(add func(KindRef), _ func(snapshot.FileID, uint64, []snapshot.Extent)) error {
+		calls++
+		add(numberedRef(1))
+		return broken
+	}
+	if _, ok := s.file(snapshot.FileID{}, 1); ok {
+		t.Error("a file is known")
+	}
+	for range 2 {
+		if _, _, err := s.find(snapshot.Content, numberedID(2)); !errors.Is(err, broken) {
+			t.Errorf("find: %v", err)
+		}
+	}
+	if calls != 1 {
+		t.Errorf("the parent was read %d times", calls)
+	}
+}
