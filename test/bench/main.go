@@ -33,6 +33,7 @@ type options struct {
 	only                             string
 	program                          string // Holdfast; "": built from the checkout
 	files                            []int
+	flat                             []int
 	sparse                           []int64
 	latency                          time.Duration
 	scale, chain, s3, months, render bool
@@ -59,7 +60,7 @@ func exit(err error) {
 // parse reads the flags.
 func parse(args []string, errors io.Writer) (options, error) {
 	o := options{}
-	var bytes, files, sparse string
+	var bytes, files, flat, sparse string
 	f := flag.NewFlagSet("bench", flag.ContinueOnError)
 	f.SetOutput(errors)
 	f.StringVar(&o.dir, "dir", "/var/tmp/holdfast-bench", "where to work; needs 15 times the size of the corpus")
@@ -72,6 +73,7 @@ func parse(args []string, errors io.Writer) (options, error) {
 	f.StringVar(&o.only, "tools", "", "only these, such as holdfast,restic (never published)")
 	f.BoolVar(&o.scale, "scale", false, "measure memory and time as files and data grow")
 	f.StringVar(&files, "files", "10000,100000,1000000", "with -scale: numbers of small files")
+	f.StringVar(&flat, "flat", "200000", "with -scale: numbers of small files in one directory")
 	f.StringVar(&sparse, "sparse", "2500MB,25GB", "with -scale: sizes of trees of large sparse files")
 	f.BoolVar(&o.chain, "chain", false, "measure restores after one and after 101 incrementals")
 	f.BoolVar(&o.s3, "s3", false, "measure an S3 server that is far away")
@@ -85,11 +87,11 @@ func parse(args []string, errors io.Writer) (options, error) {
 	if f.NArg() > 0 {
 		return o, fmt.Errorf("argument %q: want only flags", f.Arg(0))
 	}
-	err := o.numbers(bytes, files, sparse)
+	err := o.numbers(bytes, files, flat, sparse)
 	return o, err
 }
 
-func (o *options) numbers(bytes, files, sparse string) error {
+func (o *options) numbers(bytes, files, flat, sparse string) error {
 	if bytes != "" {
 		n, err := humanize.ParseBytes(bytes)
 		if err != nil || n == 0 || n > 1<<50 {
@@ -97,15 +99,12 @@ func (o *options) numbers(bytes, files, sparse string) error {
 		}
 		o.size = int64(n)
 	}
-	for s := range strings.SplitSeq(files, ",") {
-		if s == "" {
-			continue
-		}
-		n, err := strconv.Atoi(s)
-		if err != nil || n <= 0 {
-			return fmt.Errorf("-files %q: want numbers such as 10000,100000", files)
-		}
-		o.files = append(o.files, n)
+	var err error
+	if o.files, err = counts("-files", files); err != nil {
+		return err
+	}
+	if o.flat, err = counts("-flat", flat); err != nil {
+		return err
 	}
 	for s := range strings.SplitSeq(sparse, ",") {
 		if s == "" {
@@ -118,6 +117,22 @@ func (o *options) numbers(bytes, files, sparse string) error {
 		o.sparse = append(o.sparse, int64(n))
 	}
 	return nil
+}
+
+// counts parses a list of numbers of files.
+func counts(flag, list string) ([]int, error) {
+	var out []int
+	for s := range strings.SplitSeq(list, ",") {
+		if s == "" {
+			continue
+		}
+		n, err := strconv.Atoi(s)
+		if err != nil || n <= 0 {
+			return nil, fmt.Errorf("%s %q: want numbers such as 10000,100000", flag, list)
+		}
+		out = append(out, n)
+	}
+	return out, nil
 }
 
 // trial reports whether the run is less than what the document promises.
