@@ -75,27 +75,35 @@ type Inventory struct {
 
 // Take lists the source.
 func Take(ctx context.Context, store objstore.Store, src snapshot.Source) (*Inventory, error) {
+	return TakeParts(ctx, store, src, layout.SourcePrefix(src))
+}
+
+// TakeParts lists only what lies below some prefixes of the source, in this order. Prefixes must not overlap.
+func TakeParts(ctx context.Context, store objstore.Store, src snapshot.Source, prefixes ...string) (*Inventory, error) {
 	inv := &Inventory{
 		Source: src, Manifests: map[uint64]Object{}, Condemned: map[uint64]Object{}, Expired: map[uint64]Object{},
 		Packs: map[Pack]Object{}, Lists: map[snapshot.Hash]Object{}, Keys: map[Key]Object{}, Marks: map[Mark]Object{},
 		Damaged: map[snapshot.Hash]Object{}, Receipts: map[string]Object{}, hours: map[int64]bool{},
 	}
-	prefix := layout.SourcePrefix(src)
-	err := store.List(ctx, prefix, func(o objstore.Info) error {
-		inv.Objects++
-		inv.hours[o.Modified.Unix()/3600] = true
-		if o.Modified.After(inv.Newest) {
-			inv.Newest = o.Modified
+	for _, prefix := range prefixes {
+		if err := store.List(ctx, prefix, inv.note); err != nil {
+			return nil, fmt.Errorf("list %s: %w", prefix, err)
 		}
-		if !inv.add(o, strings.TrimPrefix(o.Key, prefix)) {
-			inv.Unknown = append(inv.Unknown, o)
-		}
-		return nil
-	})
-	if err != nil {
-		return nil, fmt.Errorf("list %s: %w", prefix, err)
 	}
 	return inv, nil
+}
+
+// note files one object of the listing.
+func (inv *Inventory) note(o objstore.Info) error {
+	inv.Objects++
+	inv.hours[o.Modified.Unix()/3600] = true
+	if o.Modified.After(inv.Newest) {
+		inv.Newest = o.Modified
+	}
+	if !inv.add(o, strings.TrimPrefix(o.Key, layout.SourcePrefix(inv.Source))) {
+		inv.Unknown = append(inv.Unknown, o)
+	}
+	return nil
 }
 
 // Witnessed is how much of the time from one moment to another the arrivals of objects bear witness to: of each gap

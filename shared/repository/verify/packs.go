@@ -132,7 +132,7 @@ func (s *source) fault(p *pack, problem Problem, detail string) {
 
 // countUnnamed counts packs that no manifest names. That can be told only if all manifests and lists were read.
 func (s *source) countUnnamed() {
-	if len(s.snaps) != len(s.stored) || len(s.bad) > 0 {
+	if len(s.snaps) != len(s.stored) || len(s.bad) > 0 || s.c.stamp != nil {
 		return
 	}
 	named := map[inventory.Pack]bool{}

@@ -55,7 +55,7 @@ func (s *source) finish(ctx context.Context) error {
 	}
 	err := s.recordDamage(ctx)
 	if err == nil {
-		err = s.recordReceipts(ctx, judged)
+		err = s.recordReceipts(ctx, c.receiptsFor(s, judged))
 	}
 	if errors.Is(err, objstore.ErrDenied) || errors.Is(err, objstore.ErrFull) {
 		// A copy that is mounted read-only can be checked like any other.
@@ -117,8 +117,8 @@ func (s *source) recordDamage(ctx context.Context) error {
 		if fault == nil || fault.problem == Unreadable || !s.c.findings.has(*fault) {
 			continue // that the store did not answer, or that prune was faster, says nothing about the pack
 		}
-		if _, ok := s.inv.Damaged[p.ID]; ok {
-			continue
+		if _, ok := s.inv.Damaged[p.ID]; ok || !s.c.repo.MaySign(s.inv.DamagedKey(p.ID)) {
+			continue // a signer that is limited to receipts leaves it at them
 		}
 		err := s.c.repo.PutDocument(ctx, s.inv.DamagedKey(p.ID), record.Damaged{
 			Pack: p.ID.String(), Chain: p.chain.id.String(), Time: s.c.opts.Now().UTC(), Problem: string(fault.problem),
@@ -147,8 +147,16 @@ func (s *source) recordReceipts(ctx context.Context, judged []SnapshotResult) er
 		if receipt.Problems == nil {
 			receipt.Problems = []string{}
 		}
-		key := layout.ReceiptKey(r.ID, layout.ReceiptHost, now, receipt.Level)
-		if err := s.c.repo.PutDocument(ctx, key, receipt); err != nil {
+		at := now
+		if s.c.stamp != nil {
+			at = s.c.stamp(s.stored[r.ID.Sequence])
+		}
+		key := layout.ReceiptKey(r.ID, s.c.opts.Place, at, receipt.Level)
+		err := s.c.repo.PutDocument(ctx, key, receipt)
+		if s.c.stamp != nil && errors.Is(err, objstore.ErrExist) {
+			continue // another invocation for the same event was quicker
+		}
+		if err != nil {
 			return fmt.Errorf("write the receipt of %s: %w", r.ID, err)
 		}
 	}

@@ -2,6 +2,8 @@ package verify
 
 import (
 	"cmp"
+	"errors"
+	"fmt"
 	"hash/fnv"
 	"slices"
 	"sync"
@@ -32,6 +34,9 @@ const (
 	KnownDamaged Problem = "failed an earlier check" // a warning: only reading it again tells how it is now
 	LeftOver     Problem = "left over"               // a warning
 )
+
+// ErrUnreadable says that the store did not give an object that is there: no verdict on it is possible.
+var ErrUnreadable = errors.New("the store does not give an object that it lists")
 
 // Finding is one thing that is wrong and what it hits.
 type Finding struct {
@@ -213,6 +218,35 @@ func (f *findings) has(p place) bool {
 	f.mu.Lock()
 	defer f.mu.Unlock()
 	return f.byPlace[p] != nil
+}
+
+// unreadable is an error if the store did not answer for some object.
+func (f *findings) unreadable() error {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	for p, at := range f.byPlace {
+		if p.problem == Unreadable {
+			return fmt.Errorf("%w: %s: %s", ErrUnreadable, p.key, at.Detail)
+		}
+	}
+	return nil
+}
+
+// only reports whether all that hits a snapshot is the problem.
+func (f *findings) only(id snapshot.ID, problem Problem) bool {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	found := false
+	for p, at := range f.byPlace {
+		if !at.snapshots[id] || at.Warning {
+			continue
+		}
+		if p.problem != problem {
+			return false
+		}
+		found = true
+	}
+	return found
 }
 
 // of returns the problems that hit a snapshot, in words, sorted.

@@ -49,12 +49,16 @@ type list struct {
 	packs []*pack
 }
 
-// checkSource runs all checks of one source.
-func (c *checker) checkSource(ctx context.Context, src snapshot.Source) error {
-	s := &source{
+func newSource(c *checker, src snapshot.Source) *source {
+	return &source{
 		c: c, src: src, stored: map[uint64]*repository.Stored{}, bad: map[uint64]bool{}, gone: map[uint64]bool{}, expired: map[uint64]*record.Expired{},
 		lists: map[listName]*list{}, chains: map[snapshot.ChainID]*chain{},
 	}
+}
+
+// checkSource runs all checks of one source.
+func (c *checker) checkSource(ctx context.Context, src snapshot.Source) error {
+	s := newSource(c, src)
 	if err := s.load(ctx); err != nil {
 		return err
 	}

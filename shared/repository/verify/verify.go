@@ -16,12 +16,14 @@
 package verify
 
 import (
+	"cmp"
 	"context"
 	"fmt"
 	"slices"
 	"time"
 
 	"github.com/btcdecoded/holdfast/shared/repository"
+	"github.com/btcdecoded/holdfast/shared/repository/layout"
 	"github.com/btcdecoded/holdfast/shared/snapshot"
 )
 
@@ -67,8 +69,9 @@ type Options struct {
 
 	// Record writes receipts and records of damaged packs, if the repository's identity can sign.
 	Record   bool
-	Workers  int // packs read at the same time; at level content each takes the memory of some chunks; 0: DefaultWorkers
-	MaxFiles int // paths named in one finding; 0: DefaultMaxFiles
+	Place    string // of the receipts: layout.ReceiptHost or layout.ReceiptCloud; empty: host
+	Workers  int    // packs read at the same time; at level content each takes the memory of some chunks; 0: DefaultWorkers
+	MaxFiles int    // paths named in one finding; 0: DefaultMaxFiles
 	Now      func() time.Time
 	Progress func(Progress) // called from one goroutine at a time; nil: none
 }
@@ -92,27 +95,11 @@ func Run(ctx context.Context, repo *repository.Repository, opts Options) (*Resul
 	if err := opts.Sample.check(); err != nil {
 		return nil, err
 	}
-	if opts.Workers <= 0 {
-		opts.Workers = DefaultWorkers
-	}
-	if opts.MaxFiles <= 0 {
-		opts.MaxFiles = DefaultMaxFiles
-	}
-	if opts.Now == nil {
-		opts.Now = time.Now
-	}
-	if opts.Level == Structure {
-		opts.Sample = Sample{} // the listing shows all packs
-	}
-	c := &checker{repo: repo, opts: opts, findings: newFindings(opts.MaxFiles)}
-	_, signs := repo.Identity().Signer()
-	c.record = opts.Record && signs
+	c := newChecker(repo, opts)
 	sources, err := c.sources(ctx)
 	if err != nil {
 		return nil, err
 	}
-	result := &Result{Level: opts.Level, Sample: opts.Sample.String(), Recorded: c.record, Started: opts.Now().UTC()}
-	c.result = result
 	if err := c.checkRepository(ctx); err != nil {
 		return nil, err
 	}
@@ -121,9 +108,31 @@ func Run(ctx context.Context, repo *repository.Repository, opts Options) (*Resul
 			return nil, fmt.Errorf("verify %s: %w", src, err)
 		}
 	}
-	result.Finished = opts.Now().UTC()
-	result.Findings = c.findings.sorted()
-	return result, nil
+	return c.end(), nil
+}
+
+// newChecker begins a run.
+func newChecker(repo *repository.Repository, opts Options) *checker {
+	opts.Workers = cmp.Or(max(opts.Workers, 0), DefaultWorkers)
+	opts.MaxFiles = cmp.Or(max(opts.MaxFiles, 0), DefaultMaxFiles)
+	opts.Place = cmp.Or(opts.Place, layout.ReceiptHost)
+	if opts.Now == nil {
+		opts.Now = time.Now
+	}
+	if opts.Level == Structure {
+		opts.Sample = Sample{} // the listing shows all packs
+	}
+	_, signs := repo.Identity().Signer()
+	c := &checker{repo: repo, opts: opts, findings: newFindings(opts.MaxFiles), record: opts.Record && signs}
+	c.result = &Result{Level: opts.Level, Sample: opts.Sample.String(), Recorded: c.record, Started: opts.Now().UTC()}
+	return c
+}
+
+// end closes the result.
+func (c *checker) end() *Result {
+	c.result.Finished = c.opts.Now().UTC()
+	c.result.Findings = c.findings.sorted()
+	return c.result
 }
 
 // checker is one run.
@@ -134,6 +143,8 @@ type checker struct {
 	findings *findings
 	result   *Result
 	meter    meter
+	stamp    func(*repository.Stored) time.Time // time in the key of a receipt; nil: now
+	sweep    *sweeper                           // nil: everything at once
 }
 
 // sources are those to check: the selected ones, or all that are there or are expected to be there.

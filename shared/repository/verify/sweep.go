@@ -1,0 +1,258 @@
+package verify
+
+import (
+	"bytes"
+	"context"
+	"fmt"
+	"slices"
+	"sync"
+	"time"
+
+	"github.com/btcdecoded/holdfast/shared/repository"
+	"github.com/btcdecoded/holdfast/shared/snapshot"
+)
+
+// Sweep is how far the reading of all packs of a source has come, at level bytes, in as many calls of [Continue] as it
+// takes. It is small JSON; the zero value begins anew. Packs are read in the order of their ids.
+//
+// When a sweep is done, each pack that a snapshot uses was read once since it began, and the snapshots that had arrived
+// before it began get a receipt of level bytes about all of their packs.
+type Sweep struct {
+	// Since leaves out the packs that snapshots use which had arrived by then, and gives those no receipts: what is new
+	// can be read before what was read already. Zero: everything.
+	Since time.Time `json:"since,omitzero"`
+
+	Horizon  time.Time `json:"horizon,omitzero"`   // newest arrival when it began, by the store's clock; zero: not begun
+	Position string    `json:"position,omitempty"` // id of the pack that was read last
+	Bad      []string  `json:"bad,omitempty"`      // ids of packs that failed; read again at the end, if no longer bad forgotten
+	TooBad   bool      `json:"too_bad,omitempty"`  // more than maxBad failed: no snapshot passes
+	Packs    int       `json:"packs,omitempty"`    // read so far
+	Bytes    int64     `json:"bytes,omitempty"`    // their size
+}
+
+// maxBad bounds what a sweep remembers.
+const maxBad = 1000
+
+// Budget limits one call of [Continue].
+type Budget struct {
+	Bytes int64       // of packs; what is reached is not passed by more than a few packs. 0: no limit
+	Stop  func() bool // asked between packs; nil: never
+}
+
+// spent reports whether the call has to end.
+func (b *Budget) spent(read int64) bool {
+	return b.Bytes > 0 && read >= b.Bytes || b.Stop != nil && b.Stop()
+}
+
+// Continue reads further packs of a source, within the budget, and reports whether the sweep is done. The next sweep
+// must be stored before the next call; where that fails, the same packs are read again, which harms nothing.
+//
+// Damage is not an error: it is in the result, which tells only of what this call has read until the sweep is done, and
+// then of the source as a whole. Snapshots that use a pack which this call found bad get a failing receipt at once.
+// Of opts, Record, Place, Workers, MaxFiles, Expect, Now and Progress count. Errors are as for [Run]; the next sweep is
+// good beside an error too.
+func Continue(ctx context.Context, repo *repository.Repository, src snapshot.Source, sweep Sweep, budget Budget, opts Options) (next Sweep, result *Result, done bool, err error) {
+	c := newChecker(repo, Options{
+		Level: Bytes, Sources: []snapshot.Source{src}, Expect: opts.Expect, Record: opts.Record, Place: opts.Place,
+		Workers: opts.Workers, MaxFiles: opts.MaxFiles, Now: opts.Now, Progress: opts.Progress,
+	})
+	sweep.Bad = slices.Clone(sweep.Bad)
+	w := &sweeper{source: newSource(c, src), sweep: sweep, budget: budget, failed: map[*pack]bool{}}
+	c.sweep = w
+	if err := w.run(ctx); err != nil {
+		// What was read was read: bad packs are in the sweep, and read again at its end.
+		return w.sweep, nil, false, fmt.Errorf("verify %s: %w", src, err)
+	}
+	return w.sweep, c.end(), w.done, nil
+}
+
+// sweeper is one call of Continue.
+type sweeper struct {
+	*source
+	sweep  Sweep
+	budget Budget
+	done   bool
+	failed map[*pack]bool // that this call has read and found bad
+	packs  int            // read in this call
+	read   int64          // their size
+}
+
+// run reads. Manifests are loaded before the listing, so that all packs that they name are in it.
+func (w *sweeper) run(ctx context.Context) error {
+	s := w.source
+	if err := s.load(ctx); err != nil {
+		return err
+	}
+	if w.sweep.Horizon.IsZero() {
+		w.sweep.Horizon = s.inv.Newest
+	}
+	var numbers []uint64
+	for n, m := range s.stored {
+		if !m.Arrived.After(w.sweep.Horizon) {
+			numbers = append(numbers, n)
+		}
+	}
+	slices.Sort(numbers)
+	for _, n := range numbers {
+		s.snaps = append(s.snaps, &snap{Stored: s.stored[n], id: s.id(n)})
+	}
+	if err := s.checkLists(ctx); err != nil {
+		return err
+	}
+	left := w.pick()
+	if err := w.readAll(ctx, left); err != nil {
+		return err
+	}
+	if w.done {
+		if err := w.judgeAll(ctx); err != nil {
+			return err
+		}
+	}
+	s.c.result.Packs, s.c.result.Bytes = w.packs, w.read
+	if err := s.walk(ctx); err != nil {
+		return err
+	}
+	return s.finish(ctx)
+}
+
+// pick marks the packs that the sweep is about and returns those that it has not read yet, by their ids. Snapshots that
+// it is not about go.
+func (w *sweeper) pick() []*pack {
+	s := w.source
+	old := map[*pack]bool{}
+	var about []*snap
+	for _, sn := range s.snaps {
+		if w.sweep.Since.IsZero() || sn.Arrived.After(w.sweep.Since) {
+			about = append(about, sn)
+			continue
+		}
+		sn.live(func(p *pack) { old[p] = true })
+	}
+	s.snaps = about
+	for _, sn := range about {
+		sn.live(func(p *pack) { p.used = !old[p] })
+	}
+	var left []*pack
+	for _, p := range s.usedPacks() {
+		if p.ID.String() > w.sweep.Position {
+			left = append(left, p)
+		}
+	}
+	slices.SortFunc(left, func(a, b *pack) int { return bytes.Compare(a.ID[:], b.ID[:]) })
+	return left
+}
+
+// readAll reads packs until none is left or the budget is spent, some at a time.
+func (w *sweeper) readAll(ctx context.Context, left []*pack) error {
+	s := w.source
+	step := 2 * s.c.opts.Workers
+	for len(left) > 0 {
+		if w.budget.spent(w.read) {
+			return nil
+		}
+		part := left[:min(step, len(left))]
+		if err := w.hash(ctx, part); err != nil {
+			return err
+		}
+		for _, p := range part {
+			w.sweep.Packs++
+			w.sweep.Bytes += int64(p.Size)
+			if p.fault.Load() != nil {
+				w.bad(p)
+			}
+		}
+		w.sweep.Position = part[len(part)-1].ID.String()
+		left = left[len(part):]
+	}
+	w.done = true
+	return nil
+}
+
+// hash reads some packs.
+func (w *sweeper) hash(ctx context.Context, part []*pack) error {
+	s := w.source
+	buffers := sync.Pool{New: func() any { return new(buffer) }}
+	for _, p := range part {
+		s.checkPresence(p)
+		w.packs++
+		w.read += int64(p.Size)
+	}
+	return inParallel(ctx, s.c.opts.Workers, part, func(ctx context.Context, p *pack) {
+		if p.lost {
+			return
+		}
+		b := buffers.Get().(*buffer)
+		defer buffers.Put(b)
+		s.hashPack(ctx, p, b)
+		s.c.progress(func(at *Progress) { at.Source, at.Packs, at.Bytes = s.src, at.Packs+1, at.Bytes+int64(p.Size) })
+	})
+}
+
+func (w *sweeper) bad(p *pack) {
+	w.failed[p] = true
+	id := p.ID.String()
+	switch {
+	case slices.Contains(w.sweep.Bad, id):
+	case len(w.sweep.Bad) == maxBad:
+		w.sweep.TooBad = true
+	default:
+		w.sweep.Bad = append(w.sweep.Bad, id)
+	}
+}
+
+// judgeAll ends the sweep: packs that were bad, or that somebody else found bad, are read once more, because they may
+// have been repaired; what was good is still there; documents and links are checked.
+func (w *sweeper) judgeAll(ctx context.Context) error {
+	s := w.source
+	for _, sn := range s.snaps {
+		sn.live(func(p *pack) { p.used = true })
+	}
+	var again []*pack
+	for _, p := range s.usedPacks() {
+		_, known := s.inv.Damaged[p.ID]
+		switch {
+		case w.failed[p] || p.read:
+		case known || slices.Contains(w.sweep.Bad, p.ID.String()):
+			again = append(again, p)
+		default:
+			s.checkPresence(p)
+			p.read = !p.lost
+		}
+	}
+	if err := w.hash(ctx, again); err != nil {
+		return err
+	}
+	for _, step := range []func(context.Context) error{s.checkRecords, s.checkLinks, s.checkKeys} {
+		if err := step(ctx); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// receiptsFor are the snapshots of which a receipt is to be written.
+func (c *checker) receiptsFor(s *source, judged []SnapshotResult) []SnapshotResult {
+	w := c.sweep
+	if w == nil {
+		return judged
+	}
+	hit := map[uint64]bool{}
+	for _, sn := range s.snaps {
+		sn.live(func(p *pack) {
+			if w.failed[p] {
+				hit[sn.Sequence] = true
+			}
+		})
+	}
+	return slices.DeleteFunc(slices.Clone(judged), func(r SnapshotResult) bool {
+		switch {
+		case c.findings.only(r.ID, Unreadable):
+			return true // such as what must be thawed first: no verdict
+		case w.done && w.sweep.TooBad:
+			return r.Pass
+		case w.done:
+			return false
+		}
+		return !hit[r.ID.Sequence]
+	})
+}
