@@ -18,6 +18,9 @@ const maxRecipient = 4096
 // minContinuous is the shortest interval at which a log is flushed.
 const minContinuous = 10 * time.Millisecond
 
+// maxJitter is the longest delay that a source may be given.
+const maxJitter = Duration(time.Hour)
+
 var (
 	errAddress = errors.New(`want s3://bucket?region=…, gs://bucket, file:///path or an absolute path`)
 	errSecret  = errors.New(`a policy holds no secrets; credentials come from the environment or the machine's role`)
@@ -242,6 +245,13 @@ func (d *decoder) checkSource(at string, s *Source) {
 	}
 	if s.Schedule.Continuous > 0 && !s.hasLog() {
 		d.failAt(at+".schedule.continuous", "files have “watch: true” instead", "only sqlite and physical postgres have a log")
+	}
+	if s.Schedule.Jitter != nil && *s.Schedule.Jitter > maxJitter {
+		d.failAt(at+".schedule.jitter", "", "more than %s", maxJitter)
+	}
+	// A week without a free minute is one every week: that of the reference holds no change of clocks.
+	if _, ok := s.Schedule.Open(time.Date(2024, 1, 1, 0, 0, 0, 0, time.UTC)); !ok {
+		d.failAt(at+".schedule.blackout", "", "the windows leave no time in which a backup may begin")
 	}
 	if len(s.Checks) > 0 && s.SQLite == nil && s.Postgres == nil {
 		d.failAt(at+".checks", "", "only sqlite and postgres answer queries")

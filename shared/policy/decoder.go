@@ -335,6 +335,20 @@ func (d *decoder) cron(dst *Cron) func(ast.Node) {
 	}
 }
 
+func (d *decoder) windows(dst *[]Window) func(ast.Node) {
+	return func(n ast.Node) {
+		d.list(n, func(_ int, v ast.Node) {
+			d.parsed(v, false, func(s string) error {
+				w, err := ParseWindow(s)
+				if err == nil {
+					*dst = append(*dst, w)
+				}
+				return err
+			})
+		})
+	}
+}
+
 func describe(n ast.Node) string {
 	switch n.(type) {
 	case *ast.MappingNode, *ast.MappingValueNode:

@@ -127,6 +127,9 @@ func (d *decoder) policy(root ast.Node) *Policy {
 		field{"version", d.count(&p.Version, 1)},
 		field{"repository", func(n ast.Node) { d.repository(n, &p.Repository) }},
 		field{"approvers", func(n ast.Node) { d.approvers(n, &p.Approvers) }},
+		field{"limits", func(n ast.Node) {
+			d.mapping(n, field{"concurrent", d.count(&p.Limits.Concurrent, 1)})
+		}},
 		field{"hosts", func(n ast.Node) {
 			p.Hosts = map[string]*Host{}
 			d.each(n, func(name string, tok *token.Token, v ast.Node) {
@@ -235,6 +238,8 @@ func (d *decoder) schedule(n ast.Node, s *Schedule) {
 		field{"differential", d.cron(&s.Differential)},
 		field{"incremental", d.cron(&s.Incremental)},
 		field{"continuous", d.duration(&s.Continuous, Duration(minContinuous))},
+		field{"jitter", func(n ast.Node) { s.Jitter = new(Duration); d.duration(s.Jitter, 0)(n) }},
+		field{"blackout", d.windows(&s.Blackout)},
 	)
 }
 

@@ -37,6 +37,7 @@ type Policy struct {
 	Version    int              `json:"version"`
 	Repository Repository       `json:"repository,omitzero"`
 	Approvers  []Approver       `json:"approvers,omitempty"` // who may ask for and approve restores over the queue
+	Limits     Limits           `json:"limits,omitzero"`
 	Hosts      map[string]*Host `json:"hosts"`
 }
 
@@ -133,6 +134,14 @@ type Schedule struct {
 	Differential Cron     `json:"differential,omitzero"`
 	Incremental  Cron     `json:"incremental,omitzero"`
 	Continuous   Duration `json:"continuous,omitzero"` // interval at which the log is flushed
+
+	Jitter   *Duration `json:"jitter,omitempty"`   // most by which a source's own delay puts off its start; nil: package schedule chooses
+	Blackout []Window  `json:"blackout,omitempty"` // windows in which no backup begins
+}
+
+// Limits bounds what the control plane asks of all hosts together.
+type Limits struct {
+	Concurrent int `json:"concurrent,omitempty"` // backups that run at once; 0: any number
 }
 
 // Tier groups sources by how much their loss hurts. It orders messages and work; it changes no data.
