@@ -121,38 +121,35 @@ const (
 	keepSamples = 35
 )
 
-// trim drops what no objective depends on any more.
+// usable reports whether the snapshot counts for the RPO, as package compliance judges it.
+func (k *Kept) usable() bool { return !k.Partial && !k.Damaged && !k.Condemned && !k.ClockOff() }
+
+// proven reports whether the snapshot counts as verified.
+func (k *Kept) proven() bool { return k.Verified && !k.Condemned }
+
+// trim drops what no objective depends on any more: it keeps the oldest, the newest, those of the last days, the newest
+// that is usable, the newest that is verified, and those that are damaged.
 func (m *Memory) trim(now time.Time) {
-	usable := func(k *Kept) bool {
-		return !k.Partial && !k.Damaged && !k.Condemned && !k.ClockOff()
-	}
-	keep := map[int]bool{0: true}
-	var haveUsable, haveVerified bool
+	var keep []Kept // descending
+	var haveUsable, haveProven bool
 	damaged := 0
 	for i := len(m.Kept) - 1; i >= 0; i-- {
 		k := &m.Kept[i]
 		fromEnd := len(m.Kept) - 1 - i
-		switch {
-		case fromEnd < keepNewest, fromEnd < keepMost && now.Sub(k.Arrived) < keepDays*24*time.Hour:
-			keep[i] = true
-		case !haveUsable && usable(k), !haveVerified && k.Verified && !k.Condemned:
-			keep[i] = true
-		case k.Damaged && !k.Condemned && damaged < keepDamaged:
-			keep[i] = true
+		recent := fromEnd < keepNewest || fromEnd < keepMost && now.Sub(k.Arrived) < keepDays*24*time.Hour
+		needed := !haveUsable && k.usable() || !haveProven && k.proven()
+		told := k.Damaged && !k.Condemned && damaged < keepDamaged
+		if !recent && !needed && !told && i > 0 {
+			continue
 		}
-		if k.Damaged && keep[i] {
+		if k.Damaged {
 			damaged++
 		}
-		haveUsable = haveUsable || usable(k)
-		haveVerified = haveVerified || k.Verified && !k.Condemned
+		haveUsable, haveProven = haveUsable || k.usable(), haveProven || k.proven()
+		keep = append(keep, *k)
 	}
-	out := m.Kept[:0]
-	for i := range m.Kept {
-		if keep[i] {
-			out = append(out, m.Kept[i])
-		}
-	}
-	m.Kept = slices.Clip(out)
+	slices.Reverse(keep)
+	m.Kept = keep
 	if n := len(m.Days); n > keepSamples {
 		m.Days = slices.Clone(m.Days[n-keepSamples:])
 	}
