@@ -32,11 +32,6 @@ type Lifecycle struct {
 	Cloud
 }
 
-// Monitor is the environment of the function monitor.
-type Monitor struct {
-	Cloud
-}
-
 // Restore is the environment of the function restore.
 type Restore struct {
 	Cloud
