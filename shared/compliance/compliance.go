@@ -31,6 +31,7 @@ const (
 	Unusual      Code = "unusual"       // size or duration far from what it was
 	ClockOff     Code = "clock_off"     // the host's clock is off
 	Filling      Code = "filling"       // at its growth the source reaches its size limit soon
+	CopyUnseen   Code = "copy_unseen"   // only the host itself can look at the copy
 
 	Never         Code = "never"          // in the policy, no snapshot
 	Late          Code = "late"           // the RPO is missed
@@ -49,14 +50,19 @@ const (
 	NoReceipt     Code = "no_receipt"     // nobody checked the newest snapshot when it arrived
 	LockShort     Code = "lock_short"     // locked against deletion for less time than the policy keeps it
 	HostSilent    Code = "host_silent"    // the agent was not heard in time
+	JobRefused    Code = "job_refused"    // an agent got a message that is no job of ours
+	NotLooked     Code = "not_looked"     // nobody could look at the source in time
+	Unconfirmed   Code = "unconfirmed"    // nobody gets the messages: no subscription is confirmed
+	PrimarySilent Code = "primary_silent" // the monitor of the primary region was not at work in time
+	ReplicaLate   Code = "replica_late"   // what arrived in the primary region is not in the replica
 )
 
 // Codes lists every code, those that are no breach first.
 func Codes() []Code {
 	return []Code{
-		OK, Orphan, NotProtected, Gap, Unusual, ClockOff, Filling,
+		OK, Orphan, NotProtected, Gap, Unusual, ClockOff, Filling, CopyUnseen,
 		Never, Late, Failing, Unverified, Damaged, Rollback, TooFewCopies, CopyLate, Oversized, Unknown, Slow, RestoreFailed,
-		KeyUnchecked, JobLost, NoReceipt, LockShort, HostSilent,
+		KeyUnchecked, JobLost, NoReceipt, LockShort, HostSilent, JobRefused, NotLooked, Unconfirmed, PrimarySilent, ReplicaLate,
 	}
 }
 
@@ -104,6 +110,7 @@ type Copy struct {
 	Missing   int       `json:"missing"`          // snapshots that are not there yet
 	Waiting   time.Time `json:"waiting,omitzero"` // arrival, in the primary, of the oldest of them
 	Dependent bool      `json:"dependent"`        // whoever can delete the primary can delete it: it does not count as a copy
+	Unseen    bool      `json:"unseen,omitempty"` // only its host can look at it: nothing is known
 }
 
 // Restore is a measured restore.
@@ -134,7 +141,9 @@ type Facts struct {
 	Lost      []LostJob     // sent, and neither answered nor made up for since; oldest first
 	// CheckWithin is the time in which the control plane checks what arrives; 0: nobody does.
 	CheckWithin time.Duration
-	Lock        *Lock    // nil: not known
+	Lock        *Lock     // nil: not known
+	Looked      time.Time // last look that succeeded, where somebody looks again and again; zero: this is that look
+	LookError   string    // why the newest look did not
 	Growth      []Sample // bytes stored over time, ascending
 }
 
@@ -169,6 +178,7 @@ func Evaluate(o *policy.Objectives, f Facts, now time.Time) []State {
 		return e.states
 	}
 	e.o = *o
+	e.looked()
 	e.rollback()
 	e.missing()
 	e.unreadable()

@@ -15,11 +15,32 @@ type Agent struct {
 	Heard  time.Time     // last event or heartbeat; zero: never
 	Known  time.Time     // since when the host is expected to answer
 	Within time.Duration // it is silent when it was not heard for longer
+
+	Problem string    // why no job can reach it; empty: none
+	Since   time.Time // of the problem
+	Refused []Refused // messages that the agent took for no job of ours, newest first
 }
 
-// EvaluateAgent judges whether the agent of a host was heard in time.
+// Refused is a message that an agent refused.
+type Refused struct {
+	Time   time.Time `json:"time"`
+	Code   string    `json:"code"`
+	Reason string    `json:"reason,omitempty"`
+}
+
+// refusedFor is how long a refused message is told.
+const refusedFor = 24 * time.Hour
+
+// EvaluateAgent judges whether the agent of a host was heard in time, and what it was sent.
 func EvaluateAgent(host string, a Agent, now time.Time) []State {
 	e := &evaluation{f: Facts{Source: snapshot.Source{Host: host}}}
+	if a.Problem != "" {
+		e.add("jobs", JobLost, true, a.Since, "no job reaches the host: "+a.Problem, "holdfast host add "+host)
+	}
+	if n := len(a.Refused); n > 0 && now.Sub(a.Refused[0].Time) < refusedFor {
+		r := a.Refused[0]
+		e.add("jobs", JobRefused, true, r.Time, fmt.Sprintf("the agent refused a message as %s: %s", r.Code, r.Reason), "journalctl -u holdfast-agent --since -1d")
+	}
 	heard, what := a.Heard, "the agent was last heard at "+stamp(a.Heard)
 	if heard.IsZero() {
 		heard, what = a.Known, "the agent was never heard"
@@ -52,6 +73,19 @@ func Reaches(f *Facts) time.Time {
 		point = f.LogUntil
 	}
 	return point
+}
+
+// looked wants somebody to have looked within the RPO (an hour at least): what nobody looks at is not known to be met.
+func (e *evaluation) looked() {
+	limit := max(e.o.RPO.Std(), time.Hour)
+	if e.f.Looked.IsZero() || e.now.Sub(e.f.Looked) <= limit {
+		return
+	}
+	what := "nobody could look at the source since " + stamp(e.f.Looked)
+	if e.f.LookError != "" {
+		what += ": " + e.f.LookError
+	}
+	e.add("look", NotLooked, true, e.f.Looked.Add(limit), what, "holdfast status "+e.name())
 }
 
 func (e *evaluation) lost() {

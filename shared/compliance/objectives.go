@@ -241,11 +241,15 @@ func (e *evaluation) protection() {
 }
 
 func (e *evaluation) copies() {
-	have := 1
+	have, unseen := 1, 0
 	for i := range e.f.Copies {
 		c := &e.f.Copies[i]
 		next := fmt.Sprintf("holdfast copy --to %s %s", quote(c.Place), e.name())
 		switch {
+		case c.Unseen:
+			unseen++
+			e.add("copies", CopyUnseen, false, time.Time{}, fmt.Sprintf("only the host can look at copy %s", c.Place), "holdfast status "+e.name())
+			continue
 		case c.Error != "":
 			e.add("copies", CopyLate, true, time.Time{}, fmt.Sprintf("copy %s can't be looked at: %s", c.Place, c.Error), next)
 			continue
@@ -262,6 +266,9 @@ func (e *evaluation) copies() {
 	if have >= e.o.Copies {
 		e.add("copies", OK, false, time.Time{}, what, "")
 		return
+	}
+	if have+unseen >= e.o.Copies {
+		return // as far as can be seen from here; the note above says so
 	}
 	if slices.ContainsFunc(e.f.Copies, func(c Copy) bool { return c.Dependent }) {
 		what += "; a place does not count if whoever can delete the primary can delete it too"
