@@ -39,6 +39,7 @@ type Run struct {
 	ID       string                // of its job, the same whoever asks for it; see [events.JobID]
 	Type     snapshot.SnapshotType // the fullest that is due
 	Due      time.Time             // when the schedule fired
+	Start    time.Time             // when it could begin: after the source's own delay, and outside of blackout windows
 	NotAfter time.Time             // when the next run takes its place
 }
 
@@ -102,10 +103,10 @@ func Due(p *policy.Policy, source snapshot.Source, h History, now time.Time) (ru
 	if start.After(now) {
 		return Run{}, false, start
 	}
-	if start, open = sch.Open(now); !open || start.After(now) {
-		return Run{}, false, start // a window began meanwhile
+	if begins, open := sch.Open(now); !open || begins.After(now) {
+		return Run{}, false, begins // a window began meanwhile
 	}
-	run = Run{Type: t, Due: fired, NotAfter: sch.notAfter(fired, now)}
+	run = Run{Type: t, Due: fired, Start: start, NotAfter: sch.notAfter(fired, now)}
 	run.ID = events.JobID(PolicyName(p), source.String(), fired, string(events.Backup), string(t))
 	return run, true, time.Time{}
 }
