@@ -1,0 +1,163 @@
+package rights
+
+import (
+	"github.com/btcdecoded/holdfast/events"
+	"github.com/btcdecoded/holdfast/infra/settings"
+)
+
+// Function is what a function of this verb may do, besides its own log, queue and dead letters; see [Machinery].
+func Function(s *settings.Settings, verb string) Document {
+	switch verb {
+	case settings.Coordinate:
+		return coordinate(s)
+	case settings.Verify:
+		return verify(s)
+	case settings.Lifecycle:
+		return lifecycle(s)
+	case settings.Monitor:
+		return monitor(s)
+	case settings.Restore:
+		return restore(s)
+	case settings.Watchdog:
+		return watchdog(s)
+	}
+	return nil
+}
+
+// Machinery is what a function needs to run at all: its log, its queue if it has one, and its dead letters.
+func Machinery(log, deadLetters, queue string) Document {
+	d := Document{
+		{Sid: "Log", Effect: Allow, Action: []string{"logs:CreateLogStream", "logs:PutLogEvents"}, Resource: []string{log + ":*"}},
+		{Sid: "DeadLetters", Effect: Allow, Action: []string{"sqs:SendMessage"}, Resource: []string{deadLetters}},
+	}
+	if queue != "" {
+		d = append(d, Statement{
+			Sid: "OwnQueue", Effect: Allow,
+			Action:   []string{"sqs:ChangeMessageVisibility", "sqs:DeleteMessage", "sqs:GetQueueAttributes", "sqs:ReceiveMessage", "sqs:SendMessage"},
+			Resource: []string{queue},
+		})
+	}
+	return d
+}
+
+func allow(sid string, actions []string, resources ...string) Statement {
+	return Statement{Sid: sid, Effect: Allow, Action: actions, Resource: resources}
+}
+
+// repository reads all but packs, keys and logs, and lists.
+func repository(s *settings.Settings) Document {
+	bucket := s.BucketARN(s.Bucket)
+	objects := append(kinds(bucket+"/v1/*", documents()...), bucket+"/v1/repository.json", bucket+"/v1/access/*")
+	return Document{
+		allow("ListRepository", []string{"s3:ListBucket"}, bucket),
+		allow("ReadDocuments", []string{"s3:GetObject"}, objects...),
+	}
+}
+
+// state reads the policy and the keys under read, and also writes those under write. A list is needed to tell an object
+// that is not there from one that may not be read.
+func state(s *settings.Settings, read, write []string) Document {
+	bucket := s.BucketARN(s.StateBucket())
+	readable := below(bucket, append([]string{"/config/*"}, read...)...)
+	d := Document{allow("ListState", []string{"s3:ListBucket"}, bucket), allow("ReadState", []string{"s3:GetObject"}, append(readable, below(bucket, write...)...)...)}
+	if len(write) > 0 {
+		d = append(d, allow("WriteState", []string{"s3:DeleteObject", "s3:PutObject"}, below(bucket, write...)...))
+	}
+	return d
+}
+
+// parameters reads the trust anchor and the verb's own signer. They are encrypted with the key that Systems Manager
+// keeps for the account, which needs no right of its own.
+func parameters(s *settings.Settings, verb string, signs bool) Statement {
+	names := []string{s.ARN("ssm", "parameter"+settings.TrustParameter)}
+	if signs {
+		names = append(names, s.ARN("ssm", "parameter"+settings.SignerParameter+verb))
+	}
+	return allow("ReadParameters", []string{"ssm:GetParameters"}, names...)
+}
+
+// order puts jobs on hosts' queues.
+func order(s *settings.Settings) Statement {
+	return allow("OrderJobs", []string{"sqs:GetQueueUrl", "sqs:SendMessage"}, s.ARN("sqs", events.QueuePrefix+"*"))
+}
+
+func report(s *settings.Settings) Statement {
+	st := allow("Report", []string{"events:PutEvents"}, s.ARN("events", "event-bus/"+events.BusName))
+	st.Condition = Conditions{"StringEquals": {"events:source": events.SourceControl}}
+	return st
+}
+
+func coordinate(s *settings.Settings) Document {
+	d := append(repository(s), state(s, []string{"/freeze/*", "/restores/*"}, []string{"/jobs/*"})...)
+	return append(d, parameters(s, settings.Coordinate, false), order(s))
+}
+
+func verify(s *settings.Settings) Document {
+	bucket := s.BucketARN(s.Bucket)
+	d := Document{
+		allow("ListRepository", []string{"s3:ListBucket"}, bucket),
+		allow("ReadRepository", []string{"s3:GetObject"}, bucket+"/v1/*"),
+		{
+			Sid: "WriteReceipts", Effect: Allow, Action: []string{"s3:PutObject"}, Resource: kinds(bucket+"/v1/*", "receipts/cloud", "damaged"),
+			Condition: Conditions{"Null": {"s3:if-none-match": "false"}},
+		},
+	}
+	d = append(d, state(s, nil, []string{"/verify/*"})...)
+	return append(d, parameters(s, settings.Verify, true), report(s))
+}
+
+func lifecycle(s *settings.Settings) Document {
+	bucket := s.BucketARN(s.Bucket)
+	d := append(repository(s), Document{
+		allow("ListVersions", []string{"s3:ListBucketVersions"}, bucket),
+		{
+			Sid: "Announce", Effect: Allow, Action: []string{"s3:PutObject"}, Resource: kinds(bucket+"/v1/*", "condemned", "expired"),
+			Condition: Conditions{"Null": {"s3:if-none-match": "false"}},
+		},
+		allow("Remove", []string{"s3:DeleteObject", "s3:DeleteObjectVersion"},
+			kinds(bucket+"/v1/*", "snapshots", "keys", "packs", "lists", "log", "condemned", "damaged", "marks", "receipts")...),
+		allow("Extend", []string{"s3:GetObjectRetention", "s3:PutObjectRetention"}, bucket+"/v1/*"),
+	}...)
+	d = append(d, state(s, []string{"/freeze/*", "/restores/*"}, []string{"/lifecycle/*"})...)
+	return append(d, parameters(s, settings.Lifecycle, true), report(s))
+}
+
+func monitor(s *settings.Settings) Document {
+	d := append(repository(s), state(s, []string{"/jobs/*", "/freeze/*", "/restores/*", "/verify/*", "/lifecycle/*"},
+		[]string{"/sources/*", "/alerts.json", "/monitor/*"})...)
+	d = append(d,
+		allow("Alert", []string{"sns:ListSubscriptionsByTopic", "sns:Publish"}, s.ARN("sns", settings.TopicName)),
+		parameters(s, settings.Monitor, false), report(s))
+	if s.Replica != nil {
+		d = append(d, allow("ListReplica", []string{"s3:ListBucket"}, s.BucketARN(s.Replica.Bucket)))
+	}
+	return d
+}
+
+func restore(s *settings.Settings) Document {
+	d := append(repository(s), state(s, []string{"/jobs/*", "/sources/*"}, []string{"/restores/*", "/freeze/*"})...)
+	thaw := allow("Thaw", []string{"s3:RestoreObject"}, kinds(s.BucketARN(s.Bucket)+"/v1/*", "packs", "log")...)
+	return append(d, thaw, parameters(s, settings.Restore, false), order(s), report(s))
+}
+
+// watchdog lives in the replica's region and looks at both.
+func watchdog(s *settings.Settings) Document {
+	d := repository(s)
+	return append(d,
+		allow("Alert", []string{"sns:ListSubscriptionsByTopic", "sns:Publish"}, s.ARN("sns", settings.TopicName)),
+		parameters(s, settings.Watchdog, false))
+}
+
+// WatchFirst is what the watchdog reads in the first region: the state that monitor leaves there.
+func WatchFirst(first *settings.Settings) Document {
+	bucket := first.BucketARN(first.StateBucket())
+	return Document{
+		allow("ListFirst", []string{"s3:ListBucket"}, bucket),
+		allow("ReadFirst", []string{"s3:GetObject"}, below(bucket, "/config/*", "/sources/*", "/alerts.json", "/monitor/*")...),
+	}
+}
+
+// Schedule lets EventBridge Scheduler invoke functions and put what it could not deliver into their dead letters.
+func Schedule(functions, dead []string) Document {
+	return Document{allow("Invoke", []string{"lambda:InvokeFunction"}, functions...), allow("DeadLetters", []string{"sqs:SendMessage"}, dead...)}
+}

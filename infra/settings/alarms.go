@@ -1,0 +1,149 @@
+package settings
+
+import (
+	"fmt"
+
+	"github.com/btcdecoded/holdfast/events"
+	"github.com/btcdecoded/holdfast/functions/environment"
+)
+
+// What an alarm makes of minutes without data.
+const (
+	MissingBreaches = "breaching"    // that nothing comes is the failure
+	MissingIsFine   = "notBreaching" // nothing comes where nothing failed
+)
+
+// Alarm is one alarm. All compare the greatest value, or the sum, of a period with a threshold.
+type Alarm struct {
+	Name        string // without the prefix holdfast-
+	Description string
+	Namespace   string
+	Metric      string
+	Dimensions  [][2]string
+	Statistic   string // Maximum or Sum
+	Operator    string
+	Threshold   float64
+	Period      float64 // seconds
+	Periods     float64
+	Missing     string
+	Machinery   bool // the control plane itself fails: it can't be trusted to say so, and the alarm itself sends the message
+}
+
+const (
+	above = "GreaterThanThreshold"
+	under = "LessThanThreshold"
+)
+
+// Alarms lists the alarms of a region. Those of objectives have no message of their own, because monitor writes a better
+// one, with cause and next step; they are there for the dashboard, for the composite alarm and for whoever pages people
+// by alarms. Those of the machinery notify by themselves.
+func (s *Settings) Alarms() []Alarm {
+	out := s.machinery()
+	if s.Second {
+		return append(out, watchdogAlarms()...)
+	}
+	for _, tier := range environment.DimensionValues(environment.DimensionTier) {
+		out = append(out, objective("breach-"+tier, "sources of tier "+tier+" do not meet an objective", environment.MetricSourcesInBreach,
+			[2]string{environment.DimensionTier, tier}))
+		out = append(out, objective("damaged-"+tier, "sources of tier "+tier+" have snapshots that are damaged or gone", environment.MetricDamaged,
+			[2]string{environment.DimensionTier, tier}))
+	}
+	out = append(out,
+		objective("hosts-silent", "agents were not heard in time", environment.MetricHostsSilent),
+		objective("jobs-lost", "jobs that no agent answered", environment.MetricJobsLost),
+		objective("without-receipt", "new snapshots that nobody checked", environment.MetricWithoutReceipt),
+		objective("copies-late", "copies lag", environment.MetricCopiesLate),
+	)
+	unconfirmed := objective("unconfirmed", "nobody confirmed a subscription to the topic of alerts: nobody hears them", environment.MetricUnconfirmed)
+	unconfirmed.Machinery = true
+	out = append(out, unconfirmed)
+	for _, source := range s.Own() {
+		out = append(out, objective("source-"+source, source+" does not meet an objective", environment.MetricSourceBreach,
+			[2]string{environment.DimensionSource, source}))
+	}
+	return out
+}
+
+// Own returns the sources with metrics and alarms of their own, by name; at most as many as the functions emit.
+func (s *Settings) Own() []string {
+	var out []string
+	for _, src := range ownSources(s.Policy) {
+		if len(out) < environment.MostOwnMetrics {
+			out = append(out, src)
+		}
+	}
+	return out
+}
+
+func objective(name, description, metric string, dimensions ...[2]string) Alarm {
+	return Alarm{
+		Name: name, Description: description, Namespace: environment.Namespace, Metric: metric, Dimensions: dimensions,
+		Statistic: "Maximum", Operator: above, Threshold: 0, Period: 300, Periods: 1, Missing: MissingIsFine,
+	}
+}
+
+// machinery watches the functions of the region, twice each: that they are invoked, and that they do not fail.
+func (s *Settings) machinery() []Alarm {
+	var out []Alarm
+	dead := []string{}
+	for _, f := range Functions(s.Second) {
+		name := [2]string{"FunctionName", FunctionName(f.Verb)}
+		if f.Quiet > 0 {
+			out = append(out, Alarm{
+				Name: f.Verb + "-silent", Description: f.Verb + " is not invoked any more", Namespace: "AWS/Lambda", Metric: "Invocations",
+				Dimensions: [][2]string{name}, Statistic: "Sum", Operator: under, Threshold: 1, Period: f.Quiet, Periods: 1,
+				Missing: MissingBreaches, Machinery: true,
+			})
+		}
+		out = append(out, Alarm{
+			Name: f.Verb + "-crashes", Description: f.Verb + " ends with errors or runs out of time", Namespace: "AWS/Lambda", Metric: "Errors",
+			Dimensions: [][2]string{name}, Statistic: "Sum", Operator: above, Threshold: 2, Period: 900, Periods: 1,
+			Missing: MissingIsFine, Machinery: true,
+		})
+		dead = append(dead, QueuePrefix+f.Verb+"-dlq")
+	}
+	if !s.Second {
+		dead = append(dead, QueuePrefix+"rules-dlq", events.DeadLetterName)
+		out = append(out, Alarm{
+			Name: "monitor-pass", Description: "monitor does not finish: objectives are not judged any more", Namespace: environment.Namespace,
+			Metric: environment.MetricMonitorPass, Statistic: "Sum", Operator: under, Threshold: 1, Period: 300, Periods: 3,
+			Missing: MissingBreaches, Machinery: true,
+		})
+	}
+	for _, q := range dead {
+		out = append(out, Alarm{
+			Name: "dead-letters-" + q, Description: "messages failed for good in " + q, Namespace: "AWS/SQS", Metric: "ApproximateNumberOfMessagesVisible",
+			Dimensions: [][2]string{{"QueueName", q}}, Statistic: "Maximum", Operator: above, Threshold: 0, Period: 300, Periods: 1,
+			Missing: MissingIsFine, Machinery: true,
+		})
+	}
+	return append(out, Alarm{
+		Name: "key-state", Description: "somebody disables the key or schedules its end", Namespace: "AWS/Events", Metric: "TriggeredRules",
+		Dimensions: [][2]string{{"RuleName", KeyRule}}, Statistic: "Sum", Operator: above, Threshold: 0, Period: 300, Periods: 1,
+		Missing: MissingIsFine, Machinery: true,
+	})
+}
+
+func watchdogAlarms() []Alarm {
+	dead := Alarm{
+		Name: "watchdog-pass", Description: "the watchdog does not finish", Namespace: environment.Namespace, Metric: environment.MetricWatchdogPass,
+		Statistic: "Sum", Operator: under, Threshold: 1, Period: 300, Periods: 3, Missing: MissingBreaches, Machinery: true,
+	}
+	heartbeat := Alarm{
+		Name: "primary-silent", Description: "the first region's monitor does not work any more", Namespace: environment.Namespace,
+		Metric: environment.MetricPrimaryHeartbeat, Statistic: "Maximum", Operator: above, Threshold: 1200, Period: 300, Periods: 2,
+		Missing: MissingBreaches, Machinery: true,
+	}
+	lag := Alarm{
+		Name: "replica-lag", Description: "no manifest was replicated for a day", Namespace: environment.Namespace,
+		Metric: environment.MetricReplicaNewestLag, Statistic: "Maximum", Operator: above, Threshold: 24 * 3600, Period: 300, Periods: 3,
+		Missing: MissingBreaches, Machinery: true,
+	}
+	return []Alarm{dead, heartbeat, lag}
+}
+
+// KeyRule is the name of the rule that sees the key disabled.
+const KeyRule = "holdfast-key-state"
+
+// AlarmName is the whole name of an alarm.
+func AlarmName(a Alarm) string { return fmt.Sprintf("holdfast-%s", a.Name) }

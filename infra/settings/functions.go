@@ -1,0 +1,72 @@
+package settings
+
+// The verbs of functions. Each has a directory functions/<verb>; watchdog is monitor in another region and mode.
+const (
+	Coordinate = "coordinate"
+	Verify     = "verify"
+	Lifecycle  = "lifecycle"
+	Monitor    = "monitor"
+	Restore    = "restore"
+	Watchdog   = "watchdog"
+)
+
+// Function is one function as it is deployed. [Functions] is the only list of them: binaries, roles, queues, schedules
+// and alarms are made from it.
+type Function struct {
+	Verb        string
+	Program     string // directory below functions/, and of the binary
+	Description string
+	Memory      float64 // MB
+	Timeout     float64 // seconds
+	Schedule    string  // of EventBridge Scheduler; empty: none
+	Input       string  // what the schedule sends
+	Queue       bool    // it has a queue of its own that feeds it
+	Batch       float64 // most messages in one invocation
+	Concurrency float64 // most invocations at a time from its queue
+	Quiet       float64 // seconds without an invocation that are a failure; 0: any
+	Replica     bool    // deployed in the replica's region; the others in the first
+}
+
+// The windows of quiet: a few beats of the schedule.
+const (
+	minute = 60
+	hour   = 3600
+)
+
+// Functions lists what is deployed in a region.
+func Functions(second bool) []Function {
+	all := []Function{
+		{
+			Verb: Coordinate, Program: Coordinate, Description: "what is due goes to the hosts' queues", Memory: 512, Timeout: 5 * minute,
+			Schedule: "rate(1 minute)", Input: `{"version":1,"time":"<aws.scheduler.scheduled-time>"}`,
+			Queue: true, Batch: 10, Concurrency: 10, Quiet: 5 * minute,
+		},
+		{
+			Verb: Verify, Program: Verify, Description: "checks each new snapshot, and all bytes in turn", Memory: 512, Timeout: 15 * minute,
+			Schedule: "rate(1 hour)", Input: `{"version":1,"time":"<aws.scheduler.scheduled-time>"}`,
+			Queue: true, Batch: 10, Concurrency: 10, Quiet: 3 * hour,
+		},
+		{
+			Verb: Lifecycle, Program: Lifecycle, Description: "retention, removal in two phases, Object Lock", Memory: 1024, Timeout: 15 * minute,
+			Schedule: "rate(1 hour)", Input: `{"version":1,"time":"<aws.scheduler.scheduled-time>"}`, Quiet: 3 * hour,
+		},
+		{
+			Verb: Monitor, Program: Monitor, Description: "objectives, metrics, messages, the widget", Memory: 1024, Timeout: 5 * minute,
+			Schedule: "rate(5 minutes)", Input: `{"version":1,"time":"<aws.scheduler.scheduled-time>"}`, Quiet: 15 * minute,
+		},
+		{
+			Verb: Restore, Program: Restore, Description: "plan, request, approve, status and cancel of a restore", Memory: 512, Timeout: 5 * minute,
+		},
+		{
+			Verb: Watchdog, Program: Monitor, Description: "watches the first region's monitor and the replica", Memory: 512, Timeout: 5 * minute,
+			Schedule: "rate(5 minutes)", Input: `{"version":1,"time":"<aws.scheduler.scheduled-time>"}`, Quiet: 15 * minute, Replica: true,
+		},
+	}
+	var out []Function
+	for _, f := range all {
+		if f.Replica == second {
+			out = append(out, f)
+		}
+	}
+	return out
+}
