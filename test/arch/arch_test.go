@@ -40,12 +40,13 @@ var layers = map[string][]string{
 	"shared/observe": {
 		"shared/snapshot", "shared/objstore", "shared/policy", "shared/retention", "shared/recovery", "shared/compliance", "shared/repository",
 	},
-	"shared/alert": {"shared/policy", "shared/compliance"},
-	"shared/emf":   {},
+	"shared/alert":    {"shared/policy", "shared/compliance"},
+	"shared/emf":      {},
+	"shared/approval": {"shared/snapshot", "shared/policy", "events"},
 	// What the control plane keeps.
 	"shared/statestore": {},
 	"shared/control": {
-		"shared/snapshot", "shared/policy", "shared/retention", "shared/compliance", "shared/schedule", "shared/statestore", "events",
+		"shared/snapshot", "shared/policy", "shared/retention", "shared/compliance", "shared/schedule", "shared/statestore", "shared/repository", "events",
 	},
 	// The agent.
 	"hostagent":          {"shared", "events"},
@@ -63,7 +64,7 @@ var layers = map[string][]string{
 }
 
 // deciding packages do no I/O and are told the time; see DESIGN.md, "Layers".
-var deciding = []string{"shared/snapshot", "shared/policy", "shared/retention", "shared/recovery", "shared/compliance", "shared/alert"}
+var deciding = []string{"shared/approval", "shared/snapshot", "shared/policy", "shared/retention", "shared/recovery", "shared/compliance", "shared/alert"}
 
 // effects are imports by which a package reaches outside itself.
 var effects = []string{"os", "os/exec", "net", "net/http", "syscall", "log", "log/slog", "io/ioutil", "golang.org/x/sys/unix"}
