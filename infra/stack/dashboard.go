@@ -81,10 +81,10 @@ func (b *builder) series(m environment.Metric) []any {
 	}
 	dimension := m.Dimensions[0]
 	values := environment.DimensionValues(dimension)
-	switch {
-	case dimension == environment.DimensionSource:
+	switch dimension {
+	case environment.DimensionSource:
 		values = b.s.Own()
-	case dimension == environment.DimensionFunction:
+	case environment.DimensionFunction:
 		values = nil
 		for _, f := range settings.Functions(b.s.Second) {
 			values = append(values, f.Verb)
