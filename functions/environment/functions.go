@@ -25,11 +25,19 @@ type Coordinate struct {
 // Verify is the environment of the function verify.
 type Verify struct {
 	Cloud
+	Bytes   int           `env:"HOLDFAST_VERIFY_BYTES,optional"`   // most bytes of packs in one run; 0: what the time allows
+	Period  time.Duration `env:"HOLDFAST_VERIFY_PERIOD,optional"`  // in which all bytes are read again; 0: 30 days
+	Workers int           `env:"HOLDFAST_VERIFY_WORKERS,optional"` // packs read at the same time; 0: 4
 }
 
 // Lifecycle is the environment of the function lifecycle.
 type Lifecycle struct {
 	Cloud
+	Replica string        `env:"HOLDFAST_REPLICA,optional"`         // address of the replica; empty: none
+	Lock    string        `env:"HOLDFAST_LOCK_MODE,optional"`       // GOVERNANCE or COMPLIANCE; empty: the bucket has no Object Lock
+	Default time.Duration `env:"HOLDFAST_LOCK_DEFAULT,optional"`    // the bucket's default retention; 0: 14 days
+	Every   time.Duration `env:"HOLDFAST_LIFECYCLE_EVERY,optional"` // between two passes over a source; 0: 20h
+	Deletes int           `env:"HOLDFAST_MOST_DELETES,optional"`    // objects removed in one run; 0: what the time allows
 }
 
 // Restore is the environment of the function restore.

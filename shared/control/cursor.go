@@ -1,0 +1,143 @@
+package control
+
+import (
+	"fmt"
+	"time"
+
+	"github.com/btcdecoded/holdfast/shared/repository/verify"
+	"github.com/btcdecoded/holdfast/shared/snapshot"
+)
+
+// Prefixes of what the functions verify and lifecycle have found.
+const (
+	VerifyFindingsPrefix    = "verify/findings/"
+	LifecycleFindingsPrefix = "lifecycle/findings/"
+)
+
+// VerifyCursor is how far the re-reading of all bytes has come: `verify/cursor.json`, or one document for each shard.
+// The function verify writes it. Where it is lost, everything is read from the beginning.
+type VerifyCursor struct {
+	Version int                    `json:"version"`
+	Busy    Lease                  `json:"busy,omitzero"`
+	Sources map[string]*SourceTour `json:"sources,omitempty"` // by host/source
+}
+
+// Lease says that an invocation is at work; a second one leaves it alone until the time is over.
+type Lease struct {
+	Owner string    `json:"owner,omitempty"` // id of the request
+	Until time.Time `json:"until,omitzero"`
+}
+
+// Held reports whether somebody else is at work.
+func (l Lease) Held(owner string, now time.Time) bool {
+	return l.Owner != "" && l.Owner != owner && now.Before(l.Until)
+}
+
+// SourceTour is the re-reading of one source. A lap reads all of its packs; beside it, what is new is read soon.
+type SourceTour struct {
+	Lap   verify.Sweep `json:"lap,omitzero"`
+	Open  bool         `json:"open,omitempty"`  // a lap is under way
+	Begun time.Time    `json:"begun,omitzero"`  // when it began, or the last one did, by the function's clock
+	Ended time.Time    `json:"ended,omitzero"`  // when the last lap was done
+	Packs int          `json:"packs,omitempty"` // in that lap
+	Bytes int64        `json:"bytes,omitempty"`
+
+	Fresh     verify.Sweep `json:"fresh,omitzero"`
+	FreshOpen bool         `json:"fresh_open,omitempty"`
+	Looked    time.Time    `json:"looked,omitzero"` // when what was new had been read last
+	// Read is the newest arrival, by the store's clock, up to which all packs of all snapshots have been read at least
+	// once; zero: no lap is done yet.
+	Read time.Time `json:"read,omitzero"`
+
+	Sequence uint64 `json:"sequence,omitempty"` // of the newest snapshot that was seen
+	Manifest string `json:"manifest,omitempty"` // its hash, in hex
+	Error    string `json:"error,omitempty"`    // why the last attempt failed
+}
+
+// VerifyShardKey is the key of the cursor of one shard of the sources.
+func VerifyShardKey(shard, shards int) string {
+	if shards <= 1 {
+		return VerifyCursorKey
+	}
+	return fmt.Sprintf("verify/cursor-%d-of-%d.json", shard, shards)
+}
+
+// Findings is what a function has found wrong with one source, for monitor: `verify/findings/<host>/<source>.json` and
+// `lifecycle/findings/<host>/<source>.json`. Receipts say which snapshots are hit; this says what else is to be known.
+type Findings struct {
+	Version  int       `json:"version"`
+	Source   string    `json:"source"`
+	Findings []Finding `json:"findings"`          // newest first
+	Omitted  int       `json:"omitted,omitempty"` // of very many
+}
+
+// MaxFindings bounds what is remembered of one source.
+const MaxFindings = 200
+
+// Finding is one thing that is wrong.
+type Finding struct {
+	By        string    `json:"by"`  // arrival, rotation, versions, lock, replica
+	Key       string    `json:"key"` // of the object
+	Problem   string    `json:"problem"`
+	Detail    string    `json:"detail,omitempty"`
+	Warning   bool      `json:"warning,omitempty"` // nothing is lost by it
+	Snapshots []uint64  `json:"snapshots,omitempty"`
+	First     time.Time `json:"first"` // when it was first found
+	Last      time.Time `json:"last"`
+}
+
+// VerifyFindingsKey is the key of what verify has found.
+func VerifyFindingsKey(s snapshot.Source) string {
+	return VerifyFindingsPrefix + s.Host + "/" + s.Name + ".json"
+}
+
+// LifecycleFindingsKey is the key of what lifecycle has found.
+func LifecycleFindingsKey(s snapshot.Source) string {
+	return LifecycleFindingsPrefix + s.Host + "/" + s.Name + ".json"
+}
+
+// Note adds what was found at now. Whatever one of replaces had said before, and is not found again, is over.
+// It reports whether anything but the times of what stays is different, or a day has passed since they were written.
+func (f *Findings) Note(src snapshot.Source, now time.Time, found []Finding, replaces ...string) bool {
+	f.Version, f.Source = 1, src.String()
+	gone := map[string]bool{}
+	for _, by := range replaces {
+		gone[by] = true
+	}
+	type name struct{ by, key, problem string }
+	known := map[name]Finding{}
+	for _, old := range f.Findings {
+		known[name{old.By, old.Key, old.Problem}] = old
+	}
+	changed, seen := false, map[name]bool{}
+	var all []Finding
+	for _, n := range found {
+		at := name{n.By, n.Key, n.Problem}
+		if seen[at] {
+			continue
+		}
+		seen[at] = true
+		old, there := known[at]
+		n.First, n.Last = now.UTC(), now.UTC()
+		if there {
+			n.First = old.First
+		}
+		changed = changed || !there || old.Detail != n.Detail || now.Sub(old.Last) >= 24*time.Hour
+		all = append(all, n)
+	}
+	for _, old := range f.Findings {
+		switch at := (name{old.By, old.Key, old.Problem}); {
+		case seen[at]:
+		case gone[old.By]:
+			changed = true
+		default:
+			all = append(all, old)
+		}
+	}
+	if n := len(all) - MaxFindings; n > 0 {
+		f.Omitted += n
+		all = all[:MaxFindings]
+	}
+	f.Findings = all
+	return changed
+}
