@@ -59,8 +59,9 @@ var layers = map[string][]string{
 	// What crosses between processes, and the cloud.
 	"events":                {},
 	"functions":             {"shared", "events"},
+	"infra":                 {"shared/policy", "shared/objstore/address", "events", "functions/environment"},
 	"functions/environment": {},
-	"test":                  {"shared", "events", "functions", "hostagent", "test"},
+	"test":                  {"shared", "events", "functions", "hostagent", "infra", "test"},
 }
 
 // deciding packages do no I/O and are told the time; see DESIGN.md, "Layers".
