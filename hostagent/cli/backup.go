@@ -9,6 +9,7 @@ import (
 	"path/filepath"
 	"slices"
 	"strings"
+	"time"
 	"unicode"
 	"unicode/utf8"
 
@@ -26,7 +27,8 @@ A full backup reads everything and shares nothing with earlier snapshots. A diff
 last full, an incremental what is new since the last snapshot; every snapshot is complete by itself. auto, the default,
 makes an incremental where it can and a full where it must.
 
-A run that was interrupted is taken up by the next: what had arrived is used again. A file that changes, vanishes or
+A run that was interrupted is taken up by the next: what had arrived is used again. A run that takes longer than a day
+(--checkpoint) commits what it has on the way as unfinished snapshots, and the next goes on from the last of them. A file that changes, vanishes or
 can not be read is named, the rest goes on, and the exit code is 3.
 
 Patterns of --exclude are as in .gitignore: "*.log" fits anywhere, "/var/cache/" is one directory, "**" stands for any
@@ -46,6 +48,7 @@ type backupFlags struct {
 	name, kind                                    string
 	oneFileSystem, excludeCaches, noCopies        bool
 	maxFileSize                                   byteSize
+	checkpoint                                    time.Duration
 	own                                           []string // patterns of this program's own places
 }
 
@@ -73,6 +76,7 @@ func (a *app) backupCommand() *cobra.Command {
 	p.Var(&f.maxFileSize, "max-file-size", "leave out files over this `SIZE`")
 	p.StringVar(&f.kind, "type", "auto", "`TYPE` of the snapshot: full, differential, incremental or auto")
 	p.StringArrayVar(&f.tags, "tag", nil, "a `TAG` for the snapshot (repeatable)")
+	p.DurationVar(&f.checkpoint, "checkpoint", repository.CheckpointInterval, "commit what a long run has after each `TIME`; 0: only in the end")
 	p.BoolVar(&f.noCopies, "no-copies", false, "do not bring the policy's copies up to date")
 	return cmd
 }
@@ -83,12 +87,17 @@ type job struct {
 	options files.Options
 	left    []snapshot.Problem // what the snapshot's report says was left out
 	hooks   policy.Hooks
+
+	checkpoint time.Duration // 0: never
 }
 
 func (a *app) backup(ctx context.Context, f backupFlags, args []string) error {
 	kind, err := parseType(f.kind)
 	if err != nil {
 		return err
+	}
+	if f.checkpoint < 0 {
+		return usagef("backup: --checkpoint %s: want 0 or more", f.checkpoint)
 	}
 	if err := checkTags(f.tags); err != nil {
 		return err
@@ -114,6 +123,7 @@ func (a *app) backup(ctx context.Context, f backupFlags, args []string) error {
 	results := []backupResult{}
 	errs := refused
 	for _, j := range jobs {
+		j.checkpoint = f.checkpoint
 		result, err := a.backupOne(ctx, repo, j, kind, f.tags)
 		if result != nil {
 			results = append(results, *result)

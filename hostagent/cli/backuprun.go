@@ -59,6 +59,7 @@ func (a *app) backupOne(ctx context.Context, repo *repository.Repository, j job,
 	}
 	session, err := repo.Begin(ctx, repository.BeginOptions{
 		Source: j.source, Kind: policy.KindFiles, Type: kind, State: a.statePath(), Tool: "holdfast " + a.version, Now: a.now,
+		Checkpoint: a.checkpoint(j),
 	})
 	if err != nil {
 		return nil, missing(err)
@@ -84,6 +85,20 @@ func (a *app) backupOne(ctx context.Context, repo *repository.Repository, j job,
 		return nil, err
 	}
 	return a.capture(ctx, session, j, tags)
+}
+
+// checkpoint says how a job commits unfinished snapshots on the way.
+func (a *app) checkpoint(j job) repository.Checkpoint {
+	c := repository.Checkpoint{Every: j.checkpoint, Committed: func(m *repository.Stored) {
+		a.note("%s is saved, unfinished: %s so far; the backup goes on", a.name(m.ID()), count(m.Counts.Files, "file", "files"))
+	}}
+	if c.Every == 0 {
+		c.Every = -1
+	}
+	for _, root := range j.options.Roots {
+		c.Roots = append(c.Roots, filepath.Clean(root))
+	}
+	return c
 }
 
 // refuseIdentity refuses roots that are an identity of this host: patterns leave out only what is below a root.

@@ -121,6 +121,12 @@ func (p *protection) covers(path string, isDir bool) bool {
 // protect collects what --delete must leave alone: what the backup was told to leave out, what backups of this source
 // leave out by the policy of today, and what the user names. Problems of the backup the restorer knows by itself.
 func (a *app) protect(ctx context.Context, snap *repository.Snapshot, keep []string) (*protection, error) {
+	if m := snap.Manifest(); m.Unfinished {
+		return nil, hinted{
+			usagef("restore %s: --delete: the snapshot is unfinished, so that what it lacks is not what was gone", a.name(m.ID())),
+			"leave --delete out, or finish it first: the next backup of the source goes on from it",
+		}
+	}
 	p := &protection{owned: map[string]bool{}}
 	problems, err := snap.Problems(ctx)
 	if err != nil {

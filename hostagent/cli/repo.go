@@ -200,7 +200,25 @@ func (a *app) find(ctx context.Context, repo *repository.Repository, arg, at str
 	if len(listed) == 0 {
 		return nil, fmt.Errorf("source %s: %w", src, repository.ErrNoSnapshot)
 	}
-	return repo.Manifest(ctx, snapshot.ID{Source: src, Sequence: listed[len(listed)-1].Sequence})
+	return newest(ctx, repo, src, listed)
+}
+
+// newest is the newest snapshot; unfinished ones only count where there is no other.
+func newest(ctx context.Context, repo *repository.Repository, src snapshot.Source, listed []repository.Listed) (*repository.Stored, error) {
+	var last *repository.Stored
+	for _, l := range slices.Backward(listed) {
+		m, err := repo.Manifest(ctx, snapshot.ID{Source: src, Sequence: l.Sequence})
+		if err != nil {
+			return nil, err
+		}
+		if !m.Unfinished {
+			return m, nil
+		}
+		if last == nil {
+			last = m
+		}
+	}
+	return last, nil
 }
 
 // findAt finds the newest snapshot that was finished at a time.

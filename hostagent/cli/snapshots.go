@@ -21,6 +21,7 @@ SIZE is the content of all files, ADDED what the snapshot stored that was not th
 that passed, and its day; or the last check that failed, until one as deep or deeper passes. STATE is ok, or what is wrong:
 
   partial     files were left out; the backup named them
+  unfinished  its backup was still at work: it lacks things, or has them as they were before; the next backup goes on from it
   failed      a verification found damage, and none as deep has passed since
   damaged     it uses packs that failed a check; repair puts them back from a copy
   condemned   prune has announced the removal
@@ -162,7 +163,10 @@ func (a *app) snapshotLine(h *observe.History, m *repository.Stored) snapshotLin
 	if l.Tags == nil {
 		l.Tags = []string{}
 	}
-	if m.Partial {
+	switch {
+	case m.Unfinished:
+		l.States = append(l.States, "unfinished", "partial")
+	case m.Partial:
 		l.States = append(l.States, "partial")
 	}
 	l.Verified = h.Verified[m.Sequence]

@@ -203,7 +203,13 @@ func (n *sourceNode) Lookup(ctx context.Context, name string, out *fuse.EntryOut
 		return n.NewInode(ctx, node, fs.StableAttr{Mode: fuse.S_IFDIR, Ino: n.inode(m.ID().String())}), fs.OK
 	}
 	if name == latest && len(all) > 0 {
-		link := &fs.MemSymlink{Data: []byte(snapshotName(all[len(all)-1]))}
+		newest := all[len(all)-1] // of unfinished ones only if there is no other
+		for _, m := range all {
+			if !m.Unfinished || newest.Unfinished {
+				newest = m
+			}
+		}
+		link := &fs.MemSymlink{Data: []byte(snapshotName(newest))}
 		out.Mode = fuse.S_IFLNK | 0o777
 		// The number of the link follows its target, so that a new snapshot is seen.
 		return n.NewInode(ctx, link, fs.StableAttr{Mode: fuse.S_IFLNK, Ino: n.inode(n.src.String(), latest, string(link.Data))}), fs.OK

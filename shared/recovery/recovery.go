@@ -18,14 +18,16 @@ const ClockTolerance = 5 * time.Minute
 
 // Point is a snapshot as a place to which a source can be restored.
 type Point struct {
-	Sequence  uint64    `json:"sequence"`
-	Started   time.Time `json:"started"`  // by the host's clock
-	Finished  time.Time `json:"finished"` // by the host's clock
-	Arrived   time.Time `json:"arrived"`  // by the store's clock
-	Partial   bool      `json:"partial,omitempty"`
-	Verified  bool      `json:"verified,omitempty"`
-	Damaged   bool      `json:"damaged,omitempty"` // failed its newest verification
-	Condemned bool      `json:"condemned,omitempty"`
+	Sequence uint64    `json:"sequence"`
+	Started  time.Time `json:"started"`  // by the host's clock
+	Finished time.Time `json:"finished"` // by the host's clock
+	Arrived  time.Time `json:"arrived"`  // by the store's clock
+	Partial  bool      `json:"partial,omitempty"`
+	// Unfinished: stored by a long run that was still at work; it is partial as well.
+	Unfinished bool `json:"unfinished,omitempty"`
+	Verified   bool `json:"verified,omitempty"`
+	Damaged    bool `json:"damaged,omitempty"` // failed its newest verification
+	Condemned  bool `json:"condemned,omitempty"`
 	// NotConsistent: holds files that a database may have been writing to.
 	NotConsistent bool `json:"not_consistent,omitempty"`
 }
@@ -34,7 +36,7 @@ type Point struct {
 func FromManifest(m *snapshot.Manifest, arrived time.Time) Point {
 	return Point{
 		Sequence: m.Sequence, Started: m.Started, Finished: m.Finished, Arrived: arrived,
-		Partial: m.Partial, NotConsistent: m.Counts.NotConsistent > 0,
+		Partial: m.Partial, Unfinished: m.Unfinished, NotConsistent: m.Counts.NotConsistent > 0,
 	}
 }
 
@@ -94,7 +96,8 @@ func (e *NotFoundError) Error() string {
 func stamp(t time.Time) string { return t.UTC().Format(time.RFC3339) }
 
 // Select chooses among the snapshots of one source, in any order. Order is by sequence, never by clock. Snapshots with
-// flaws are chosen too when they are the ones that were asked for; the warnings say so. An error is a [NotFoundError].
+// flaws are chosen too when they are the ones that were asked for; the warnings say so. Only unfinished ones are passed
+// over, unless asked for by number, as long as there is another one. An error is a [NotFoundError].
 func Select(candidates []Point, want Selector) (Selection, error) {
 	points := ascending(candidates)
 	switch {
@@ -105,7 +108,16 @@ func Select(candidates []Point, want Selector) (Selection, error) {
 	case len(points) == 0:
 		return Selection{}, &NotFoundError{Want: "snapshot"}
 	}
-	return chosen(points, len(points)-1, fmt.Sprintf("newest of %d snapshots", len(points))), nil
+	newest := len(points) - 1
+	for i := range points {
+		if !points[i].Unfinished {
+			newest = i
+		}
+	}
+	if !points[newest].Unfinished {
+		return chosen(points, newest, fmt.Sprintf("newest of %d snapshots", len(points))), nil
+	}
+	return chosen(points, len(points)-1, "newest of unfinished snapshots: there is no other"), nil
 }
 
 func ascending(candidates []Point) []Point {
@@ -141,7 +153,9 @@ func byTime(points []Point, at time.Time) (Selection, error) {
 	best, after := -1, -1
 	for i := range points {
 		if !points[i].Time().After(at) {
-			best = i
+			if best < 0 || !points[i].Unfinished || points[best].Unfinished {
+				best = i
+			}
 		} else if after < 0 || points[i].Time().Before(points[after].Time()) {
 			after = i
 		}
@@ -173,7 +187,8 @@ func chosen(points []Point, i int, reason string) Selection {
 			s.Warnings = append(s.Warnings, fmt.Sprintf(format, args...))
 		}
 	}
-	warn(p.Partial, "@%d is partial: something could not be captured", p.Sequence)
+	warn(p.Unfinished, "@%d is unfinished: its backup was still at work, so that it lacks things or has them as they were before", p.Sequence)
+	warn(p.Partial && !p.Unfinished, "@%d is partial: something could not be captured", p.Sequence)
 	warn(p.Damaged, "@%d failed its newest verification", p.Sequence)
 	warn(p.NotConsistent, "@%d holds files that a database may have been writing to", p.Sequence)
 	warn(p.ClockOff(), "the host's clock was %s off when @%d was made; its arrival %s counts",

@@ -87,6 +87,34 @@ func TestSelect(t *testing.T) {
 	}
 }
 
+// TestSelectPassesUnfinished has a long full that is still at work.
+func TestSelectPassesUnfinished(t *testing.T) {
+	points := []recovery.Point{point(1, "2026-11-20 10:00"), point(2, "2026-11-21 10:00"), point(3, "2026-11-22 10:00")}
+	for i := range points {
+		points[i].Partial, points[i].Unfinished = i > 0, i > 0
+	}
+	for _, tt := range []struct {
+		name       string
+		candidates []recovery.Point
+		want       recovery.Selector
+		sequence   uint64
+	}{
+		{"newest", points, recovery.Selector{}, 1},
+		{"by time", points, recovery.Selector{At: at("2026-11-23 10:00")}, 1},
+		{"by number", points, recovery.Selector{Sequence: 2}, 2},
+		{"no other", points[1:], recovery.Selector{}, 3},
+		{"no other at that time", points[1:], recovery.Selector{At: at("2026-11-21 12:00")}, 2},
+	} {
+		got, err := recovery.Select(tt.candidates, tt.want)
+		if err != nil || got.Point.Sequence != tt.sequence {
+			t.Errorf("%s: %+v, %v", tt.name, got, err)
+		}
+		if warned := strings.Contains(strings.Join(got.Warnings, ""), "unfinished"); warned != got.Point.Unfinished {
+			t.Errorf("%s: warnings %q", tt.name, got.Warnings)
+		}
+	}
+}
+
 func TestRecoverable(t *testing.T) {
 	const h = time.Hour
 	got := recovery.Recoverable(history(), time.Hour, at("2026-11-20 18:00"))

@@ -283,8 +283,11 @@ func TestMissingListBeginsAChain(t *testing.T) {
 				if err != nil {
 					t.Fatal(err)
 				}
-				if kind, why := s.Type(); kind != snapshot.Full || !strings.Contains(why, key) || !strings.Contains(why, "holdfast verify") {
+				if kind, why := s.Type(); kind != snapshot.Full || !strings.Contains(why, "a pack list of snapshot 1") {
 					t.Errorf("%s, because %s", kind, why)
+				}
+				if w := s.Warnings(); len(w) != 1 || !strings.Contains(w[0].Error(), key) || !strings.Contains(w[0].Error(), "holdfast verify") {
+					t.Errorf("warnings %v", w)
 				}
 				if err := s.Close(); err != nil {
 					t.Fatal(err)

@@ -231,7 +231,8 @@ func (p *planner) readLists(ctx context.Context, out *plan, base, newest *Stored
 		var damage *DamageError
 		switch {
 		case errors.Is(err, objstore.ErrNotExist) || errors.As(err, &damage):
-			return fmt.Sprintf("a pack list of snapshot %d is missing or damaged, see `holdfast verify`: %v", m.Sequence, err), nil
+			out.warnings = append(out.warnings, fmt.Errorf("snapshot %d can not be built on: %w; `holdfast verify` tells what is lost", m.Sequence, err))
+			return fmt.Sprintf("a pack list of snapshot %d is missing or damaged", m.Sequence), nil
 		case err != nil:
 			return "", err
 		}

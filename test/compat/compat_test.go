@@ -5,6 +5,7 @@ import (
 	"math/rand/v2"
 	"os"
 	"path/filepath"
+	"strings"
 	"testing"
 
 	"github.com/btcdecoded/holdfast/test/trees"
@@ -38,6 +39,14 @@ func testRestore(t *testing.T, p programs) {
 	second, err := trees.Read(b.tree())
 	if err != nil {
 		t.Fatal(err)
+	}
+	// A full that commits what it has, again and again; the sizes of files decide how often.
+	b.mustRun(t, "backup", "--quiet", "--files", b.tree(), "--name", "data", "--type", "full", "--checkpoint", "1ns")
+	if out, code := b.read(t, "restore", source+"@3", filepath.Join(b.dir, "unfinished")); code != 0 || out != "" {
+		t.Errorf("restore an unfinished snapshot: exit code %d:\n%s", code, out)
+	}
+	if out, code := b.run(t, "snapshots", "--json", "--last", "1"); code != 0 || strings.Contains(out, "unfinished") || strings.Contains(out, source+"@3\"") {
+		t.Errorf("exit code %d:\n%s", code, out)
 	}
 	if out, code := b.read(t, "verify"); code != 0 || out != "" {
 		t.Errorf("the reader finds, with exit code %d:\n%s", code, out)

@@ -260,6 +260,8 @@ CASES = {
     "parent of another chain": manifest(lambda m: m.update(type="incremental", parent=2, chain_start=2)),
     "parent of a differential": manifest(lambda m: m.update(type="differential", parent=2)),
     "full with a parent": manifest(lambda m: m.update(type="full")),
+    "unfinished, and nothing missing": manifest(lambda m: m.update(unfinished=True)),
+    "sound, unfinished": manifest(lambda m: m.update(unfinished=True, partial=True)),
     "condemned, another number": document("condemned/#", reasons=[], sequence=1),
     "condemned, another manifest": document("condemned/#", reasons=[], manifest="0" * 64),
     "expired, and present with another hash": document("expired/#", previous="0" * 64, manifest="0" * 64),

@@ -81,6 +81,9 @@ class Manifest:
         counts = members.object("counts")
         self.counts = {name: counts.number(name) for name in COUNTS}
         self.partial = members.get("partial", bool)
+        self.unfinished = members.get("unfinished", bool, False)
+        if self.unfinished and not self.partial:
+            raise FormatError("unfinished, and nothing is missing")
 
     def uses(self, number):
         """Whether a pack of the lists is one of the snapshot's."""
