@@ -1,7 +1,8 @@
 // Package retry is a decorator that does again what failed for a passing reason ([objstore.IsTransient]): with pauses
 // that grow and are random, so that many agents do not come back at the same moment, and within a limit.
 //
-// Use [New]. Puts are repeatable by the contract of [objstore.Store]; a body that breaks off is continued where it
+// Use [New]. Puts are repeatable by the contract of [objstore.Store], and what a store refuses as spoilt is sent again a
+// few times if it is still good here; a body that breaks off is continued where it
 // broke; a listing goes on behind the last key that it gave out.
 package retry
 
@@ -127,7 +128,7 @@ func (s *Store) do(ctx context.Context, op, key string, fn func() error) error {
 
 // Put implements [objstore.Store].
 func (s *Store) Put(ctx context.Context, key string, c objstore.Content) error {
-	return s.do(ctx, "put", key, func() error { return s.store.Put(ctx, key, c) })
+	return s.put(ctx, key, c, func() error { return s.store.Put(ctx, key, c) })
 }
 
 // Stat implements [objstore.Store].

@@ -99,7 +99,7 @@ func (s *Store) PutVersion(ctx context.Context, key string, c objstore.Content) 
 	if err != nil {
 		return err
 	}
-	return s.do(ctx, "put", key, func() error { return below.PutVersion(ctx, key, c) })
+	return s.put(ctx, key, c, func() error { return below.PutVersion(ctx, key, c) })
 }
 
 // Hide implements [objstore.Versioned]. A retry may leave two markers, which hide no more than one.
