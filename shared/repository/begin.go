@@ -124,32 +124,43 @@ func (s *Session) knowParent(ctx context.Context) {
 // resume takes over the packs of an interrupted run that the store really has, and begins this run's journal with
 // them. It returns the number of the next new pack.
 func (s *Session) resume(ctx context.Context) (uint64, error) {
-	next := s.plan.nextPack
-	head, packs := readJournal(s.state, s.plan.chain.String(), next)
-	var taken []writtenPack
-	if len(packs) > 0 && s.plan.begun.Sub(head.Begun).Abs() < maxRun {
-		there, err := s.packsInStore(ctx)
-		if err != nil {
-			return 0, err
-		}
-		for _, p := range packs {
-			next = max(next, p.Number+1)
-			if there[p.ID] == p.Size {
-				taken = append(taken, p)
-				s.written = append(s.written, storedPack{PackInfo: p.PackInfo, at: head.Begun})
-				s.takeOver(p)
-			}
+	chain, next := s.plan.chain.String(), s.plan.nextPack
+	var there map[snapshot.Hash]uint64
+	err := readJournal(s.state, chain, next, func(head journalHead, _ writtenPack) error {
+		if s.plan.begun.Sub(head.Begun).Abs() >= maxRun {
+			return errStop
 		}
 		s.plan.begun = head.Begun
+		var err error
+		if there, err = s.packsInStore(ctx); err != nil {
+			return err
+		}
+		return errStop // there is one: that was the question
+	})
+	if err != nil {
+		return 0, err
 	}
-	var err error
-	s.journal, err = newJournal(s.state, journalHead{Chain: s.plan.chain.String(), Next: s.plan.nextPack, Begun: s.plan.begun}, taken)
+	head := journalHead{Chain: chain, Next: next, Begun: s.plan.begun}
+	s.journal, err = beginJournal(s.state, head, func(j *journal) error {
+		if there == nil {
+			return nil
+		}
+		return readJournal(s.state, chain, head.Next, func(_ journalHead, p writtenPack) error {
+			next = max(next, p.Number+1)
+			if there[p.ID] != p.Size {
+				return nil
+			}
+			s.takeOver(p)
+			return j.pack(p)
+		})
+	})
 	return next, err
 }
 
 func (s *Session) takeOver(p writtenPack) {
 	s.resumed++
 	s.resumedSize += p.Size
+	s.written = append(s.written, storedPack{PackInfo: p.PackInfo, at: s.plan.begun})
 	offset := uint32(snapshot.PackHeaderSize)
 	for _, e := range p.index {
 		s.refs.add(KindRef{Kind: e.Kind, Ref: snapshot.Ref{Pack: p.Number, Offset: offset, Sealed: e.Sealed, Plain: e.Plain, ID: e.ID}})

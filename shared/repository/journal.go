@@ -35,20 +35,20 @@ type journalPack struct {
 	Index  []byte `json:"index"`
 }
 
-// readJournal returns what an interrupted run of the same chain had stored, or nothing.
-func readJournal(s *state, chain string, next uint64) (journalHead, []writtenPack) {
+// readJournal calls fn with what an interrupted run of the same chain had stored, pack by pack: together their indexes
+// may be large. Where there is no such journal it calls nothing. It returns the error of fn, but for errStop.
+func readJournal(s *state, chain string, next uint64, fn func(journalHead, writtenPack) error) error {
 	f, err := os.Open(s.path(journalFile))
 	if err != nil {
-		return journalHead{}, nil
+		return nil //nolint:nilerr // it counts as lost
 	}
 	defer func() { _ = f.Close() }()
 	lines := bufio.NewScanner(f)
 	lines.Buffer(nil, maxJournalLine)
 	var head journalHead
 	if !lines.Scan() || !openLine(lines.Bytes(), &head) || head.Chain != chain || head.Next != next {
-		return journalHead{}, nil
+		return nil
 	}
-	var packs []writtenPack
 	for seen := new(bitset); lines.Scan(); {
 		p, err := parseJournalPack(lines.Bytes())
 		// Numbers below next: packs on their way, or for a file on its way, when an unfinished snapshot was committed.
@@ -56,9 +56,11 @@ func readJournal(s *state, chain string, next uint64) (journalHead, []writtenPac
 			break
 		}
 		seen.set(p.Number)
-		packs = append(packs, p)
+		if err := fn(head, p); err != nil {
+			return ignoreStop(err)
+		}
 	}
-	return head, packs
+	return nil
 }
 
 func parseJournalPack(line []byte) (writtenPack, error) {
@@ -81,17 +83,6 @@ func parseJournalPack(line []byte) (writtenPack, error) {
 		PackInfo: snapshot.PackInfo{Number: j.Number, ID: id, Salt: [32]byte(j.Salt), Size: j.Size},
 		index:    index,
 	}, nil
-}
-
-// newJournal begins a journal that holds packs already.
-func newJournal(s *state, head journalHead, packs []writtenPack) (*journal, error) {
-	return beginJournal(s, head, func(j *journal) error {
-		var err error
-		for _, p := range packs {
-			err = errors.Join(err, j.pack(p))
-		}
-		return err
-	})
 }
 
 // thinJournal begins a journal that holds those packs of the last one that keep wants. They are read one by one.

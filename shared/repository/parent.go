@@ -169,9 +169,16 @@ func yieldCached(ctx context.Context, path string, keys *seal.Keys, root *snapsh
 			return nil
 		})
 	})
-	if err != nil && !errors.Is(err, errStop) {
+	if err = ignoreStop(err); err != nil {
 		yield(nil, err)
 	}
+}
+
+func ignoreStop(err error) error {
+	if errors.Is(err, errStop) {
+		return nil
+	}
+	return err
 }
 
 func readCached(r io.Reader, buf []byte, want uint32) ([]byte, error) {
