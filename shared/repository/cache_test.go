@@ -124,3 +124,37 @@ func TestCancelledRunEnds(t *testing.T) {
 	}
 	wantRestored(t, r, mustBackup(t, r, state, "", tree), tree)
 }
+
+// TestPagesOfTheFull has a differential after incrementals: it compares with the full, whose hashes must be at hand still.
+func TestPagesOfTheFull(t *testing.T) {
+	r, _ := initialise(t, mem.New())
+	state := t.TempDir()
+	regions := map[snapshot.SnapshotType][]snapshot.Extent{}
+	for i, kind := range []snapshot.SnapshotType{snapshot.Full, snapshot.Incremental, snapshot.Incremental, snapshot.Differential, snapshot.Incremental} {
+		s, err := begin(t.Context(), r, state, kind)
+		if err != nil {
+			t.Fatal(err)
+		}
+		parent := map[snapshot.SnapshotType]snapshot.SnapshotType{snapshot.Differential: snapshot.Full}[kind]
+		if i == 4 {
+			parent = snapshot.Differential
+		}
+		if parent != "" {
+			if got, ok := s.Pages("/etc/db", 0, regions[parent]); !ok || string(got) != string(parent) {
+				t.Errorf("number %d, %s: the hashes of the %s are %q, %t", i+1, kind, parent, got, ok)
+			}
+		}
+		ref, err := s.Chunk(t.Context(), snapshot.Content, []byte{byte(i), 1, 2, 3})
+		if err != nil {
+			t.Fatal(err)
+		}
+		regions[kind] = []snapshot.Extent{{Ref: ref, Length: 4}}
+		s.LearnPages("/etc/db", 0, regions[kind], []byte(kind))
+		if err := s.Emit(t.Context(), &snapshot.Entry{Path: "/etc/db", Type: snapshot.File, Size: 4, Extents: regions[kind]}); err != nil {
+			t.Fatal(err)
+		}
+		if _, err := s.Commit(t.Context(), repository.Result{Roots: []string{"/etc"}, Started: time.Now()}); err != nil {
+			t.Fatal(err)
+		}
+	}
+}

@@ -17,12 +17,11 @@ import (
 // pageCache keeps, in the state directory, the keyed hashes of the pages of database files, region by region, so that
 // the next run stores only the pages that changed (docs/decisions/0001). The file: for each region its place (16: the
 // hash of path and number), its state (16: half the chunk id of its extents as a map), length (u32 BE) and hashes. A later
-// record of a place replaces an earlier one; when more than half of the file is replaced it is written anew.
+// record of a place replaces an earlier one; when more than half of the file is replaced it is written anew. A region has
+// two places: for its newest state, and for that of the chain's full, with which differentials compare.
 //
 // Nothing here can do harm: hashes count only for exactly the extents that they were made with, and a hash that was
 // spoilt makes a page look changed.
-//
-// BUG: only the newest state of a region is kept, so a differential finds no hashes of what its full had.
 type pageCache struct {
 	mu    sync.Mutex
 	f     *os.File
@@ -116,8 +115,13 @@ func (c *pageCache) find(place [16]byte) (pagePlace, bool) {
 	}, ok
 }
 
-func placeOf(path string, region int) [16]byte {
-	sum := sha256.Sum256([]byte(strconv.Itoa(region) + "\x00" + path))
+// placeOf names the place of a region for its newest state, or for that of the chain's full.
+func placeOf(path string, region int, full bool) [16]byte {
+	of := ""
+	if full {
+		of = "full "
+	}
+	sum := sha256.Sum256([]byte(of + strconv.Itoa(region) + "\x00" + path))
 	return [16]byte(sum[:16])
 }
 
@@ -203,10 +207,16 @@ func (s *Session) stateOf(extents []snapshot.Extent) [16]byte {
 // Pages returns the hashes of the pages of a file's region, in order, if they are known for exactly these extents.
 // Regions are numbered as the file's maps are.
 func (s *Session) Pages(path string, region int, extents []snapshot.Extent) ([]byte, bool) {
-	return s.pages.get(placeOf(path, region), s.stateOf(extents))
+	state := s.stateOf(extents)
+	for _, full := range []bool{false, true} {
+		if hashes, ok := s.pages.get(placeOf(path, region, full), state); ok {
+			return hashes, true
+		}
+	}
+	return nil, false
 }
 
 // LearnPages keeps the hashes of the pages of a file's region.
 func (s *Session) LearnPages(path string, region int, extents []snapshot.Extent, hashes []byte) {
-	s.pages.put(placeOf(path, region), s.stateOf(extents), hashes)
+	s.pages.put(placeOf(path, region, s.plan.kind == snapshot.Full), s.stateOf(extents), hashes)
 }
