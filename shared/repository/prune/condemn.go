@@ -2,6 +2,8 @@ package prune
 
 import (
 	"context"
+	"crypto/sha256"
+	"encoding/hex"
 	"errors"
 	"fmt"
 	"slices"
@@ -49,7 +51,13 @@ func (p *pruner) condemn(ctx context.Context) ([]candidate, error) {
 		}
 	}
 	if n, all := len(drop), len(p.manifests); !p.opts.Force && n > 1 && n*100 > all*retention.GuardShare {
-		return nil, &retention.TooMany{Drop: n, Total: all}
+		if plan := p.plan(drop); plan != p.opts.Confirm {
+			p.report.Plan = plan
+			for _, m := range drop {
+				p.report.Blocked = append(p.report.Blocked, Action{m.ID(), p.decisions[m.Sequence].Reasons})
+			}
+			return nil, &retention.TooMany{Drop: n, Total: all}
+		}
 	}
 	for _, a := range withdraw {
 		if err := p.withdraw(ctx, a); err != nil {
@@ -62,6 +70,17 @@ func (p *pruner) condemn(ctx context.Context) ([]candidate, error) {
 		}
 	}
 	return before, nil
+}
+
+// plan names a set of snapshots that would be condemned: what somebody has agreed to is this set and no other, also if a
+// snapshot with the same number is put in the place of one of them.
+func (p *pruner) plan(drop []*repository.Stored) string {
+	h := sha256.New()
+	fmt.Fprintf(h, "holdfast prune plan\n%s\n%s\n", p.repo.ID(), p.src)
+	for _, m := range drop {
+		fmt.Fprintf(h, "%d %s\n", m.Sequence, m.Hash)
+	}
+	return hex.EncodeToString(h.Sum(nil)[:16])
 }
 
 // keeps says whether a snapshot stays, and why. What is not known is kept.
@@ -148,6 +167,9 @@ func (p *pruner) announce(ctx context.Context, m *repository.Stored) error {
 // withdraw takes an announcement back.
 func (p *pruner) withdraw(ctx context.Context, a Action) error {
 	if !p.opts.DryRun {
+		if err := p.journal(ctx, layout.CondemnedKey(a.Snapshot)); err != nil {
+			return err
+		}
 		err := p.repo.Store().Delete(ctx, layout.CondemnedKey(a.Snapshot))
 		if errors.Is(err, objstore.ErrLocked) {
 			p.report.Kept = append(p.report.Kept, Kept{layout.CondemnedKey(a.Snapshot), locked})

@@ -25,6 +25,7 @@
 package prune
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -32,6 +33,7 @@ import (
 
 	"github.com/btcdecoded/holdfast/shared/repository"
 	"github.com/btcdecoded/holdfast/shared/repository/inventory"
+	"github.com/btcdecoded/holdfast/shared/repository/layout"
 	"github.com/btcdecoded/holdfast/shared/retention"
 	"github.com/btcdecoded/holdfast/shared/snapshot"
 )
@@ -50,11 +52,20 @@ type Options struct {
 	Decisions []retention.Decision // of [retention.Plan]; a snapshot that is not among them is kept
 	DryRun    bool                 // write and remove nothing
 	Force     bool                 // condemn however many it is
+	Confirm   string               // Report.Plan of an earlier run that stopped: condemn just that, however many it is
 	Gaps      bool                 // remove also what snapshots need that are missing without a record of their removal
 
 	// HostClock says that the store's clock is this host's and may jump: of each gap between the arrivals of objects at
 	// most MaxGap counts as time passed. A run that waits for something leaves a receipt, so that daily runs suffice.
 	HostClock bool
+
+	// Place is where the receipt is stored that tells the store's time: layout.ReceiptHost or layout.ReceiptCloud; empty: host.
+	Place string
+	// Journal, if not nil, is told the keys of objects before they are deleted. Its error ends the run before they are.
+	Journal func(ctx context.Context, keys []string) error
+	// Receipts removes also the receipts of snapshots that were removed, when they are as old as Age.
+	Receipts bool
+	Workers  int // objects deleted at the same time; 0: 1
 
 	// Wait and Age shorten the times, for tests; 0: the constants.
 	Wait, Age time.Duration
@@ -87,7 +98,13 @@ type Report struct {
 	Lists     int             `json:"lists"`   // removed
 	Packs     int             `json:"packs"`
 	Keys      int             `json:"keys"`
+	Receipts  int             `json:"receipts,omitempty"`
 	Freed     int64           `json:"freed"` // bytes of everything removed
+
+	// Blocked are the snapshots that a run which stopped with *retention.TooMany would have condemned, and Plan names
+	// just these: for Options.Confirm.
+	Blocked []Action `json:"blocked,omitempty"`
+	Plan    string   `json:"plan,omitempty"`
 }
 
 // Waiting is a condemned snapshot and when it may be removed.
@@ -128,6 +145,7 @@ func Run(ctx context.Context, repo *repository.Repository, src snapshot.Source, 
 	if opts.Now == nil {
 		opts.Now = time.Now
 	}
+	opts.Place = cmp.Or(opts.Place, layout.ReceiptHost)
 	p := &pruner{repo: repo, src: src, opts: opts, decisions: map[uint64]retention.Decision{}, lists: map[snapshot.Hash][]snapshot.PackInfo{}}
 	p.report = &Report{Source: src, DryRun: opts.DryRun}
 	for _, d := range opts.Decisions {

@@ -8,6 +8,8 @@ import (
 	"strings"
 	"time"
 
+	"golang.org/x/sync/errgroup"
+
 	"github.com/btcdecoded/holdfast/shared/objstore"
 	"github.com/btcdecoded/holdfast/shared/repository"
 	"github.com/btcdecoded/holdfast/shared/repository/inventory"
@@ -46,7 +48,7 @@ func (p *pruner) present(ctx context.Context) (time.Time, error) {
 	id := p.manifests[len(p.manifests)-1].ID()
 	at := p.opts.Now().UTC()
 	res, err := verify.Run(ctx, p.repo, verify.Options{
-		Level: verify.Structure, Snapshots: []snapshot.ID{id}, Record: true, Now: func() time.Time { return at },
+		Level: verify.Structure, Snapshots: []snapshot.ID{id}, Record: true, Place: p.opts.Place, Now: func() time.Time { return at },
 	})
 	if err != nil {
 		return time.Time{}, err
@@ -54,7 +56,7 @@ func (p *pruner) present(ctx context.Context) (time.Time, error) {
 	if !res.Recorded {
 		return time.Time{}, repository.ErrNoSigner
 	}
-	return p.arrival(ctx, layout.ReceiptKey(id, layout.ReceiptHost, at, string(verify.Structure)))
+	return p.arrival(ctx, layout.ReceiptKey(id, p.opts.Place, at, string(verify.Structure)))
 }
 
 func (p *pruner) arrival(ctx context.Context, key string) (time.Time, error) {
@@ -185,24 +187,68 @@ func (p *pruner) forgetAnnouncements(ctx context.Context) error {
 	return nil
 }
 
+// journal tells what is about to be deleted.
+func (p *pruner) journal(ctx context.Context, keys ...string) error {
+	if p.opts.Journal == nil || p.opts.DryRun || len(keys) == 0 {
+		return nil
+	}
+	return p.opts.Journal(ctx, keys)
+}
+
 // delete removes an object and counts its bytes; it reports false if the store has locked it.
 func (p *pruner) delete(ctx context.Context, key string, size int64) (bool, error) {
-	if !p.opts.DryRun {
-		err := p.repo.Store().Delete(ctx, key)
-		if errors.Is(err, objstore.ErrLocked) {
-			p.report.Kept = append(p.report.Kept, Kept{key, locked})
-			return false, nil
+	if err := p.journal(ctx, key); err != nil {
+		return false, err
+	}
+	gone, err := p.deleteAll(ctx, []doomed{{key, size}})
+	return err == nil && gone[0], err
+}
+
+// doomed is an object that is about to be deleted.
+type doomed struct {
+	key  string
+	size int64
+}
+
+// deleteAll removes objects, which are in the journal, several at a time, and says which are gone. A crash leaves some.
+func (p *pruner) deleteAll(ctx context.Context, all []doomed) ([]bool, error) {
+	gone := make([]bool, len(all))
+	g, gctx := errgroup.WithContext(ctx)
+	g.SetLimit(max(1, p.opts.Workers))
+	for i, o := range all {
+		if gctx.Err() != nil {
+			break
 		}
-		if err != nil {
-			return false, fmt.Errorf("remove %s: %w", key, err)
+		g.Go(func() error {
+			if p.opts.DryRun {
+				gone[i] = true
+				return nil
+			}
+			err := p.repo.Store().Delete(gctx, o.key)
+			if err != nil && !errors.Is(err, objstore.ErrLocked) {
+				return fmt.Errorf("remove %s: %w", o.key, err)
+			}
+			gone[i] = err == nil
+			return nil
+		})
+	}
+	err := g.Wait()
+	for i, o := range all {
+		switch {
+		case gone[i]:
+			p.report.Freed += o.size
+		case err == nil:
+			p.report.Kept = append(p.report.Kept, Kept{o.key, locked})
 		}
 	}
-	p.report.Freed += size
-	return true, nil
+	return gone, errors.Join(err, ctx.Err())
 }
 
 // deleteQuietly removes a small document that means nothing any more; that it may be locked does not matter.
 func (p *pruner) deleteQuietly(ctx context.Context, key string) error {
+	if err := p.journal(ctx, key); err != nil {
+		return err
+	}
 	err := p.repo.Store().Delete(ctx, key)
 	if err != nil && !errors.Is(err, objstore.ErrLocked) {
 		return fmt.Errorf("remove %s: %w", key, err)

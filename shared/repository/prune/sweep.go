@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"maps"
 	"slices"
 	"time"
 
@@ -52,7 +53,10 @@ func (p *pruner) sweep(ctx context.Context, removed map[uint64]bool) error {
 	if err != nil {
 		return err
 	}
-	return p.sweepKeys(ctx, n, chains)
+	if err := p.sweepKeys(ctx, n, chains); err != nil || !p.opts.Receipts {
+		return err
+	}
+	return p.sweepReceipts(ctx)
 }
 
 // names reads the lists of all remaining manifests. Packs that a manifest leaves out are named by its list all the
@@ -156,41 +160,64 @@ func (p *pruner) old(key string, o inventory.Object) bool {
 	return true
 }
 
+// sweepAll removes objects: all of them go into the journal before the first goes.
+func (p *pruner) sweepAll(ctx context.Context, all []doomed) ([]bool, error) {
+	keys := make([]string, len(all))
+	for i, o := range all {
+		keys[i] = o.key
+	}
+	if err := p.journal(ctx, keys...); err != nil {
+		return nil, err
+	}
+	return p.deleteAll(ctx, all)
+}
+
 func (p *pruner) sweepLists(ctx context.Context, n *named) error {
+	var all []doomed
 	for _, id := range sorted(p.inv.Lists, p.inv.ListKey) {
 		key, o := p.inv.ListKey(id), p.inv.Lists[id]
-		if n.lists[id] || !p.old(key, o) {
-			continue
-		}
-		ok, err := p.delete(ctx, key, o.Size)
-		if err != nil {
-			return err
-		}
-		if ok {
-			p.report.Lists++
+		if !n.lists[id] && p.old(key, o) {
+			all = append(all, doomed{key, o.Size})
 		}
 	}
-	return nil
+	gone, err := p.sweepAll(ctx, all)
+	p.report.Lists += count(gone)
+	return err
+}
+
+func count(all []bool) int {
+	n := 0
+	for _, b := range all {
+		if b {
+			n++
+		}
+	}
+	return n
 }
 
 // sweepPacks returns the chains that still have packs.
 func (p *pruner) sweepPacks(ctx context.Context, n *named) (map[snapshot.ChainID]bool, error) {
 	chains := map[snapshot.ChainID]bool{}
+	var names []inventory.Pack
+	var all []doomed
 	for _, name := range sorted(p.inv.Packs, p.inv.PackKey) {
 		key, o := p.inv.PackKey(name), p.inv.Packs[name]
 		if n.packs[name] || !p.old(key, o) {
 			chains[name.Chain] = true
 			continue
 		}
-		ok, err := p.delete(ctx, key, o.Size)
-		if err != nil {
-			return nil, err
-		}
-		if !ok {
+		names, all = append(names, name), append(all, doomed{key, o.Size})
+	}
+	gone, err := p.sweepAll(ctx, all)
+	p.report.Packs += count(gone)
+	if err != nil {
+		return nil, err
+	}
+	for i, name := range names {
+		if !gone[i] {
 			chains[name.Chain] = true
 			continue
 		}
-		p.report.Packs++
 		if _, damaged := p.inv.Damaged[name.ID]; damaged && !p.opts.DryRun {
 			if err := p.deleteQuietly(ctx, p.inv.DamagedKey(name.ID)); err != nil {
 				return nil, err
@@ -198,6 +225,28 @@ func (p *pruner) sweepPacks(ctx context.Context, n *named) (map[snapshot.ChainID
 		}
 	}
 	return chains, nil
+}
+
+// sweepReceipts removes the receipts of snapshots that were removed: nobody can do anything with them.
+func (p *pruner) sweepReceipts(ctx context.Context) error {
+	var all []doomed
+	for _, key := range slices.Sorted(maps.Keys(p.inv.Receipts)) {
+		o := p.inv.Receipts[key]
+		for _, where := range []string{layout.ReceiptHost, layout.ReceiptCloud} {
+			_, _, n, err := layout.ParseReceipt(p.src, where, key)
+			if err != nil {
+				continue
+			}
+			_, there := p.inv.Manifests[n]
+			_, expired := p.inv.Expired[n]
+			if !there && expired && p.passed(o.Modified, p.opts.Age) {
+				all = append(all, doomed{key, o.Size})
+			}
+		}
+	}
+	gone, err := p.sweepAll(ctx, all)
+	p.report.Receipts += count(gone)
+	return err
 }
 
 // sweepKeys removes the key objects of chains that have neither snapshots nor packs.
