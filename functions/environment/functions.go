@@ -19,7 +19,7 @@ type Coordinate struct {
 	ShardHosts int           `env:"HOLDFAST_SHARD_HOSTS,optional"`    // most hosts in one invocation; 0: 500
 	Lost       time.Duration `env:"HOLDFAST_LOST_AFTER,optional"`     // silence after which an accepted job is lost; 0: 20m
 	Attempts   int           `env:"HOLDFAST_ATTEMPTS,optional"`       // at one run; 0: 3
-	Prefix     string        `env:"HOLDFAST_QUEUE_URL_BASE,optional"` // URL below which the hosts' queues are; empty: asked for
+	QueueBase  string        `env:"HOLDFAST_QUEUE_URL_BASE,optional"` // URL below which the hosts' queues are; empty: asked for
 }
 
 // Verify is the environment of the function verify.

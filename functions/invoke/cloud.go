@@ -36,7 +36,11 @@ type Cloud struct {
 	policyTag  string                 // guarded by mu
 	repository *repository.Repository // guarded by mu
 	address    string                 // of repository; guarded by mu
+	opened     time.Time              // when repository was; guarded by mu
 }
+
+// reopen is how long an opened repository is kept: then who may sign is read again.
+const reopen = 5 * time.Minute
 
 // Open makes the clients; it talks to nobody.
 func Open(env environment.Cloud) (*Cloud, error) {
@@ -124,7 +128,7 @@ func (c *Cloud) Repository(ctx context.Context, p *policy.Policy) (*repository.R
 	}
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	if c.repository != nil && c.address == address {
+	if c.repository != nil && c.address == address && time.Since(c.opened) < reopen {
 		return c.repository, nil
 	}
 	identity, err := c.identity(ctx)
@@ -139,7 +143,7 @@ func (c *Cloud) Repository(ctx context.Context, p *policy.Policy) (*repository.R
 	if err != nil {
 		return nil, fmt.Errorf("open repository: %w", err)
 	}
-	c.repository, c.address = repo, address
+	c.repository, c.address, c.opened = repo, address, time.Now()
 	return repo, nil
 }
 

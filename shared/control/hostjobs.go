@@ -7,8 +7,10 @@ import (
 	"github.com/btcdecoded/holdfast/shared/schedule"
 )
 
-// HostJobs is what the control plane knows of one host's jobs: `jobs/<host>.json`. The function coordinate writes it;
-// monitor reads it.
+// HostJobs is what the control plane knows of one host's jobs: `jobs/<host>.json`. The function coordinate writes it,
+// by [HostJobs.Follow] and by the methods that take what agents report; monitor reads it.
+//
+// It can be lost: what agents report next and the manifests in the repository bring back what counts.
 type HostJobs struct {
 	Version int                    `json:"version"`
 	Host    string                 `json:"host"`
@@ -17,15 +19,15 @@ type HostJobs struct {
 	Problem string                 `json:"problem,omitempty"` // why no job reaches the host: its queue is missing
 	Since   time.Time              `json:"since,omitzero"`    // since when there is the problem
 	Sources map[string]*SourceJobs `json:"sources,omitempty"` // by name on the host
-	Refused []Refusal              `json:"refused,omitempty"` // newest refused messages, newest first
+	Refused []Refusal              `json:"refused,omitempty"` // newest messages that the agent refused, newest first
 }
 
 // SeenEvery is how often a sign of life alone is worth writing the document. Whoever calls a host silent must allow
 // for it.
 const SeenEvery = 15 * time.Minute
 
-// MaxRefused is how many refusals are remembered.
-const MaxRefused = 20
+// maxRefused is how many refusals are remembered.
+const maxRefused = 20
 
 // State is how the jobs of a source go. It says nothing about snapshots: package compliance judges those.
 type State string
@@ -34,9 +36,9 @@ type State string
 const (
 	StateOK      State = "ok"      // the last run went well, or none is known yet
 	StateRunning State = "running" // asked for, and within its limits
-	StateWaiting State = "waiting" // due, held back by a limit or a blackout window
-	StateLate    State = "late"    // asked for again: lost or failed once
-	StateFailing State = "failing" // given up: every attempt at the last run failed
+	StateWaiting State = "waiting" // due, held back by the limit over all hosts
+	StateLate    State = "late"    // asked for again: not taken, lost or failed
+	StateFailing State = "failing" // the last run was given up, and none has gone well since
 )
 
 // SourceJobs is what is known of one source's jobs.
@@ -47,30 +49,31 @@ type SourceJobs struct {
 	Failures int              `json:"failures,omitempty"` // runs given up since the last that went well
 	Done     schedule.History `json:"done,omitzero"`      // runs that are settled
 	Open     *Job             `json:"open,omitempty"`
-	Last     *Ended           `json:"last,omitempty"`
+	Last     *Ended           `json:"last,omitempty"` // how the newest run ended
 }
 
 // Job is a job that has not ended.
 type Job struct {
 	ID       string         `json:"id"`    // of this attempt
-	First    string         `json:"first"` // of the first attempt
+	First    string         `json:"first"` // of the first attempt, which names the run
 	Kind     events.JobKind `json:"kind"`
 	Type     string         `json:"type,omitempty"`
 	Due      time.Time      `json:"due"`
 	NotAfter time.Time      `json:"not_after"`
-	Attempt  int            `json:"attempt,omitempty"`
-	Sends    int            `json:"sends"`             // messages put into the queue for this attempt
+	Attempt  int            `json:"attempt,omitempty"` // 0: the first; those before have failed
 	Asked    time.Time      `json:"asked"`             // when this attempt was first asked for
-	Sent     time.Time      `json:"sent"`              // when its newest message was
+	Sent     time.Time      `json:"sent"`              // when its newest message was put into the queue
+	Sends    int            `json:"sends"`             // how many were
+	Losses   int            `json:"losses,omitempty"`  // how often it was accepted and then lost
 	Accepted time.Time      `json:"accepted,omitzero"` // when the agent had it in its journal
-	Seen     time.Time      `json:"seen,omitzero"`     // newest sign that the agent has it
-	Retry    time.Time      `json:"retry,omitzero"`    // lost or failed: when the next attempt is asked for
-	Error    string         `json:"error,omitempty"`   // why the attempt before failed
+	Seen     time.Time      `json:"seen,omitzero"`     // newest sign that the agent still has it
+	Retry    time.Time      `json:"retry,omitzero"`    // this attempt has failed: when the next is asked for
+	Error    string         `json:"error,omitempty"`   // what went wrong so far
 }
 
-// Ended is how a job ended.
+// Ended is how a run ended.
 type Ended struct {
-	Job      string        `json:"job"`
+	Job      string        `json:"job,omitempty"`
 	Type     string        `json:"type,omitempty"`
 	Due      time.Time     `json:"due,omitzero"`
 	Result   events.Result `json:"result"`
@@ -88,4 +91,36 @@ type Refusal struct {
 	Code   events.RefuseCode `json:"code"`
 	Reason string            `json:"reason,omitempty"`
 	Time   time.Time         `json:"time"`
+}
+
+// enter puts a source into a state. One that was given up stays failing until a run goes well, whatever is tried.
+func (s *SourceJobs) enter(state State, why string, now time.Time) {
+	if s.Failures > 0 && state != StateOK {
+		state = StateFailing
+		if why == "" {
+			why = s.Error
+		}
+	}
+	if s.State != state {
+		s.State, s.Since = state, now.UTC()
+	}
+	s.Error = why
+}
+
+// message is the job as it goes into the queue.
+func (j *Job) message(host, source string) *events.Job {
+	return &events.Job{
+		Version: events.Version, ID: j.ID, Host: host, Source: source, Kind: j.Kind, Type: j.Type, Attempt: j.Attempt,
+		Due: j.Due, NotAfter: j.NotAfter,
+	}
+}
+
+// hasID reports whether id is that of any attempt at the run so far.
+func (j *Job) hasID(id string) bool {
+	for n := range j.Attempt + 1 {
+		if events.RetryID(j.First, n) == id {
+			return true
+		}
+	}
+	return id == j.ID
 }

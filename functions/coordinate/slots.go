@@ -1,0 +1,93 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"sync"
+	"time"
+
+	"github.com/btcdecoded/holdfast/shared/control"
+	"github.com/btcdecoded/holdfast/shared/statestore"
+)
+
+// slots is the policy's limit of backups at once, over all hosts and all shards.
+type slots struct {
+	state statestore.Store
+	limit int // 0: none
+
+	mu      sync.Mutex
+	granted map[string]bool // guarded by mu
+}
+
+// has reports whether the run may begin.
+func (s *slots) has(first string) bool {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.limit == 0 || s.granted[first]
+}
+
+// reserve takes slots for runs, the first ones first.
+func (s *slots) reserve(ctx context.Context, orders []order, now time.Time) error {
+	if s.limit == 0 || len(orders) == 0 {
+		return nil
+	}
+	var got map[string]bool
+	err := statestore.Update(ctx, s.state, control.SlotsKey, func(d *control.Slots) error {
+		got = map[string]bool{}
+		before := len(d.Held)
+		for _, o := range orders {
+			got[o.First] = d.Take(o.First, control.Slot{Host: o.host, Source: o.Source, Since: now}, s.limit)
+		}
+		d.Version = 1
+		if len(d.Held) == before {
+			return statestore.ErrUnchanged
+		}
+		return nil
+	})
+	if err != nil {
+		return err // nothing begins: a limit that can't be looked up holds
+	}
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	for first, ok := range got {
+		s.granted[first] = ok
+	}
+	return nil
+}
+
+// release frees the slots of runs that have ended.
+func (s *slots) release(ctx context.Context, firsts []string) error {
+	if s.limit == 0 || len(firsts) == 0 {
+		return nil
+	}
+	return statestore.Update(ctx, s.state, control.SlotsKey, func(d *control.Slots) error {
+		if !d.Release(firsts...) {
+			return statestore.ErrUnchanged
+		}
+		return nil
+	})
+}
+
+// clean frees slots of runs that are not open: those of a crash, or of hosts that left the policy.
+func (s *slots) clean(ctx context.Context, now time.Time) error {
+	d, _, err := statestore.Read[control.Slots](ctx, s.state, control.SlotsKey)
+	if errors.Is(err, statestore.ErrNotExist) {
+		return nil
+	}
+	if err != nil {
+		return err
+	}
+	var over []string
+	for _, first := range d.Doubtful(now) {
+		h, _, err := statestore.Read[control.HostJobs](ctx, s.state, control.JobsKey(d.Held[first].Host))
+		switch {
+		case errors.Is(err, statestore.ErrNotExist):
+			over = append(over, first)
+		case err != nil:
+			return err
+		case !h.Runs(first):
+			over = append(over, first)
+		}
+	}
+	return s.release(ctx, over)
+}
