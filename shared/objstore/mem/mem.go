@@ -29,6 +29,7 @@ const (
 	Stat   Op = "stat"
 	List   Op = "list"
 	Delete Op = "delete"
+	Lock   Op = "lock"
 )
 
 // Call describes one call of the store.
@@ -59,6 +60,9 @@ type Store struct {
 
 	versions map[string][]version // newest first; nil: none are kept
 	lastID   int                  // of a version
+
+	locks     map[string]objstore.Lock // nil: none are kept
+	firstLock time.Duration
 }
 
 type object struct {
@@ -93,7 +97,7 @@ func (s *Store) Clone() *Store {
 	defer s.mu.Unlock()
 	return &Store{
 		objects: maps.Clone(s.objects), sorted: s.sorted, clock: s.clock, counts: map[Op]int{},
-		versions: maps.Clone(s.versions), lastID: s.lastID,
+		versions: maps.Clone(s.versions), lastID: s.lastID, locks: maps.Clone(s.locks), firstLock: s.firstLock,
 	}
 }
 
@@ -356,10 +360,14 @@ func (s *Store) Delete(ctx context.Context, key string) error {
 		return err
 	}
 	s.mu.Lock()
+	defer s.mu.Unlock()
+	if err := s.refuse(key); err != nil {
+		return err
+	}
 	if _, ok := s.objects[key]; ok {
 		delete(s.objects, key)
+		delete(s.locks, key)
 		s.sorted = nil
 	}
-	s.mu.Unlock()
 	return fault.Err
 }

@@ -204,6 +204,9 @@ func (s *Store) remove(ctx context.Context, key string, which func(version) bool
 	if s.versions == nil {
 		return objstore.ErrNoVersions
 	}
+	if err := s.refuse(key); err != nil {
+		return err
+	}
 	var left []version
 	for _, v := range s.versions[key] {
 		if !which(v) {
