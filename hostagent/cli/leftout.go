@@ -96,7 +96,9 @@ func parseMounts(r io.Reader, roots []string) []string {
 
 // protection says what restore --delete must leave alone.
 type protection struct {
-	patterns []*files.Patterns // of the snapshot, of the policy, of the user: each by itself
+	patterns []*files.Patterns // of the snapshot, of the policy: each by itself
+	keep     *files.Patterns   // of the user
+	roots    []string          // of the snapshot
 	owned    map[string]bool
 	caches   func(dir string) bool // nil: directories with a CACHEDIR.TAG were captured whole
 }
@@ -110,12 +112,19 @@ func (p *protection) add(lines []string) error {
 }
 
 func (p *protection) covers(path string, isDir bool) bool {
+	root := "/"
+	for _, r := range p.roots {
+		if snapshot.Within(r, path) {
+			root = r
+		}
+	}
 	for _, patterns := range p.patterns {
-		if patterns.Match(path, isDir) {
+		if patterns.Match(root, path, isDir) {
 			return true
 		}
 	}
-	return p.owned[path] || p.caches != nil && p.caches(snapshot.Parent(path))
+	// What the user names is meant wherever it lies.
+	return p.keep.Match("/", path, isDir) || p.owned[path] || p.caches != nil && p.caches(snapshot.Parent(path))
 }
 
 // protect collects what --delete must leave alone: what the backup was told to leave out, what backups of this source
@@ -127,7 +136,11 @@ func (a *app) protect(ctx context.Context, snap *repository.Snapshot, keep []str
 			"leave --delete out, or finish it first: the next backup of the source goes on from it",
 		}
 	}
-	p := &protection{owned: map[string]bool{}}
+	root, err := snap.Root(ctx)
+	if err != nil {
+		return nil, err
+	}
+	p := &protection{owned: map[string]bool{}, roots: root.Roots}
 	problems, err := snap.Problems(ctx)
 	if err != nil {
 		return nil, err
@@ -161,7 +174,7 @@ func (a *app) protect(ctx context.Context, snap *repository.Snapshot, keep []str
 			cached = cached || s.Files.ExcludeCaches
 		}
 	}
-	if err := p.add(keep); err != nil {
+	if p.keep, err = files.ParsePatterns(keep); err != nil {
 		return nil, usageError{err}
 	}
 	if cached {

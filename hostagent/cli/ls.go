@@ -193,7 +193,11 @@ func marks(e *snapshot.Entry) []string {
 		is   bool
 		name string
 	}{
-		{e.NotConsistent, "not consistent"}, {e.Unreadable, "unreadable"}, {e.Changed, "changed while read"}, {e.Linked, "linked"},
+		{e.NotConsistent, "not consistent"},
+		{e.Unreadable, "unreadable"},
+		{e.Changed, "changed while read"},
+		{e.LacksXattrs, "without all attributes"},
+		{e.Linked, "linked"},
 	} {
 		if m.is {
 			out = append(out, m.name)

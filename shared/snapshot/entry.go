@@ -14,6 +14,7 @@ const (
 	flagNotConsistent
 	flagUnreadable
 	flagChanged
+	flagLacksXattrs
 	flagsEnd
 )
 
@@ -141,6 +142,7 @@ func (e *Entry) flags() (flags uint64) {
 		{e.NotConsistent, flagNotConsistent},
 		{e.Unreadable, flagUnreadable},
 		{e.Changed, flagChanged},
+		{e.LacksXattrs, flagLacksXattrs},
 	} {
 		if f.set {
 			flags |= f.flag

@@ -162,6 +162,7 @@ type Entry struct {
 	Target        string // symlink
 	Major, Minor  uint32 // devices
 	Xattrs        []Xattr
+	LacksXattrs   bool // not all of its extended attributes could be read
 	Linked        bool // the file had several names; entries with the same Device and Inode are one file
 	NotConsistent bool // captured while a database may have been writing to it
 	Unreadable    bool // content could not be read; Size is 0

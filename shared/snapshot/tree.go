@@ -139,6 +139,7 @@ func (d *treeDecoder) readAttributes(r *reader, e *Entry) (flags uint64) {
 	e.NotConsistent = flags&flagNotConsistent != 0
 	e.Unreadable = flags&flagUnreadable != 0
 	e.Changed = flags&flagChanged != 0
+	e.LacksXattrs = flags&flagLacksXattrs != 0
 	e.Mode = r.uint32("mode")
 	e.UID = r.uint32("user id")
 	e.GID = r.uint32("group id")

@@ -18,7 +18,7 @@ func (c *capture) emit(ctx context.Context) error {
 			return err
 		}
 		e := it.entry // stays in the item, as a twin may ask for its extents
-		if e != nil && !it.same {
+		if e != nil && (!it.same || it.before.LacksXattrs) {
 			// A tree with an entry that readers refuse would be lost as a whole: rather lose the entry, and say so.
 			if err := e.Check(); err != nil {
 				it.fail(e.Path, "check", err)

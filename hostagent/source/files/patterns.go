@@ -4,6 +4,8 @@ import (
 	"errors"
 	"fmt"
 	"strings"
+
+	"github.com/btcdecoded/holdfast/shared/snapshot"
 )
 
 // Patterns is a list of patterns that say what to leave out, as in a .gitignore file:
@@ -113,12 +115,17 @@ func trimSpaces(s string) string {
 }
 
 // Match reports whether a path is left out: the path itself or a directory above it. isDir says whether the path is a
-// directory.
-func (p *Patterns) Match(path string, isDir bool) bool {
-	if p.empty() || !strings.HasPrefix(path, "/") {
+// directory. Directories above root, and root, which the path is or lies in, are not judged, for a capture never leaves
+// out a root for where it lies; "/" has all judged.
+func (p *Patterns) Match(root, path string, isDir bool) bool {
+	if p.empty() || !strings.HasPrefix(path, "/") || path == root {
 		return false
 	}
-	for i := 1; i < len(path); i++ {
+	from := 1
+	if root != "/" && snapshot.Within(root, path) {
+		from = len(root) + 1
+	}
+	for i := from; i < len(path); i++ {
 		if path[i] == '/' && p.excludes(path[:i], true) {
 			return true
 		}

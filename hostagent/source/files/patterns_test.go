@@ -178,7 +178,7 @@ func TestPatternsAreThoseOfGit(t *testing.T) {
 		}
 		for _, path := range patternPaths {
 			name := strings.TrimSuffix(path, "/")
-			if got, want := p.Match(name, name != path), ignored[name]; got != want {
+			if got, want := p.Match("/", name, name != path), ignored[name]; got != want {
 				t.Errorf("patterns %q, path %q: left out %v, git says %v", lines, path, got, want)
 			}
 		}
@@ -197,12 +197,39 @@ func TestPatternsAtEveryDepth(t *testing.T) {
 		"/logs/a.gz": true, "/srv/app/logs/a.gz": true, "/srv/logs/x/a.gz": false, "/srv/keep/logs/a.gz": false,
 		"/r/target/debug": true, "/r/target/debug/x": true, "/r/target": false, "relative": false, "/": false, "": false,
 	} {
-		if got := p.Match(path, strings.HasSuffix(path, "debug")); got != want {
+		if got := p.Match("/", path, strings.HasSuffix(path, "debug")); got != want {
 			t.Errorf("%q: %v", path, got)
 		}
 	}
-	if (*Patterns)(nil).Match("/a", false) {
+	if (*Patterns)(nil).Match("/", "/a", false) {
 		t.Error("no patterns leave something out")
+	}
+}
+
+// TestPatternsAboveTheRoot has roots in directories that patterns fit: a capture takes them all the same.
+func TestPatternsAboveTheRoot(t *testing.T) {
+	p, err := ParsePatterns([]string{"tmp", "/srv/app", "*.log"})
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, c := range []struct {
+		root, path string
+		want       bool
+	}{
+		{"/tmp/x", "/tmp/x", false},
+		{"/tmp/x", "/tmp/x/a", false},
+		{"/tmp/x", "/tmp/x/tmp", true},
+		{"/tmp/x", "/tmp/x/tmp/a", true},
+		{"/tmp/x", "/tmp/x/a.log/b", true},
+		{"/tmp", "/tmp/a", false},
+		{"/srv/app/data", "/srv/app/data/a", false},
+		{"/srv", "/srv/app/data/a", true},
+		{"/", "/tmp/a", true},
+		{"/other", "/tmp/a", true},
+	} {
+		if got := p.Match(c.root, c.path, false); got != c.want {
+			t.Errorf("%s below %s: %v", c.path, c.root, got)
+		}
 	}
 }
 
@@ -222,7 +249,7 @@ func TestPatternsTakeNoExponentialTime(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	p.Match("/"+strings.Repeat("abcabcdabcdabcd/", 500)+strings.Repeat("a", 5000), false)
+	p.Match("/", "/"+strings.Repeat("abcabcdabcdabcd/", 500)+strings.Repeat("a", 5000), false)
 	if d := time.Since(start); d > 2*time.Minute {
 		t.Errorf("took %v", d)
 	}
@@ -237,12 +264,12 @@ func FuzzPatterns(f *testing.F) {
 		if err != nil {
 			return
 		}
-		out := p.Match(path, isDir)
-		if p.Match(path, isDir) != out {
+		out := p.Match("/", path, isDir)
+		if p.Match("/", path, isDir) != out {
 			t.Error("two answers")
 		}
 		// What is in a directory that is left out is left out.
-		if out && strings.HasPrefix(path, "/") && isDir && !p.Match(path+"/x", false) {
+		if out && strings.HasPrefix(path, "/") && isDir && !p.Match("/", path+"/x", false) {
 			t.Errorf("%q is left out, and %q is not", path, path+"/x")
 		}
 	})

@@ -2,6 +2,8 @@ package files
 
 import (
 	"golang.org/x/sys/unix"
+
+	"github.com/btcdecoded/holdfast/shared/snapshot"
 )
 
 // system is what is asked of the kernel about content; tests put failures and changes in between.
@@ -10,6 +12,8 @@ type system struct {
 	openat func(dirFD int, name string, flags int) (int, error)
 	// pread reads from an open file.
 	pread func(fd int, p []byte, offset int64) (int, error)
+	// attributes reads extended attributes.
+	attributes func(a attributes) ([]snapshot.Xattr, error)
 }
 
 func realSystem() *system {
@@ -20,6 +24,7 @@ func realSystem() *system {
 		pread: func(fd int, p []byte, offset int64) (int, error) {
 			return retryInterrupted(func() (int, error) { return unix.Pread(fd, p, offset) })
 		},
+		attributes: attributes.read,
 	}
 }
 

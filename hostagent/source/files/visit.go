@@ -133,6 +133,10 @@ func (c *capture) takeOver(it *item) {
 	e.HasFileID, e.FileID = before.HasFileID, before.FileID
 	e.Extents, e.Maps = before.Extents, before.Maps
 	it.weight = weigh(len(e.Path), len(e.Extents), len(e.Maps))
+	if before.LacksXattrs {
+		// A snapshot without them must say so as the one before it did, and perhaps they can be read by now.
+		c.readAttributesOf(it)
+	}
 }
 
 // weigh estimates what an entry on its way takes, in KiB. One entry has at most a quarter of the window, however large
@@ -157,13 +161,13 @@ func (c *capture) needsReading(it *item, m *meta) {
 // readOther reads what an entry without content has beside what lstat told.
 func (c *capture) readOther(it *item) {
 	e := it.entry
-	fd, err := c.walker.dirs.acquire(it.dir)
-	if err != nil {
-		it.fail(e.Path, "open", err)
-		return
-	}
-	defer c.walker.dirs.release(it.dir)
 	if e.Type == snapshot.Symlink {
+		fd, err := c.walker.dirs.acquire(it.dir)
+		if err != nil {
+			it.fail(e.Path, "open", err)
+			return
+		}
+		defer c.walker.dirs.release(it.dir)
 		buf, err := readLink(fd, it.name)
 		if err != nil {
 			it.fail(e.Path, "readlink", err)
@@ -172,14 +176,27 @@ func (c *capture) readOther(it *item) {
 		}
 		e.Target = buf
 	}
+	c.readAttributesOf(it)
+}
+
+// readAttributesOf reads the attributes of what is not open.
+func (c *capture) readAttributesOf(it *item) {
+	fd, err := c.walker.dirs.acquire(it.dir)
+	if err != nil {
+		it.fail(it.entry.Path, "open", err)
+		it.entry.LacksXattrs = true
+		return
+	}
+	defer c.walker.dirs.release(it.dir)
 	c.readAttributes(it, attributesAt(fd, it.name))
 }
 
 func (c *capture) readAttributes(it *item, a attributes) {
 	var err error
-	if it.entry.Xattrs, err = a.read(); err != nil {
+	if it.entry.Xattrs, err = c.sys.attributes(a); err != nil {
 		it.fail(it.entry.Path, "getxattr", err)
 	}
+	it.entry.LacksXattrs = err != nil
 }
 
 func readLink(dirFD int, name string) (string, error) {

@@ -106,7 +106,7 @@ def _entry(d, previous):
     path = check_path(previous[:shared] + rest)
     if shared < len(previous) and rest[:1] == previous[shared : shared + 1]:
         d.refuse("the common prefix is not the longest")
-    e = Entry(path, chr(d.u8()), d.uvarint(64), d.uvarint(0o10000))
+    e = Entry(path, chr(d.u8()), d.uvarint(128), d.uvarint(0o10000))
     if e.type not in "fdlpscb":
         d.refuse(f"unknown type {e.type!r}")
     if (e.flags & LINKED and e.type == "d") or (e.flags & FILE_ID and e.type != "f"):
