@@ -128,6 +128,9 @@ func monitor(s *settings.Settings) Document {
 	d = append(d,
 		allow("Alert", []string{"sns:ListSubscriptionsByTopic", "sns:Publish"}, s.ARN("sns", settings.TopicName)),
 		parameters(s, settings.Monitor, false), report(s))
+	if s.Ping != "" {
+		d = append(d, allow("ReadPing", []string{"ssm:GetParameter", "ssm:GetParameters"}, s.ARN("ssm", "parameter"+s.Ping)))
+	}
 	if s.Replica != nil {
 		d = append(d, allow("ListReplica", []string{"s3:ListBucket"}, s.BucketARN(s.Replica.Bucket)))
 	}
@@ -142,7 +145,7 @@ func restore(s *settings.Settings) Document {
 
 // watchdog lives in the replica's region and looks at both.
 func watchdog(s *settings.Settings) Document {
-	d := repository(s)
+	d := append(repository(s), state(s, nil, []string{"/sources/*", "/alerts.json", "/monitor/*"})...)
 	return append(d,
 		allow("Alert", []string{"sns:ListSubscriptionsByTopic", "sns:Publish"}, s.ARN("sns", settings.TopicName)),
 		parameters(s, settings.Watchdog, false))

@@ -21,6 +21,7 @@ const (
 	KeyAlias    = "alias/holdfast"
 	TopicName   = "holdfast-alerts"
 	ReplicaRole = "holdfast-replicate"
+	RestoreRole = "holdfast-restore-host"
 	// QueuePrefix begins the names of the control plane's own queues. It differs from that of hosts' queues, so that no
 	// name of a host can be one of them.
 	QueuePrefix     = "holdfastcontrol-"
@@ -28,7 +29,7 @@ const (
 	SignerParameter = "/holdfast/signer/" // and the verb
 )
 
-// StateBucket is the bucket of the control plane's state.
+// StateBucket is the bucket of the control plane's state in this region.
 func (s *Settings) StateBucket() string {
 	return fmt.Sprintf("holdfast-state-%s-%s", s.Account, s.Region)
 }

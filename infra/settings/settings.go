@@ -52,6 +52,8 @@ type Settings struct {
 	Emails       []string // subscribed to the topic of alerts
 	TrustAnchor  string   // ARN of IAM Roles Anywhere's trust anchor; empty: no role for hosts outside AWS
 	BreakGlass   string   // ARN of the role that may disable the key and delete locked objects; empty: nobody
+	Ping         string   // SSM parameter with the URL of a dead man's switch outside AWS; empty: none
+	Runbook      string   // where docs/runbook.md can be read
 	Key          string   // ARN of a key that an earlier deployment left; empty: one is made
 	Bucket       string   // of the repository
 	Replica      *Replica // nil: none
@@ -81,6 +83,8 @@ func Keys() map[string]string {
 		"email":              "addresses that get the alerts, with commas between",
 		"trust-anchor":       "ARN of a trust anchor of IAM Roles Anywhere, for hosts outside AWS",
 		"break-glass":        "ARN of the role that may disable the key; default: nobody",
+		"ping":               "name of an SSM parameter with a URL that is fetched after each pass of monitor",
+		"runbook":            "where messages send people: the address of docs/runbook.md",
 		"key":                "ARN of a key that an earlier deployment left in the first region",
 		"replica-key":        "the same in the replica's region",
 		"replica-account":    "account of the replica; default: the same",
@@ -107,6 +111,8 @@ func Load(p *policy.Policy, context func(key string) string) (*Settings, error) 
 		LockDays:     DefaultLockDays,
 		TrustAnchor:  context("trust-anchor"),
 		BreakGlass:   context("break-glass"),
+		Ping:         context("ping"),
+		Runbook:      or(context("runbook"), "docs/runbook.md"),
 		Key:          context("key"),
 	}
 	var errs []error

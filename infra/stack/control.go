@@ -72,7 +72,7 @@ func (b *builder) rules(st awscdk.Stack) {
 		Targets:      []any{target(settings.Coordinate)},
 	})
 	for _, r := range []awsevents.CfnRule{manifests, reports} {
-		r.AddDependency(rules)
+		r.AddResourceDependency(rules, nil)
 	}
 }
 

@@ -3,7 +3,6 @@ package stack
 import (
 	"fmt"
 	"path"
-	"time"
 
 	"github.com/aws/aws-cdk-go/awscdk/v2"
 	"github.com/aws/aws-cdk-go/awscdk/v2/awsiam"
@@ -14,6 +13,7 @@ import (
 	"github.com/aws/aws-cdk-go/awscdk/v2/awssqs"
 	"github.com/aws/jsii-runtime-go"
 
+	"github.com/btcdecoded/holdfast/events"
 	"github.com/btcdecoded/holdfast/functions/environment"
 	"github.com/btcdecoded/holdfast/infra/rights"
 	"github.com/btcdecoded/holdfast/infra/settings"
@@ -49,7 +49,7 @@ func (b *builder) function(st awscdk.Stack, f settings.Function, scheduler awsia
 		Environment:      &awslambda.CfnFunction_EnvironmentProperty{Variables: b.variables(f)},
 		DeadLetterConfig: &awslambda.CfnFunction_DeadLetterConfigProperty{TargetArn: deadLetters.AttrArn()},
 	})
-	fn.AddDependency(group)
+	fn.AddResourceDependency(group, nil)
 	suppress(fn, "AwsSolutions-L1", "provided.al2023 is the newest runtime for compiled programs")
 	awslambda.NewCfnEventInvokeConfig(st, jsii.String(id+"Invoke"), &awslambda.CfnEventInvokeConfigProps{
 		FunctionName: fn.Ref(), Qualifier: jsii.String("$LATEST"), MaximumRetryAttempts: jsii.Number(1), MaximumEventAgeInSeconds: jsii.Number(3600),
@@ -152,28 +152,27 @@ func (b *builder) variables(f settings.Function) map[string]any {
 
 // Environment is what a function is told. first is nil in the first region.
 func Environment(s, first *settings.Settings, verb string) (any, error) {
-	at := s
-	if first != nil {
-		at = first
-	}
 	cloud := environment.Cloud{
-		State: at.StateBucket(), Trust: settings.TrustParameter,
-		Repository: fmt.Sprintf("s3://%s?region=%s", s.Bucket, s.Region),
+		State: s.StateBucket(), Trust: settings.TrustParameter, Repository: fmt.Sprintf("s3://%s?region=%s", s.Bucket, s.Region),
 	}
 	signed := cloud
 	signed.Signer = settings.SignerParameter + verb
+	topic := s.ARN("sns", settings.TopicName)
 	switch verb {
 	case settings.Coordinate:
 		return environment.Coordinate{
 			Cloud: cloud, Queue: fmt.Sprintf("https://sqs.%s.amazonaws.com/%s/%s%s", s.Region, s.Account, settings.QueuePrefix, verb),
-			Lost: 20 * time.Minute,
 		}, nil
 	case settings.Verify:
 		return environment.Verify{Cloud: signed}, nil
 	case settings.Lifecycle:
 		return environment.Lifecycle{Cloud: signed}, nil
-	case settings.Monitor, settings.Watchdog:
-		return environment.Monitor{Cloud: cloud}, nil
+	case settings.Monitor:
+		return environment.Monitor{Cloud: cloud, Topic: topic, Bus: events.BusName, Ping: s.Ping, Runbook: s.Runbook}, nil
+	case settings.Watchdog:
+		return environment.Watchdog{
+			Cloud: cloud, Mode: environment.ModeWatchdog, Topic: topic, Primary: first.StateBucket(), PrimaryRegion: first.Region, Runbook: s.Runbook,
+		}, nil
 	case settings.Restore:
 		return environment.Restore{Cloud: cloud}, nil
 	}

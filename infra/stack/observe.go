@@ -102,6 +102,6 @@ func (b *builder) composite(st awscdk.Stack, name, description string, children 
 		AlarmName: jsii.String("holdfast-" + name), AlarmDescription: jsii.String(description), AlarmRule: jsii.String(strings.Join(rule, " OR ")),
 	})
 	for _, c := range children {
-		all.AddDependency(c)
+		all.AddResourceDependency(c, nil)
 	}
 }

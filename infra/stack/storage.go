@@ -16,20 +16,16 @@ import (
 func (b *builder) storage(st awscdk.Stack) {
 	s := b.s
 	logName := settings.LogBucket(s.Account, s.Region)
-	logged := []string{s.Bucket}
-	if !s.Second {
-		logged = append(logged, s.StateBucket())
-	}
-	logs := b.logBucket(st, logName, logged)
+	logs := b.logBucket(st, logName, []string{s.Bucket, s.StateBucket()})
 	repository := b.repositoryBucket(st, logName)
-	repository.AddDependency(logs)
+	repository.AddResourceDependency(logs, nil)
 	b.key(st)
+	b.stateBucket(st, logName).AddResourceDependency(logs, nil)
 	if s.Second {
 		b.guard(st, "RepositoryPolicy", repository, rights.ReplicaBucket(s, b.first.RoleARN("/holdfast/", settings.ReplicaRole)))
 		return
 	}
 	b.guard(st, "RepositoryPolicy", repository, rights.RepositoryBucket(s))
-	b.stateBucket(st, logName).AddDependency(logs)
 	b.agents(st)
 }
 
@@ -117,7 +113,7 @@ func (b *builder) repositoryBucket(st awscdk.Stack, logs string) awss3.CfnBucket
 	}
 	bucket := awss3.NewCfnBucket(st, jsii.String("Repository"), props)
 	if role != nil {
-		bucket.AddDependency(role)
+		bucket.AddResourceDependency(role, nil)
 	}
 	keep(bucket)
 	return bucket
@@ -185,7 +181,7 @@ func (b *builder) stateBucket(st awscdk.Stack, logs string) awss3.CfnBucket {
 func (b *builder) guard(st awscdk.Stack, id string, bucket awss3.CfnBucket, d rights.Document) {
 	// Named by text, not by reference: so that the policy can be adopted by its bucket's name.
 	policy := awss3.NewCfnBucketPolicy(st, jsii.String(id), &awss3.CfnBucketPolicyProps{Bucket: bucket.BucketName(), PolicyDocument: b.document(d)})
-	policy.AddDependency(bucket)
+	policy.AddResourceDependency(bucket, nil)
 	keep(policy)
 }
 
@@ -214,7 +210,7 @@ func (b *builder) agents(st awscdk.Stack) {
 	b.managed(st, "Capture", "holdfast-capture", "backs up the host that the tag "+settings.HostTag+" names", rights.Capture(s, settings.HostTag))
 	b.managed(st, "RestoreHost", "holdfast-restore", "restores the host that the tag "+settings.HostTag+" names", rights.Restore(s, settings.HostTag))
 	restore := awsiam.NewCfnRole(st, jsii.String("RestoreRole"), &awsiam.CfnRoleProps{
-		RoleName: jsii.String("holdfast-restore"), Path: jsii.String(settings.RestorePath), MaxSessionDuration: jsii.Number(12 * 3600),
+		RoleName: jsii.String(settings.RestoreRole), Path: jsii.String(settings.RestorePath), MaxSessionDuration: jsii.Number(12 * 3600),
 		Description:              jsii.String("reads and decrypts the backups of one host, which a tag of the session names"),
 		AssumeRolePolicyDocument: b.document(rights.TrustRestorers(s)),
 		Policies:                 []any{b.inline("restore", rights.Restore(s, settings.HostTag))},

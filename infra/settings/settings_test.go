@@ -1,0 +1,105 @@
+package settings_test
+
+import (
+	"maps"
+	"strings"
+	"testing"
+
+	"github.com/btcdecoded/holdfast/infra/settings"
+	"github.com/btcdecoded/holdfast/shared/policy"
+)
+
+const two = "primary: s3://b?region=eu-central-1\n  copies: [gs://g, \"s3://c?region=eu-west-1\", \"s3://d?region=us-east-1\"]"
+
+func load(t *testing.T, repository string, context map[string]string) (*settings.Settings, error) {
+	t.Helper()
+	p, err := policy.Parse([]byte("version: 1\nrepository:\n  " + repository + "\nhosts: {h: {sources: {s: {files: {roots: [/etc]}}}}}\n"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	all := map[string]string{"account": "123456789012"}
+	maps.Copy(all, context)
+	return settings.Load(p, func(key string) string { return all[key] })
+}
+
+func TestPolicyNamesTheBuckets(t *testing.T) {
+	s, err := load(t, two, nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if s.Bucket != "b" || s.Region != "eu-central-1" || s.Replica == nil || s.Replica.Bucket != "c" || s.Replica.Region != "eu-west-1" {
+		t.Errorf("%+v, replica %+v", s, s.Replica)
+	}
+	if s.LockMode != settings.Governance || s.LockDays != 14 || s.Architecture != settings.ARM64 {
+		t.Errorf("defaults: %+v", s)
+	}
+	second := s.In(s.Replica)
+	if second.Bucket != "c" || !second.Second || second.RoleName("verify") == s.RoleName("verify") || second.StateBucket() == s.StateBucket() {
+		t.Errorf("second region: %+v", second)
+	}
+	if one, err := load(t, "primary: s3://b?region=eu-central-1", nil); err != nil || one.Replica != nil {
+		t.Errorf("one region: %+v, %v", one, err)
+	}
+}
+
+func TestMistakesAreNamed(t *testing.T) {
+	for _, c := range []struct {
+		repository string
+		context    map[string]string
+		want       string
+	}{
+		{"primary: /srv/backup", nil, "s3://bucket?region="},
+		{"primary: s3://b", nil, "no region"},
+		{"primary: s3://b/prefix?region=eu-central-1", nil, "leave out the prefix"},
+		{"primary: s3://b?region=eu-central-1\n  copies: [\"s3://c?region=eu-central-1\"]", nil, "another region"},
+		{two, map[string]string{"account": "1"}, "twelve digits"},
+		{two, map[string]string{"replica-account": "1"}, "twelve digits"},
+		{two, map[string]string{"architecture": "mips"}, "architecture"},
+		{two, map[string]string{"lock-days": "36500"}, "lock-days"},
+		{two, map[string]string{"email": "nobody"}, "not an address"},
+		{two, map[string]string{"break-glass": "root"}, "break-glass"},
+		{two, map[string]string{"lock": "NONE"}, "lock"},
+		{two, map[string]string{"lock": "COMPLIANCE"}, "nobody can delete from b for 14 days"},
+		{two, map[string]string{"lock": "COMPLIANCE", "confirm-compliance": "yes"}, "nobody can delete from b for 14 days"},
+		{two, map[string]string{"lock": "COMPLIANCE", "lock-days": "30", "confirm-compliance": "nobody can delete from b for 14 days"}, "for 30 days"},
+	} {
+		if _, err := load(t, c.repository, c.context); err == nil || !strings.Contains(err.Error(), c.want) {
+			t.Errorf("%v %v: %v, want %q", c.repository, c.context, err, c.want)
+		}
+	}
+	s, err := load(t, two, map[string]string{"lock": "COMPLIANCE", "confirm-compliance": "nobody can delete from b for 14 days"})
+	if err != nil || s.LockMode != settings.Compliance {
+		t.Errorf("typed confirmation: %v", err)
+	}
+}
+
+func TestFunctionsAndAlarms(t *testing.T) {
+	s, err := load(t, two, map[string]string{"email": "b@example.org,a@example.org, b@example.org"})
+	if err != nil {
+		t.Fatal(err)
+	}
+	if len(s.Emails) != 2 || s.Emails[0] != "a@example.org" {
+		t.Errorf("emails %v", s.Emails)
+	}
+	for _, at := range []*settings.Settings{s, s.In(s.Replica)} {
+		names := map[string]bool{}
+		for _, a := range at.Alarms() {
+			if names[a.Name] || a.Description == "" || strings.ContainsAny(a.Name, " ") {
+				t.Errorf("alarm %+v: its name is taken or it says nothing", a)
+			}
+			names[a.Name] = true
+		}
+		for _, f := range settings.Functions(at.Second) {
+			// The schedule's beats must fit several times into the window of quiet, or a late one is an alarm.
+			if f.Schedule != "" && f.Quiet == 0 {
+				t.Errorf("%s has a schedule, and nobody notices when it stops", f.Verb)
+			}
+			if f.Queue && 6*f.Timeout > 12*3600 {
+				t.Errorf("%s: SQS keeps no message invisible for so long", f.Verb)
+			}
+			if !names[f.Verb+"-crashes"] {
+				t.Errorf("%s may fail unseen", f.Verb)
+			}
+		}
+	}
+}
