@@ -232,7 +232,7 @@ func (a *app) copyStores(ctx context.Context, pol *policy.Policy) ([]copyStore, 
 	}
 	var out []copyStore
 	for _, address := range pol.Repository.Copies {
-		c := copyStore{address: address, dependence: dependence(primary, address)}
+		c := copyStore{address: address, dependence: observe.Dependence(primary, address)}
 		c.store, c.err = a.store(ctx, address)
 		out = append(out, c)
 	}

@@ -146,8 +146,21 @@ func (b *Book) Step(conditions []Condition, seen func(source string) bool, o Opt
 		}
 	}
 	messages := made.messages(o, now)
-	b.Outbox = append(b.Outbox, messages...)
+	for i := range messages {
+		b.put(messages[i])
+	}
 	return messages
+}
+
+// put puts a message into the outbox. Where messages can't be sent for long, repetitions and digests replace those before
+// them: what opened and what is over is never dropped.
+func (b *Book) put(m Message) {
+	if m.Kind == Repeated || m.Kind == Digest {
+		b.Outbox = slices.DeleteFunc(b.Outbox, func(old Message) bool {
+			return old.Kind == m.Kind && old.Code == m.Code && old.Tier == m.Tier
+		})
+	}
+	b.Outbox = append(b.Outbox, m)
 }
 
 // note enters a condition that is there.

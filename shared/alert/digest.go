@@ -61,7 +61,7 @@ func (b *Book) AddDigest(period time.Duration, all []Summary, o Options, now tim
 	m := Message{ID: id("digest|"+name, now), Kind: Digest, Time: now}
 	m.Subject = subject(fmt.Sprintf("[holdfast] %s digest: %d of %d sources not met, %d alerts open", name, breached, len(all), len(b.Open)))
 	var t strings.Builder
-	fmt.Fprintf(&t, "%d sources, %d not met; %s stored; %d alerts open.\n", len(all), breached, roughSize(float64(stored)), len(b.Open))
+	fmt.Fprintf(&t, "%d sources, %d not met; %s stored; %d alerts open.\n", len(all), breached, compliance.RoughSize(float64(stored)), len(b.Open))
 	byTier(&t, all)
 	b.openAlerts(&t, now)
 	notes(&t, all)
@@ -74,7 +74,7 @@ func (b *Book) AddDigest(period time.Duration, all []Summary, o Options, now tim
 	if period >= Weekly {
 		b.Weekly = now
 	}
-	b.Outbox = append(b.Outbox, m)
+	b.put(m)
 	return m
 }
 
@@ -169,16 +169,6 @@ func growing(t *strings.Builder, all []Summary) {
 	})
 	t.WriteString("\nGrowing most:\n")
 	for _, s := range most[:min(len(most), named)] {
-		fmt.Fprintf(t, "  %s: %s a day, %s stored\n", s.Source, roughSize(s.Growth), roughSize(float64(s.Stored)))
+		fmt.Fprintf(t, "  %s: %s a day, %s stored\n", s.Source, compliance.RoughSize(s.Growth), compliance.RoughSize(float64(s.Stored)))
 	}
-}
-
-func roughSize(bytes float64) string {
-	units := []string{"B", "KiB", "MiB", "GiB", "TiB", "PiB"}
-	i := 0
-	for bytes >= 1024 && i < len(units)-1 {
-		bytes /= 1024
-		i++
-	}
-	return fmt.Sprintf("%.3g %s", bytes, units[i])
 }

@@ -144,7 +144,7 @@ type Facts struct {
 	Lock        *Lock     // nil: not known
 	Looked      time.Time // last look that succeeded, where somebody looks again and again; zero: this is that look
 	LookError   string    // why the newest look did not
-	Growth      []Sample // bytes stored over time, ascending
+	Growth      []Sample  // bytes stored over time, ascending
 }
 
 // LostJob is a job that was sent to the source's agent and that nobody answered.

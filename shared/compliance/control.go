@@ -150,7 +150,7 @@ func (e *evaluation) filling() {
 	// By the day, so that the text does not change with each observation.
 	full := e.now.Add(time.Duration(left * 24 * float64(time.Hour))).UTC().Format(time.DateOnly)
 	e.add("size", Filling, false, time.Time{}, fmt.Sprintf("at the growth of the last %s, %s a day, the limit of %s is reached about %s",
-		policy.Duration(over).Rough(), roughSize(perDay), e.o.MaxSize, full), "holdfast prune --dry-run "+e.name())
+		policy.Duration(over).Rough(), RoughSize(perDay), e.o.MaxSize, full), "holdfast prune --dry-run "+e.name())
 }
 
 // Growth is by how many bytes a day the samples grow, by least squares, and over which time they reach.
@@ -171,8 +171,8 @@ func Growth(samples []Sample) (perDay float64, over time.Duration) {
 	return perDay, samples[len(samples)-1].Time.Sub(first)
 }
 
-// roughSize writes bytes with three digits.
-func roughSize(bytes float64) string {
+// RoughSize writes bytes with three digits.
+func RoughSize(bytes float64) string {
 	units := []string{"B", "KiB", "MiB", "GiB", "TiB", "PiB"}
 	i := 0
 	for bytes >= 1024 && i < len(units)-1 {
@@ -180,4 +180,13 @@ func roughSize(bytes float64) string {
 		i++
 	}
 	return fmt.Sprintf("%.3g %s", bytes, units[i])
+}
+
+// EvaluateUnseen judges a source that nobody could look at so far. why may be empty.
+func EvaluateUnseen(source string, since time.Time, why string) []State {
+	what := "nobody could look at the source yet"
+	if why != "" {
+		what += ": " + why
+	}
+	return []State{{Source: source, Objective: "look", Code: NotLooked, Breach: true, Since: since.UTC(), Cause: what, Next: "holdfast status " + source}}
 }

@@ -20,6 +20,7 @@ type Memory struct {
 	Audited    time.Time                  `json:"audited,omitzero"`  // last listing of everything
 	Receipts   time.Time                  `json:"receipts,omitzero"` // arrival of the newest receipt that was read
 	Awaited    time.Time                  `json:"awaited,omitzero"`  // last listing of receipts
+	Recent     []string                   `json:"recent,omitempty"`  // receipts that arrived just before that, shortened
 	Objects    int                        `json:"objects"`           // in the last listing of everything
 	Stored     int64                      `json:"stored"`            // bytes, then; plus what was added since
 	Mark       string                     `json:"mark"`              // of the listing of manifests

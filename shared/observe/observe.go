@@ -104,6 +104,17 @@ func (h *History) findMissing(inv *inventory.Inventory) {
 	}
 }
 
+// ReadMarks reads the marks by a listing of them alone. One that ends at a time may be taken for in force for longer
+// than it is: what else has arrived in the store, which tells its time, is not looked at.
+func (h *History) ReadMarks(ctx context.Context, repo *repository.Repository) error {
+	inv, err := inventory.TakeParts(ctx, repo.Store(), h.Source, layout.MarkPrefix(h.Source))
+	if err != nil {
+		return err
+	}
+	h.Marks = map[uint64][]record.Mark{}
+	return h.readMarks(ctx, repo, inv)
+}
+
 // readMarks reads the marks of all snapshots and keeps those in force.
 func (h *History) readMarks(ctx context.Context, repo *repository.Repository, inv *inventory.Inventory) error {
 	all := map[uint64]map[string]record.Mark{}

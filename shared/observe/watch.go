@@ -8,6 +8,7 @@ import (
 	"fmt"
 	"maps"
 	"slices"
+	"sync/atomic"
 	"time"
 
 	"golang.org/x/sync/errgroup"
@@ -35,6 +36,7 @@ const (
 type Place struct {
 	Address   string
 	Dependent bool           // whoever can delete the primary can delete it
+	Unseen    bool           // only a host can look at it
 	Store     objstore.Store // nil: it can't be looked at
 	Err       error          // why
 }
@@ -44,7 +46,32 @@ type Watch struct {
 	Repo   *repository.Repository
 	Places []Place
 	Copied bool // the repository is itself a copy, see [IsCopy]
+
+	requests atomic.Int64
 }
+
+// Requests is how many requests all looks have made, copies included; a listing counts one for each page.
+func (w *Watch) Requests() int64 { return w.requests.Load() }
+
+// counted counts the pages of listings.
+type counted struct {
+	objstore.Store
+	requests *atomic.Int64
+}
+
+func (c counted) List(ctx context.Context, prefix string, fn func(objstore.Info) error) error {
+	n := 0
+	c.requests.Add(1)
+	return c.Store.List(ctx, prefix, func(o objstore.Info) error {
+		if n++; n > Page {
+			n = 1
+			c.requests.Add(1)
+		}
+		return fn(o)
+	})
+}
+
+func (w *Watch) store() objstore.Store { return counted{w.Repo.Store(), &w.requests} }
 
 // Interval is how often a source is to be looked at: three times in its RPO.
 func Interval(rpo time.Duration) time.Duration { return rpo / 3 }
@@ -121,11 +148,11 @@ func next(old *Memory, src snapshot.Source) *Memory {
 // list makes the inventory: of everything, or of the manifests alone.
 func (l *look) list(ctx context.Context) (err error) {
 	if l.whole {
-		l.inv, err = inventory.Take(ctx, l.w.Repo.Store(), l.src)
+		l.inv, err = inventory.Take(ctx, l.w.store(), l.src)
 		return err
 	}
 	l.inv = &inventory.Inventory{Source: l.src, Receipts: map[string]inventory.Object{}}
-	l.inv.Manifests, err = l.numbered(ctx, l.w.Repo.Store(), layout.ManifestPrefix(l.src))
+	l.inv.Manifests, err = l.numbered(ctx, l.w.store(), layout.ManifestPrefix(l.src))
 	return err
 }
 
@@ -209,6 +236,7 @@ func (l *look) read(ctx context.Context, at []repository.Listed) error {
 	g.SetLimit(readers)
 	for i := range at {
 		g.Go(func() error {
+			l.w.requests.Add(1)
 			stored[i], errs[i] = l.w.Repo.ManifestAt(gctx, l.src, at[i])
 			if objstore.IsTransient(errs[i]) || errors.Is(errs[i], objstore.ErrDenied) {
 				return errs[i] // no answer says nothing about the manifest
@@ -261,7 +289,7 @@ func (l *look) missing(ctx context.Context, sequences []uint64) error {
 	if len(l.m.Missing) == 0 || l.whole {
 		return nil
 	}
-	expired, err := l.numbered(ctx, l.w.Repo.Store(), layout.ExpiredPrefix(l.src))
+	expired, err := l.numbered(ctx, l.w.store(), layout.ExpiredPrefix(l.src))
 	if err != nil {
 		return err
 	}
@@ -304,7 +332,7 @@ func (l *look) others(ctx context.Context, changed bool) error {
 			return nil
 		}
 		prefix := layout.SourcePrefix(l.src) + "receipts/"
-		err := l.w.Repo.Store().List(ctx, prefix, func(o objstore.Info) error {
+		err := l.w.store().List(ctx, prefix, func(o objstore.Info) error {
 			l.inv.Receipts[o.Key] = inventory.Object{Size: o.Size, Modified: o.Modified}
 			return nil
 		})
@@ -388,13 +416,15 @@ func (l *look) copies(ctx context.Context, changed bool) error {
 		old, known := was[p.Address]
 		c := compliance.Copy{Place: p.Address, Dependent: p.Dependent}
 		switch {
+		case p.Unseen:
+			c.Unseen = true
 		case p.Store == nil:
 			c.Error = fmt.Sprint(p.Err)
 		case known && !changed && old.Missing == 0 && old.Error == "":
 			c = old
 			c.Dependent = p.Dependent
 		default:
-			if err := l.compare(ctx, p.Store, &c); err != nil {
+			if err := l.compare(ctx, counted{p.Store, &l.w.requests}, &c); err != nil {
 				if ctx.Err() != nil {
 					return ctx.Err()
 				}

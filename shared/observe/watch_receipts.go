@@ -2,6 +2,8 @@ package observe
 
 import (
 	"context"
+	"crypto/sha256"
+	"encoding/hex"
 	"slices"
 	"strings"
 	"time"
@@ -25,7 +27,7 @@ func (l *look) receipts(ctx context.Context) error {
 	for key, o := range l.inv.Receipts {
 		keys = append(keys, key)
 		n, ok := l.sequenceOf(key)
-		if ok && o.Modified.After(l.m.Receipts.Add(-receiptSlack)) {
+		if ok && o.Modified.After(l.m.Receipts.Add(-receiptSlack)) && !slices.Contains(l.m.Recent, short(key)) {
 			touched[n] = true
 		}
 		if o.Modified.After(newest) {
@@ -38,6 +40,9 @@ func (l *look) receipts(ctx context.Context) error {
 		if _, there := l.inv.Manifests[g.sequence]; !there || !touched[g.sequence] {
 			delete(of, g)
 		}
+	}
+	for _, keys := range of {
+		l.w.requests.Add(int64(min(1, len(keys)))) // more are read only behind a sample
 	}
 	all, err := readGroups(ctx, l.w.Repo, of, l.about)
 	if err != nil {
@@ -59,8 +64,22 @@ func (l *look) receipts(ctx context.Context) error {
 		}
 		k.settle()
 	}
-	l.m.Receipts = newest
+	l.m.Receipts, l.m.Recent = newest, nil
+	for _, key := range keys {
+		if len(l.m.Recent) < keepRecent && l.inv.Receipts[key].Modified.After(newest.Add(-receiptSlack)) {
+			l.m.Recent = append(l.m.Recent, short(key))
+		}
+	}
 	return nil
+}
+
+// keepRecent is how many receipts that arrived last are remembered one by one; more are read again the next time.
+const keepRecent = 64
+
+// short stands for a key.
+func short(key string) string {
+	sum := sha256.Sum256([]byte(key))
+	return hex.EncodeToString(sum[:8])
 }
 
 // bad reads the manifests of snapshots that are not remembered and whose receipts tell of damage, and drops what is

@@ -39,6 +39,7 @@ var layers = map[string][]string{
 	// What is observed and told.
 	"shared/observe": {
 		"shared/snapshot", "shared/objstore", "shared/policy", "shared/retention", "shared/recovery", "shared/compliance", "shared/repository",
+		"shared/control", "shared/statestore", "events",
 	},
 	"shared/alert":    {"shared/policy", "shared/compliance"},
 	"shared/emf":      {},

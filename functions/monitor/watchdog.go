@@ -1,0 +1,199 @@
+package main
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"os"
+	"time"
+
+	"github.com/btcdecoded/holdfast/functions/environment"
+	"github.com/btcdecoded/holdfast/functions/invoke"
+	"github.com/btcdecoded/holdfast/shared/alert"
+	"github.com/btcdecoded/holdfast/shared/compliance"
+	"github.com/btcdecoded/holdfast/shared/control"
+	"github.com/btcdecoded/holdfast/shared/emf"
+	"github.com/btcdecoded/holdfast/shared/objstore"
+	"github.com/btcdecoded/holdfast/shared/objstore/open"
+	"github.com/btcdecoded/holdfast/shared/policy"
+	"github.com/btcdecoded/holdfast/shared/repository/layout"
+	"github.com/btcdecoded/holdfast/shared/snapshot"
+	"github.com/btcdecoded/holdfast/shared/statestore"
+	"github.com/btcdecoded/holdfast/shared/statestore/s3state"
+)
+
+// watchdog looks from the region of the replica at the primary one: at the heartbeat of its monitor, and whether the
+// newest manifests that the monitor has seen have come over. It needs no policy and opens no repository.
+type watchdog struct {
+	env     environment.Watchdog
+	primary statestore.Store // of the primary region: read only
+	state   statestore.Store // of its own region
+	replica func(ctx context.Context) (objstore.Store, error)
+	people  *people
+	out     io.Writer
+	now     func() time.Time
+}
+
+// The defaults of the watchdog's environment.
+const (
+	defaultPrimarySilent = 30 * time.Minute
+	defaultReplicaWithin = time.Hour
+)
+
+func buildWatchdog() (invoke.Handler, error) {
+	var env environment.Watchdog
+	if err := environment.Load(os.Getenv, &env); err != nil {
+		return nil, err
+	}
+	c, err := invoke.Open(env.Cloud)
+	if err != nil {
+		return nil, err
+	}
+	there := c.Config.Copy()
+	there.Region = env.PrimaryRegion
+	w := &watchdog{
+		env: env, state: c.State, out: os.Stdout, now: time.Now, people: newPeople(env.Topic, "", snsClient(c.Config), nil),
+		primary: s3state.New(there, s3state.Options{Bucket: env.Primary, Endpoint: primaryEndpoint(env)}),
+		replica: func(ctx context.Context) (objstore.Store, error) {
+			return open.Open(ctx, env.Repository, open.Options{})
+		},
+	}
+	return w.handle, nil
+}
+
+func primaryEndpoint(env environment.Watchdog) string {
+	if env.Endpoint != "" {
+		return env.Endpoint
+	}
+	return invoke.Endpoint(os.Getenv, "S3")
+}
+
+func (w *watchdog) handle(ctx context.Context, _ json.RawMessage) (any, error) {
+	now := w.now().UTC()
+	m, _, err := statestore.Read[control.Monitor](ctx, w.primary, control.MonitorKey)
+	var conditions []alert.Condition
+	if err != nil {
+		// That the primary region does not answer is what the watchdog is for: it is told, it does not end the function.
+		invoke.Log(ctx).Error("primary region", "error", err.Error())
+		m = &control.Monitor{}
+	}
+	known, lerr := w.remembered(ctx, m)
+	if lerr != nil {
+		return nil, lerr
+	}
+	silent := orDefault(w.env.SilentAfter, defaultPrimarySilent)
+	age := now.Sub(known.Seen)
+	if age > silent {
+		cause := "the monitor of the primary region was last at work at " + known.Seen.Format(time.RFC3339)
+		if err != nil {
+			cause += fmt.Sprintf("; its state can't be read: %v", errors.Unwrap(err))
+		}
+		conditions = append(conditions, w.condition("heartbeat", compliance.PrimarySilent, known.Seen.Add(silent), cause,
+			"aws lambda invoke --region "+w.env.PrimaryRegion+" --function-name holdfast-monitor --payload '{\"action\":\"status\"}' /dev/stdout"))
+	}
+	newest, late, rerr := w.replicated(ctx, known.Newest, now)
+	if late != nil {
+		conditions = append(conditions, *late)
+	}
+	book, err := w.tell(ctx, conditions, known, rerr == nil, now)
+	if err != nil {
+		return nil, errors.Join(err, rerr)
+	}
+	sent, err := w.people.deliver(ctx, book.Outbox, func(id string) error {
+		return statestore.Update(ctx, w.state, control.WatchdogKey, func(k *watched) error {
+			k.Sent(id)
+			return nil
+		})
+	})
+	if err := errors.Join(err, rerr); err != nil {
+		return nil, err
+	}
+	lag := 0.0
+	if !newest.IsZero() {
+		lag = now.Sub(newest).Seconds()
+	}
+	unit := units()
+	g := gauge{environment.MetricWatchdogPass: 1, environment.MetricPrimaryHeartbeat: max(0, age.Seconds()), environment.MetricReplicaNewestLag: lag}
+	if err := emf.Write(w.out, g.entry(unit, "", "", nil, now)); err != nil {
+		return nil, err
+	}
+	return map[string]any{"primary_seen": known.Seen, "newest_replicated": newest, "open_alerts": len(book.Open), "sent_messages": sent}, nil
+}
+
+func (w *watchdog) condition(objective string, code compliance.Code, since time.Time, cause, next string) alert.Condition {
+	return alert.Condition{Tier: policy.Critical, State: compliance.State{
+		Source: controlPlane, Objective: objective, Code: code, Breach: true, Since: since, Cause: cause, Next: next,
+	}}
+}
+
+// watched is the watchdog's book and what it last saw of the primary: that lasts when the primary does not answer.
+type watched struct {
+	alert.Book
+	Seen   time.Time         `json:"seen"`             // heartbeat of the primary's monitor
+	Newest []control.Arrived `json:"newest,omitempty"` // manifests that it had seen by then
+}
+
+// remembered joins what the primary says now with what it said before. A primary that was never heard is given time
+// from the watchdog's first pass on.
+func (w *watchdog) remembered(ctx context.Context, m *control.Monitor) (*watched, error) {
+	k, _, err := statestore.Read[watched](ctx, w.state, control.WatchdogKey)
+	if k, err = missing(k, err); err != nil {
+		return nil, err
+	}
+	if m.Time.After(k.Seen) {
+		k.Seen, k.Newest = m.Time, m.Newest
+	}
+	if k.Seen.IsZero() {
+		k.Seen = w.now().UTC()
+	}
+	return k, nil
+}
+
+// replicated looks for the newest manifests in the replica. It returns the arrival of the newest that is there, and what
+// is wrong.
+func (w *watchdog) replicated(ctx context.Context, want []control.Arrived, now time.Time) (time.Time, *alert.Condition, error) {
+	store, err := w.replica(ctx)
+	if err != nil {
+		return time.Time{}, nil, err
+	}
+	within := orDefault(w.env.ReplicaWithin, defaultReplicaWithin)
+	var newest time.Time
+	var lacking []string
+	var since time.Time
+	for _, a := range want {
+		id := snapshot.ID{Source: snapshot.Source{Host: a.Host, Name: a.Source}, Sequence: a.Sequence}
+		_, err := store.Stat(ctx, layout.ManifestKey(id))
+		switch {
+		case err == nil && a.Time.After(newest):
+			newest = a.Time
+		case errors.Is(err, objstore.ErrNotExist) && now.Sub(a.Time) > within:
+			lacking = append(lacking, id.String())
+			if since.IsZero() || a.Time.Before(since) {
+				since = a.Time
+			}
+		case err != nil && !errors.Is(err, objstore.ErrNotExist):
+			return time.Time{}, nil, fmt.Errorf("look for %s in the replica: %w", id, err)
+		}
+	}
+	if len(lacking) == 0 {
+		return newest, nil, nil
+	}
+	c := w.condition("replica", compliance.ReplicaLate, since.Add(within),
+		fmt.Sprintf("%d of the %d newest manifests are not in the replica, such as %s", len(lacking), len(want), lacking[0]),
+		"aws s3api get-bucket-replication --bucket BUCKET")
+	return newest, &c, nil
+}
+
+// tell brings the watchdog's book up to date. Where the replica did not answer nothing is known of it.
+func (w *watchdog) tell(ctx context.Context, conditions []alert.Condition, known *watched, complete bool, now time.Time) (*alert.Book, error) {
+	var book *alert.Book
+	err := statestore.Update(ctx, w.state, control.WatchdogKey, func(k *watched) error {
+		k.Seen, k.Newest = known.Seen, known.Newest
+		k.Step(conditions, func(string) bool { return complete }, alert.Options{Runbook: w.env.Runbook}, now)
+		book = &k.Book
+		return nil
+	})
+	return book, err
+}

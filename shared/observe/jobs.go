@@ -1,0 +1,93 @@
+package observe
+
+import (
+	"slices"
+	"time"
+
+	"github.com/btcdecoded/holdfast/events"
+	"github.com/btcdecoded/holdfast/shared/compliance"
+	"github.com/btcdecoded/holdfast/shared/control"
+)
+
+// HostMemory is what is remembered of one host's jobs between readings of its document.
+type HostMemory struct {
+	Host    string                `json:"host"`
+	Known   time.Time             `json:"known"`         // since when the host is expected to answer
+	Read    time.Time             `json:"read,omitzero"` // when its document was read
+	Heard   time.Time             `json:"heard,omitzero"`
+	Problem string                `json:"problem,omitempty"`
+	Since   time.Time             `json:"since,omitzero"`
+	Refused []compliance.Refused  `json:"refused,omitempty"`
+	Sources map[string]JobsMemory `json:"sources,omitempty"` // by name on the host
+}
+
+// JobsMemory is what is remembered of one source's jobs.
+type JobsMemory struct {
+	LastRun *compliance.Run      `json:"last_run,omitempty"`
+	Lost    []compliance.LostJob `json:"lost,omitempty"`
+}
+
+// Jobs condenses the document that the function coordinate keeps of a host; nil where there is none yet.
+func Jobs(host string, old *HostMemory, j *control.HostJobs, now time.Time) *HostMemory {
+	h := &HostMemory{Host: host, Known: now.UTC(), Read: now.UTC()}
+	if old != nil {
+		h.Known = old.Known
+	}
+	if j == nil {
+		return h
+	}
+	h.Heard, h.Problem, h.Since = j.Seen, j.Problem, j.Since
+	for _, r := range j.Refused {
+		// A message that came late or twice is nothing that anybody did: the journal is there for it.
+		if r.Code != events.Stale && r.Code != events.Duplicate {
+			h.Refused = append(h.Refused, compliance.Refused{Time: r.Time, Code: string(r.Code), Reason: r.Reason})
+		}
+	}
+	slices.SortStableFunc(h.Refused, func(a, b compliance.Refused) int { return b.Time.Compare(a.Time) })
+	h.Refused = h.Refused[:min(len(h.Refused), 3)]
+	for name, s := range j.Sources {
+		if m, told := sourceJobs(s); told {
+			if h.Sources == nil {
+				h.Sources = map[string]JobsMemory{}
+			}
+			h.Sources[name] = m
+		}
+	}
+	return h
+}
+
+// sourceJobs says how the last run of a source ended. One that is to be tried again is not told to have failed: the
+// control plane asks again before anybody is woken.
+func sourceJobs(s *control.SourceJobs) (m JobsMemory, told bool) {
+	if s == nil {
+		return m, false
+	}
+	lost := s.Open != nil && s.Open.Accepted.IsZero() && s.Open.Attempt > 0
+	switch {
+	case s.State == control.StateFailing:
+		m.LastRun = &compliance.Run{Time: s.Since, Error: s.Error}
+		if m.LastRun.Error == "" {
+			m.LastRun.Error = "every attempt failed"
+		}
+	case s.State == control.StateLate:
+	case s.Last != nil:
+		m.LastRun = &compliance.Run{Time: s.Last.Finished}
+		if s.Last.Result == events.Failed {
+			m.LastRun.Error = s.Last.Error
+			if m.LastRun.Error == "" {
+				m.LastRun.Error = "the agent gave no reason"
+			}
+		}
+	}
+	if lost {
+		m.Lost = []compliance.LostJob{{ID: s.Open.ID, Kind: string(s.Open.Kind), Due: s.Open.Due, Lost: s.Open.Asked}}
+	}
+	return m, m.LastRun != nil || lost
+}
+
+// Agent is what compliance judges a host's agent by.
+func (h *HostMemory) Agent(within time.Duration) compliance.Agent {
+	return compliance.Agent{
+		Heard: h.Heard, Known: h.Known, Within: within + control.SeenEvery, Problem: h.Problem, Since: h.Since, Refused: h.Refused,
+	}
+}

@@ -1,0 +1,81 @@
+package observe_test
+
+import (
+	"testing"
+	"time"
+
+	"github.com/google/go-cmp/cmp"
+
+	"github.com/btcdecoded/holdfast/events"
+	"github.com/btcdecoded/holdfast/shared/compliance"
+	"github.com/btcdecoded/holdfast/shared/control"
+	"github.com/btcdecoded/holdfast/shared/observe"
+	"github.com/btcdecoded/holdfast/shared/snapshot"
+)
+
+func TestJobs(t *testing.T) {
+	now := time.Date(2026, 11, 20, 12, 0, 0, 0, time.UTC)
+	h := observe.Jobs("h", nil, nil, now)
+	if !h.Known.Equal(now) || !h.Heard.IsZero() {
+		t.Errorf("%+v", h)
+	}
+	later := now.Add(time.Hour)
+	h = observe.Jobs("h", h, &control.HostJobs{
+		Seen: now,
+		Refused: []control.Refusal{
+			{Code: events.Stale, Time: later}, {Code: events.Malformed, Time: now}, {Code: events.Forged, Reason: "no signature", Time: later},
+		},
+		Sources: map[string]*control.SourceJobs{
+			"ok":      {State: control.StateOK, Last: &control.Ended{Result: events.OK, Finished: now}},
+			"late":    {State: control.StateLate, Error: "no answer", Last: &control.Ended{Result: events.Failed, Error: "x", Finished: now}, Open: &control.Job{ID: "j", Kind: events.Backup, Attempt: 1, Due: now, Asked: later}},
+			"failing": {State: control.StateFailing, Error: "disk full", Since: later},
+			"failed":  {State: control.StateOK, Last: &control.Ended{Result: events.Failed, Finished: now}},
+			"new":     {State: control.StateOK},
+			"none":    nil,
+		},
+	}, later)
+	want := map[string]observe.JobsMemory{
+		"ok":      {LastRun: &compliance.Run{Time: now}},
+		"late":    {Lost: []compliance.LostJob{{ID: "j", Kind: "backup", Due: now, Lost: later}}},
+		"failing": {LastRun: &compliance.Run{Time: later, Error: "disk full"}},
+		"failed":  {LastRun: &compliance.Run{Time: now, Error: "the agent gave no reason"}},
+	}
+	if diff := cmp.Diff(want, h.Sources); diff != "" {
+		t.Error(diff)
+	}
+	if !h.Known.Equal(now) || len(h.Refused) != 2 || h.Refused[0].Code != "forged" {
+		t.Errorf("%+v", h)
+	}
+	codes := map[compliance.Code]bool{}
+	for _, s := range compliance.EvaluateAgent("h", h.Agent(30*time.Minute), later) {
+		codes[s.Code] = s.Breach
+	}
+	if diff := cmp.Diff(map[compliance.Code]bool{compliance.JobRefused: true, compliance.HostSilent: true}, codes); diff != "" {
+		t.Error(diff)
+	}
+}
+
+func TestDependence(t *testing.T) {
+	for copied, counts := range map[string]bool{
+		"s3://other?region=eu-west-1": false, "gs://bucket": true, "file:///mnt": true, "s3://other?region=eu-west-1&profile=second": true,
+	} {
+		if got := observe.Dependence("s3://bucket?region=eu-central-1", copied); (got == "") != counts {
+			t.Errorf("%s: %q", copied, got)
+		}
+	}
+	if observe.Dependence("/a", "/b") == "" {
+		t.Error("a directory of the same host counts")
+	}
+}
+
+func TestOrphans(t *testing.T) {
+	g := generate(t, 4, 0)
+	g.add(t, snapshot.Source{Host: "gone", Name: "etc"}, 1)
+	delete(g.policy.Hosts["host-00001"].Sources, "db")
+	_, f, _, _ := g.pass(t)
+	got, err := f.Orphans(t.Context())
+	want := []snapshot.Source{{Host: "gone", Name: "etc"}, {Host: g.Source.Host, Name: g.Source.Name}, {Host: "host-00001", Name: "db"}}
+	if diff := cmp.Diff(want, got); diff != "" || err != nil {
+		t.Error(diff, err)
+	}
+}
