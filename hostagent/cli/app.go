@@ -10,6 +10,8 @@ import (
 
 	"github.com/dustin/go-humanize"
 	"github.com/spf13/cobra"
+
+	"github.com/btcdecoded/holdfast/shared/policy"
 )
 
 // app is one run of the command line: its streams, its surroundings and the global flags.
@@ -20,7 +22,8 @@ type app struct {
 	env     func(string) (string, bool)
 	flags   globalFlags
 
-	noPolicy bool // --policy was given with an empty value
+	noPolicy bool           // --policy was given with an empty value
+	pinned   *policy.Policy // of the agent, whatever stands in the file by now; nil: the file counts
 }
 
 // globalFlags are the flags that every command has.

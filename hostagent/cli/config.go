@@ -29,6 +29,9 @@ func (a *app) policyPath() string {
 
 // loadPolicy reads the policy; it returns nil if none is configured.
 func (a *app) loadPolicy() (*policy.Policy, error) {
+	if a.pinned != nil {
+		return a.pinned, nil
+	}
 	path := a.policyPath()
 	if path == "" {
 		return nil, nil
