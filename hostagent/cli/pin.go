@@ -139,13 +139,9 @@ func (a *app) unpin(ctx context.Context, arg string, kind record.MarkKind) error
 	if err != nil {
 		return err
 	}
-	all := map[string]record.Mark{}
-	for _, id := range inv.MarksOf(m.Sequence) {
-		var mark record.Mark
-		if _, err := repo.Document(ctx, layout.MarkKey(m.ID(), id), &mark); err != nil {
-			return err
-		}
-		all[id] = mark
+	all, err := marksOf(ctx, repo, m)
+	if err != nil {
+		return err
 	}
 	doc := pinDoc{Snapshot: m.ID().String(), Mark: string(kind)}
 	for _, id := range activeOf(all, kind, inv.Newest) {

@@ -12,6 +12,7 @@ import (
 
 	"github.com/btcdecoded/holdfast/shared/observe"
 	"github.com/btcdecoded/holdfast/shared/repository"
+	"github.com/btcdecoded/holdfast/shared/repository/record"
 	"github.com/btcdecoded/holdfast/shared/snapshot"
 )
 
@@ -121,6 +122,9 @@ func (a *app) snapshotLines(ctx context.Context, repo *repository.Repository, sr
 	if err != nil {
 		return nil, err
 	}
+	if err := h.ReadMarks(ctx, repo); err != nil {
+		return nil, err
+	}
 	var rollback *repository.RollbackError
 	if !a.elsewhere(repo) {
 		if rollback, err = a.rollback(ctx, repo, src); err != nil {
@@ -158,11 +162,15 @@ func naturalID(x, y string) int {
 func (a *app) snapshotLine(h *observe.History, m *repository.Stored) snapshotLine {
 	l := snapshotLine{
 		Snapshot: m.ID().String(), Type: string(m.Type), Parent: m.Parent, Chain: m.Chain, Started: m.Started,
-		Finished: m.Finished, Arrived: m.Arrived.UTC(), Counts: m.Counts, Tags: m.Tags, States: []string{}, name: a.name(m.ID()),
+		Finished: m.Finished, Arrived: m.Arrived.UTC(), Counts: m.Counts, States: []string{}, name: a.name(m.ID()),
 	}
-	if l.Tags == nil {
-		l.Tags = []string{}
+	var set []tagMark
+	for _, mark := range h.Marks[m.Sequence] {
+		if mark.Mark == record.Tag {
+			set = append(set, tagMark{tag: mark.Value})
+		}
 	}
+	l.Tags = tagsOf(m, set)
 	switch {
 	case m.Unfinished:
 		l.States = append(l.States, "unfinished", "partial")
@@ -191,10 +199,15 @@ func (a *app) printSnapshots(lines []snapshotLine) error {
 			fmt.Fprintln(w, "no snapshots")
 			return
 		}
-		t := newTable("SNAPSHOT", "TYPE", "PARENT", "STARTED", ">FILES", ">SIZE", ">ADDED", ">DURATION", "VERIFIED", "STATE")
+		columns := []string{"SNAPSHOT", "TYPE", "PARENT", "STARTED", ">FILES", ">SIZE", ">ADDED", ">DURATION", "VERIFIED", "STATE"}
+		tagged := slices.ContainsFunc(lines, func(l snapshotLine) bool { return len(l.Tags) > 0 })
+		if tagged {
+			columns = append(columns, "TAGS")
+		}
+		t := newTable(columns...)
 		for _, l := range lines {
 			if l.Error != "" {
-				t.row(l.name, "", "", "", "", "", "", "", "", "unreadable")
+				t.row(append([]string{l.name, "", "", "", "", "", "", "", "", "unreadable"}, make([]string, len(columns)-10)...)...)
 				continue
 			}
 			parent := ""
@@ -205,8 +218,14 @@ func (a *app) printSnapshots(lines []snapshotLine) error {
 			if state == "" {
 				state = "ok"
 			}
-			t.row(l.name, l.Type, parent, stamp(l.Started), fmt.Sprint(l.Counts.Files), size(l.Counts.Bytes),
-				size(l.Counts.AddedBytes), duration(l.Finished.Sub(l.Started)), l.Verified.String(), state)
+			row := []string{
+				l.name, l.Type, parent, stamp(l.Started), fmt.Sprint(l.Counts.Files), size(l.Counts.Bytes),
+				size(l.Counts.AddedBytes), duration(l.Finished.Sub(l.Started)), l.Verified.String(), state,
+			}
+			if tagged {
+				row = append(row, strings.Join(l.Tags, ", "))
+			}
+			t.row(row...)
 		}
 		t.write(w)
 		for _, l := range lines {
