@@ -25,46 +25,81 @@ type opener interface {
 type stored struct{ opener }
 
 // Newest implements [manifests]. It lists the manifests of the source and reads the newest one that has a signature of
-// its host.
+// its host, and those before it that tell when the chain's full and the newest differential were made.
 func (s *stored) Newest(ctx context.Context, p *policy.Policy, src snapshot.Source) (control.Evidence, error) {
 	repo, err := s.Repository(ctx, p)
 	if err != nil {
 		return control.Evidence{}, err
 	}
 	prefix := layout.ManifestPrefix(src)
-	var found []objstore.Info
+	all := map[uint64]objstore.Info{}
+	var numbers []uint64 // ascending, as listed
 	err = repo.Store().List(ctx, prefix, func(i objstore.Info) error {
-		if _, err := layout.ParseNumbered(prefix, i.Key); err != nil {
-			return nil //nolint:nilerr // not a manifest
-		}
-		if found = append(found, i); len(found) > tries {
-			found = found[1:]
+		if n, err := layout.ParseNumbered(prefix, i.Key); err == nil { // else it is no manifest
+			all[n], numbers = i, append(numbers, n)
 		}
 		return nil
 	})
 	if err != nil {
 		return control.Evidence{}, fmt.Errorf("list %s: %w", prefix, err)
 	}
-	for n := len(found) - 1; n >= 0; n-- {
-		var m snapshot.Manifest
-		_, err := repo.Document(ctx, found[n].Key, &m)
-		switch {
-		case errors.Is(err, objstore.ErrNotExist):
-			continue // pruned meanwhile
-		case errors.Is(err, keyring.ErrUntrusted), errors.Is(err, keyring.ErrUnsigned), errors.Is(err, keyring.ErrSignature),
-			errors.Is(err, snapshot.ErrFormat):
-			invoke.Log(ctx).Error("a manifest proves nothing", "key", found[n].Key, "error", err.Error())
-			continue
-		case err != nil:
+	source, err := p.Lookup(src.Host, src.Name)
+	if err != nil {
+		return control.Evidence{}, err
+	}
+	var e control.Evidence
+	start := uint64(0)
+	for reads, at := 0, len(numbers)-1; at >= 0 && reads < maxReads; reads, at = reads+1, at-1 {
+		m, err := read(ctx, repo, all[numbers[at]])
+		if err != nil {
 			return control.Evidence{}, err
 		}
-		return evidence(&m, found[n].Modified), nil
+		if m == nil {
+			continue
+		}
+		found := evidence(m, all[numbers[at]].Modified)
+		if e.Sequence == 0 {
+			e, start = found, m.ChainStart
+		}
+		e.Settled = e.Settled.Settle(found.Type, found.Started)
+		if m.Type != snapshot.Incremental || source.Schedule.Differential.IsZero() {
+			break
+		}
 	}
-	return control.Evidence{}, nil
+	if e.Sequence > 0 && e.Settled.Full.IsZero() && start > 0 {
+		m, err := read(ctx, repo, all[start])
+		if err != nil {
+			return control.Evidence{}, err
+		}
+		if m != nil {
+			e.Settled = e.Settled.Settle(m.Type, evidence(m, all[start].Modified).Started)
+		}
+	}
+	return e, nil
 }
 
-// tries is how many manifests are read at most until one is good.
-const tries = 3
+// maxReads is how many manifests are read at most.
+const maxReads = 12
+
+// read reads a manifest; nil if it is not there or proves nothing.
+func read(ctx context.Context, repo *repository.Repository, i objstore.Info) (*snapshot.Manifest, error) {
+	if i.Key == "" {
+		return nil, nil // pruned
+	}
+	m := &snapshot.Manifest{}
+	_, err := repo.Document(ctx, i.Key, m)
+	switch {
+	case errors.Is(err, objstore.ErrNotExist):
+		return nil, nil // pruned meanwhile
+	case errors.Is(err, keyring.ErrUntrusted), errors.Is(err, keyring.ErrUnsigned), errors.Is(err, keyring.ErrSignature),
+		errors.Is(err, snapshot.ErrFormat):
+		invoke.Log(ctx).Error("a manifest proves nothing", "key", i.Key, "error", err.Error())
+		return nil, nil
+	case err != nil:
+		return nil, err
+	}
+	return m, nil
+}
 
 // evidence tells when the capture began by the store's clock: the host's own may be wrong, the time between its begin
 // and its end is right.

@@ -45,6 +45,8 @@ type Evidence struct {
 	Partial  bool
 	Started  time.Time // when its capture began, by the store's clock
 	Arrived  time.Time // by the store's clock
+
+	Settled schedule.History // by older manifests: when the newest of other types began
 }
 
 // Order is a message for the queue of a host.
@@ -339,6 +341,7 @@ func (s *SourceJobs) settle(e Evidence) bool {
 	if e.Sequence == 0 {
 		return false
 	}
+	s.Done = s.Done.Settle(snapshot.Full, e.Settled.Full).Settle(snapshot.Differential, e.Settled.Differential)
 	s.Done = s.Done.Settle(e.Type, earlier(e.Started, e.Arrived))
 	return true
 }
