@@ -44,6 +44,7 @@ func TestScripts(t *testing.T) {
 		Cmds: map[string]func(*testscript.TestScript, bool, []string){
 			"status":  status,
 			"capture": capture,
+			"sshkey":  sshkey,
 		},
 		RequireExplicitExec: true,
 		RequireUniqueNames:  true,

@@ -19,6 +19,7 @@ import (
 	"github.com/aws/aws-sdk-go-v2/aws"
 	awshttp "github.com/aws/aws-sdk-go-v2/aws/transport/http"
 	"github.com/aws/aws-sdk-go-v2/config"
+	"github.com/aws/aws-sdk-go-v2/feature/ec2/imds"
 	"github.com/aws/aws-sdk-go-v2/service/eventbridge"
 	"github.com/aws/aws-sdk-go-v2/service/sqs"
 	"github.com/aws/aws-sdk-go-v2/service/sqs/types"
@@ -64,7 +65,6 @@ func load(ctx context.Context, region, profile string) (aws.Config, error) {
 	})
 	options := []func(*config.LoadOptions) error{
 		config.WithHTTPClient(client), config.WithLogger(logging.Nop{}),
-		config.WithEC2IMDSRegion(), // a machine of EC2 knows where it is
 	}
 	if region != "" {
 		options = append(options, config.WithRegion(region))
@@ -77,9 +77,23 @@ func load(ctx context.Context, region, profile string) (aws.Config, error) {
 		return cfg, fmt.Errorf("load the AWS configuration: %w", err)
 	}
 	if cfg.Region == "" {
+		cfg.Region = machineRegion(ctx, cfg)
+	}
+	if cfg.Region == "" {
 		return cfg, errors.New("no AWS region; set AWS_REGION, or name the queue by its URL")
 	}
 	return cfg, nil
+}
+
+// machineRegion asks the machine where it is, if it is one of EC2.
+func machineRegion(ctx context.Context, cfg aws.Config) string {
+	ctx, cancel := context.WithTimeout(ctx, 3*time.Second)
+	defer cancel()
+	out, err := imds.NewFromConfig(cfg).GetRegion(ctx, nil)
+	if err != nil {
+		return ""
+	}
+	return out.Region
 }
 
 func isURL(s string) bool { return strings.HasPrefix(s, "https://") || strings.HasPrefix(s, "http://") }
