@@ -32,6 +32,7 @@ const (
 	ClockOff     Code = "clock_off"     // the host's clock is off
 	Filling      Code = "filling"       // at its growth the source reaches its size limit soon
 	CopyUnseen   Code = "copy_unseen"   // only the host itself can look at the copy
+	Noted        Code = "noted"         // verify or lifecycle found something by which nothing is lost
 
 	Never         Code = "never"          // in the policy, no snapshot
 	Late          Code = "late"           // the RPO is missed
@@ -52,6 +53,7 @@ const (
 	HostSilent    Code = "host_silent"    // the agent was not heard in time
 	JobRefused    Code = "job_refused"    // an agent got a message that is no job of ours
 	NotLooked     Code = "not_looked"     // nobody could look at the source in time
+	Tampered      Code = "tampered"       // somebody deleted or wrote over objects, which versions show
 	Unconfirmed   Code = "unconfirmed"    // nobody gets the messages: no subscription is confirmed
 	PrimarySilent Code = "primary_silent" // the monitor of the primary region was not at work in time
 	ReplicaLate   Code = "replica_late"   // what arrived in the primary region is not in the replica
@@ -60,9 +62,9 @@ const (
 // Codes lists every code, those that are no breach first.
 func Codes() []Code {
 	return []Code{
-		OK, Orphan, NotProtected, Gap, Unusual, ClockOff, Filling, CopyUnseen,
+		OK, Orphan, NotProtected, Gap, Unusual, ClockOff, Filling, CopyUnseen, Noted,
 		Never, Late, Failing, Unverified, Damaged, Rollback, TooFewCopies, CopyLate, Oversized, Unknown, Slow, RestoreFailed,
-		KeyUnchecked, JobLost, NoReceipt, LockShort, HostSilent, JobRefused, NotLooked, Unconfirmed, PrimarySilent, ReplicaLate,
+		KeyUnchecked, JobLost, NoReceipt, LockShort, HostSilent, JobRefused, NotLooked, Tampered, Unconfirmed, PrimarySilent, ReplicaLate,
 	}
 }
 
@@ -142,6 +144,7 @@ type Facts struct {
 	// CheckWithin is the time in which the control plane checks what arrives; 0: nobody does.
 	CheckWithin time.Duration
 	Lock        *Lock     // nil: not known
+	Findings    []Finding // of verify and lifecycle, besides what receipts say
 	Looked      time.Time // last look that succeeded, where somebody looks again and again; zero: this is that look
 	LookError   string    // why the newest look did not
 	Growth      []Sample  // bytes stored over time, ascending
@@ -163,6 +166,15 @@ type Lock struct {
 	Checked  time.Time `json:"checked,omitzero"` // when this was read from the store
 }
 
+// Finding is one thing that a function of the control plane found wrong.
+type Finding struct {
+	By      string    `json:"by"` // arrival, rotation, versions, lock, replica
+	Problem string    `json:"problem"`
+	Key     string    `json:"key"`
+	Warning bool      `json:"warning,omitempty"` // nothing is lost by it
+	First   time.Time `json:"first"`
+}
+
 // Sample is how much was stored at a time.
 type Sample struct {
 	Time  time.Time `json:"time"`
@@ -182,6 +194,7 @@ func Evaluate(o *policy.Objectives, f Facts, now time.Time) []State {
 	e.rollback()
 	e.missing()
 	e.unreadable()
+	e.findings()
 	e.run()
 	if len(f.Snapshots) == 0 {
 		what := "the source has no snapshot"

@@ -135,6 +135,50 @@ func (e *evaluation) lock() {
 		"aws lambda invoke --function-name holdfast-lifecycle --payload '{}' /dev/stdout")
 }
 
+// findings tells what verify and lifecycle found: one state for each that found something, with the first.
+func (e *evaluation) findings() {
+	type kind struct {
+		by      string
+		warning bool
+	}
+	var order []kind
+	all := map[kind][]Finding{}
+	for _, f := range e.f.Findings {
+		k := kind{f.By, f.Warning}
+		if all[k] == nil {
+			order = append(order, k)
+		}
+		all[k] = append(all[k], f)
+	}
+	for _, k := range order {
+		first := all[k][0]
+		since := first.First
+		for _, f := range all[k] {
+			if f.First.Before(since) {
+				since = f.First
+			}
+		}
+		cause := fmt.Sprintf("%s by %s: %s: %s", plural(len(all[k]), "finding"), k.by, first.Problem, first.Key)
+		code, next := findingOf(k.by)
+		if k.warning {
+			code = Noted
+		}
+		e.add(k.by, code, !k.warning, since, cause, next+" "+e.name())
+	}
+}
+
+func findingOf(by string) (Code, string) {
+	switch by {
+	case "versions":
+		return Tampered, "holdfast repair --undelete --dry-run"
+	case "lock":
+		return LockShort, "holdfast snapshots"
+	case "replica":
+		return ReplicaLate, "holdfast snapshots"
+	}
+	return Damaged, "holdfast verify --level bytes"
+}
+
 // filling says when the limit will be reached, if that is near. A week of samples is the least to judge by.
 func (e *evaluation) filling() {
 	const soon, least = 30 * 24 * time.Hour, 7 * 24 * time.Hour

@@ -12,6 +12,7 @@ import (
 
 	"golang.org/x/sync/errgroup"
 
+	"github.com/btcdecoded/holdfast/shared/compliance"
 	"github.com/btcdecoded/holdfast/shared/control"
 	"github.com/btcdecoded/holdfast/shared/policy"
 	"github.com/btcdecoded/holdfast/shared/snapshot"
@@ -59,7 +60,8 @@ type Pass struct {
 	Late      int            // due, and the time was up
 	Conflicts int            // shards that another pass wrote meanwhile
 	Failures  map[string]string
-	Next      int // the shard with which the next pass begins
+	Findings  map[string][]compliance.Finding // of verify and lifecycle, by source
+	Next      int                             // the shard with which the next pass begins
 }
 
 // member is one source of the policy.
@@ -84,9 +86,9 @@ func (f *Fleet) Pass(ctx context.Context, first int, until time.Time) (*Pass, er
 	slices.SortStableFunc(order, func(a, b int) int { return (a-first+Shards)%Shards - (b-first+Shards)%Shards })
 	looking, stop := context.WithDeadline(ctx, until)
 	defer stop()
-	p := &passing{fleet: f, pass: &Pass{Shards: map[int]*Shard{}, Failures: map[string]string{}, Next: first}, slots: make(chan struct{}, f.parallel()), late: map[int]bool{}}
+	p := &passing{fleet: f, pass: &Pass{Shards: map[int]*Shard{}, Failures: map[string]string{}, Findings: map[string][]compliance.Finding{}, Next: first}, slots: make(chan struct{}, f.parallel()), late: map[int]bool{}}
 	g, gctx := errgroup.WithContext(ctx)
-	g.SetLimit(shardsAtOnce)
+	g.SetLimit(shardsAtOnce + 1)
 	for _, n := range order {
 		g.Go(func() error {
 			if err := p.shard(gctx, looking, n, members[n]); err != nil {
@@ -95,6 +97,12 @@ func (f *Fleet) Pass(ctx context.Context, first int, until time.Time) (*Pass, er
 			return nil
 		})
 	}
+	g.Go(func() error {
+		if err := p.findings(gctx); err != nil {
+			p.fail("findings", err)
+		}
+		return nil
+	})
 	_ = g.Wait() // nothing returns an error: one shard's trouble is no other's
 	for _, n := range order {
 		if p.late[n] {
@@ -277,4 +285,41 @@ func (p *passing) jobs(ctx context.Context, shard int, host string, was *HostMem
 		return nil
 	}
 	return Jobs(host, was, j, p.fleet.Now())
+}
+
+// findings reads what verify and lifecycle have found. There is a document only for a source that had something once.
+func (p *passing) findings(ctx context.Context) error {
+	var keys []string
+	for _, prefix := range []string{control.VerifyFindingsPrefix, control.LifecycleFindingsPrefix} {
+		err := p.fleet.State.List(ctx, prefix, func(key string) error {
+			keys = append(keys, key)
+			return nil
+		})
+		if err != nil {
+			return fmt.Errorf("list %s: %w", prefix, err)
+		}
+	}
+	g, gctx := errgroup.WithContext(ctx)
+	g.SetLimit(shardsAtOnce)
+	for _, key := range keys {
+		g.Go(func() error {
+			doc, _, err := statestore.Read[control.Findings](gctx, p.fleet.State, key)
+			if errors.Is(err, statestore.ErrNotExist) {
+				return nil
+			}
+			if err != nil {
+				p.fail(key, err)
+				return nil
+			}
+			p.mu.Lock()
+			defer p.mu.Unlock()
+			for _, f := range doc.Findings {
+				p.pass.Findings[doc.Source] = append(p.pass.Findings[doc.Source], compliance.Finding{
+					By: f.By, Problem: f.Problem, Key: f.Key, Warning: f.Warning, First: f.First,
+				})
+			}
+			return nil
+		})
+	}
+	return g.Wait()
 }

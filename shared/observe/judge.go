@@ -105,6 +105,10 @@ func judge(shard *Shard, src snapshot.Source, s *policy.Source, p *Pass, r Rules
 	facts := j.Memory.Facts(src)
 	facts.CheckWithin, facts.KeyProven = r.ReceiptWithin, r.KeyProven
 	facts.Looked, facts.LookError = j.Memory.Looked, p.Failures[src.String()]
+	facts.Findings = slices.Clone(p.Findings[src.String()])
+	slices.SortFunc(facts.Findings, func(a, b compliance.Finding) int {
+		return cmp.Or(cmp.Compare(a.By, b.By), a.First.Compare(b.First), cmp.Compare(a.Key, b.Key), cmp.Compare(a.Problem, b.Problem))
+	})
 	if host != nil {
 		jobs := host.Sources[src.Name]
 		facts.LastRun, facts.Lost = jobs.LastRun, jobs.Lost

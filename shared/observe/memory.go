@@ -33,6 +33,8 @@ type Memory struct {
 	Expired    []snapshot.Range           `json:"expired,omitempty"` // numbers with a record of their removal, ascending
 	Days       []compliance.Sample        `json:"days,omitempty"`    // one for each day with a listing of everything
 	Copies     map[string]compliance.Copy `json:"copies,omitempty"`  // by address
+	Locked     time.Time                  `json:"locked,omitzero"`   // until when the newest manifest is locked against deletion
+	Asked      time.Time                  `json:"asked,omitzero"`    // when the store was asked for that
 	Restored   *compliance.Restore        `json:"restored,omitempty"`
 }
 
@@ -170,6 +172,9 @@ func (m *Memory) Facts(src snapshot.Source) *compliance.Facts {
 		Source: src, Missing: m.Missing, Unreadable: m.Unreadable, LastSeen: m.LastSeen, Stored: m.Stored,
 		Restored: m.Restored, Growth: m.Days,
 	}
+	// Who can neither delete nor overwrite the newest manifest, for a time that the store itself holds to, can't do so with
+	// what was put before: a lock is for all objects of a bucket.
+	f.Protected = m.Locked.After(m.Looked)
 	if m.removed(m.LastSeen) {
 		f.LastSeen = 0
 	}

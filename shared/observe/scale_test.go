@@ -5,6 +5,8 @@ import (
 	"testing"
 	"time"
 
+	"github.com/google/go-cmp/cmp"
+
 	"github.com/btcdecoded/holdfast/events"
 	"github.com/btcdecoded/holdfast/shared/control"
 	"github.com/btcdecoded/holdfast/shared/objstore"
@@ -103,7 +105,7 @@ func TestRequests(t *testing.T) {
 	const sources, hosts = 200, 100
 	g := generate(t, sources, 0)
 	p, f, requests, _ := g.pass(t)
-	if want := int64(sources * (1 + 3 + 3)); requests != want || p.Looks != sources {
+	if want := int64(sources * (1 + 3 + 3 + 1)); requests != want || p.Looks != sources {
 		t.Errorf("the first pass: %d requests for %d looks, want %d", requests, p.Looks, want)
 	}
 	judged, _ := f.Judge(p, observe.Rules{SilentAfter: time.Hour, ReceiptWithin: time.Hour})
@@ -134,10 +136,50 @@ func TestRequests(t *testing.T) {
 	if _, _, requests, _ = g.pass(t); requests != sources/2*(1+1+1) {
 		t.Errorf("%d requests for a new snapshot of each of %d sources", requests, sources/2)
 	}
-	// After a day everything is listed, once.
+	// After a day everything is listed, once, and the store is asked whether it locks.
 	g.Now = g.Now.Add(24 * time.Hour)
-	if p, _, requests, _ = g.pass(t); requests != sources || p.Looks != sources {
+	if p, _, requests, _ = g.pass(t); requests != 2*sources || p.Looks != sources {
 		t.Errorf("the audit: %d requests for %d looks", requests, p.Looks)
+	}
+}
+
+// TestFindingsAndLocks: what verify and lifecycle wrote down is told, and a store that locks what arrives protects.
+func TestFindingsAndLocks(t *testing.T) {
+	g := generate(t, 2, 0)
+	g.Store.KeepLocks(14 * 24 * time.Hour)
+	src := snapshot.Source{Host: "host-00000", Name: "db"}
+	err := statestore.Update(t.Context(), g.state, control.LifecycleFindingsKey(src), func(f *control.Findings) error {
+		f.Note(src, g.Now, []control.Finding{
+			{By: "versions", Key: "v1/x", Problem: "delete marker"},
+			{By: "versions", Key: "v1/y", Problem: "delete marker"},
+			{By: "rotation", Key: "v1/z", Problem: "unnamed", Warning: true},
+		})
+		return nil
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	p, f, _, _ := g.pass(t)
+	judged, _ := f.Judge(p, observe.Rules{})
+	got := map[string]bool{}
+	for _, s := range judged[0].States {
+		if s.Code != "ok" {
+			got[string(s.Code)+": "+s.Cause] = s.Breach
+		}
+	}
+	want := map[string]bool{"tampered: 2 findings by versions: delete marker: v1/x": true, "noted: 1 finding by rotation: unnamed: v1/z": false}
+	if diff := cmp.Diff(want, got); diff != "" {
+		t.Error(diff)
+	}
+	g.Now = g.Now.Add(15 * 24 * time.Hour)
+	p, f, _, _ = g.pass(t)
+	judged, _ = f.Judge(p, observe.Rules{})
+	protected := true
+	for _, s := range judged[1].States {
+		protected = protected && s.Code != "not_protected"
+	}
+	if protected {
+		t.Error("a lock that has run out protects")
 	}
 }
 

@@ -13,7 +13,6 @@ import (
 
 	"golang.org/x/sync/errgroup"
 
-	"github.com/btcdecoded/holdfast/shared/compliance"
 	"github.com/btcdecoded/holdfast/shared/objstore"
 	"github.com/btcdecoded/holdfast/shared/repository"
 	"github.com/btcdecoded/holdfast/shared/repository/inventory"
@@ -52,26 +51,6 @@ type Watch struct {
 
 // Requests is how many requests all looks have made, copies included; a listing counts one for each page.
 func (w *Watch) Requests() int64 { return w.requests.Load() }
-
-// counted counts the pages of listings.
-type counted struct {
-	objstore.Store
-	requests *atomic.Int64
-}
-
-func (c counted) List(ctx context.Context, prefix string, fn func(objstore.Info) error) error {
-	n := 0
-	c.requests.Add(1)
-	return c.Store.List(ctx, prefix, func(o objstore.Info) error {
-		if n++; n > Page {
-			n = 1
-			c.requests.Add(1)
-		}
-		return fn(o)
-	})
-}
-
-func (w *Watch) store() objstore.Store { return counted{w.Repo.Store(), &w.requests} }
 
 // Interval is how often a source is to be looked at: three times in its RPO.
 func Interval(rpo time.Duration) time.Duration { return rpo / 3 }
@@ -122,6 +101,9 @@ func (w *Watch) Look(ctx context.Context, src snapshot.Source, old *Memory, whol
 		return nil, err
 	}
 	if err := l.copies(ctx, changed); err != nil {
+		return nil, err
+	}
+	if err := l.lock(ctx); err != nil {
 		return nil, err
 	}
 	l.m.Mark, l.m.Looked = mark, now.UTC()
@@ -405,73 +387,4 @@ func (l *look) remember(ctx context.Context, numbers []uint64) error {
 
 func (l *look) index(n uint64) int {
 	return slices.IndexFunc(l.m.Kept, func(k Kept) bool { return k.Sequence == n })
-}
-
-// copies compares the listing with that of each copy. A copy that had everything has it still, until something new
-// arrives or the audit looks again.
-func (l *look) copies(ctx context.Context, changed bool) error {
-	was := l.m.Copies
-	l.m.Copies = nil
-	for _, p := range l.w.Places {
-		old, known := was[p.Address]
-		c := compliance.Copy{Place: p.Address, Dependent: p.Dependent}
-		switch {
-		case p.Unseen:
-			c.Unseen = true
-		case p.Store == nil:
-			c.Error = fmt.Sprint(p.Err)
-		case known && !changed && old.Missing == 0 && old.Error == "":
-			c = old
-			c.Dependent = p.Dependent
-		default:
-			if err := l.compare(ctx, counted{p.Store, &l.w.requests}, &c); err != nil {
-				if ctx.Err() != nil {
-					return ctx.Err()
-				}
-				c.Error = err.Error()
-			}
-		}
-		if l.m.Copies == nil {
-			l.m.Copies = map[string]compliance.Copy{}
-		}
-		l.m.Copies[p.Address] = c
-	}
-	return nil
-}
-
-func (l *look) compare(ctx context.Context, store objstore.Store, c *compliance.Copy) error {
-	there, err := l.numbered(ctx, store, layout.ManifestPrefix(l.src))
-	if err != nil {
-		return err
-	}
-	var lacks []uint64
-	for _, n := range inventory.Sequences(l.inv.Manifests) {
-		if _, ok := there[n]; !ok {
-			lacks = append(lacks, n)
-		}
-	}
-	if len(lacks) > 0 {
-		expired, err := l.numbered(ctx, store, layout.ExpiredPrefix(l.src))
-		if err != nil {
-			return err
-		}
-		for _, n := range lacks {
-			if _, ok := expired[n]; ok {
-				continue
-			}
-			arrived := l.inv.Manifests[n].Modified
-			if c.Missing == 0 || arrived.Before(c.Waiting) {
-				c.Waiting = arrived.UTC()
-			}
-			c.Missing++
-		}
-	}
-	newest := uint64(0)
-	for n := range there {
-		newest = max(newest, n)
-	}
-	if newest > l.m.LastSeen {
-		return fmt.Errorf("it has @%d that the repository has not: the repository was rolled back", newest)
-	}
-	return nil
 }
