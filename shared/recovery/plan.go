@@ -1,0 +1,65 @@
+package recovery
+
+import "time"
+
+// Measured is how long a restore took once.
+type Measured struct {
+	Time  time.Time     `json:"time"`
+	Took  time.Duration `json:"took_ns"`
+	Bytes int64         `json:"bytes"`
+}
+
+// AssumedRate is at how many bytes a second a restore is expected to run where none was ever measured: a careful guess
+// for one host and a bucket in its region.
+const AssumedRate = 50 << 20
+
+// Plan says what restoring one snapshot would mean.
+type Plan struct {
+	Selection Selection     `json:"selection"`
+	Window    Window        `json:"window"`
+	Lost      time.Duration `json:"lost_ns"`      // from the state that is restored to the one that is wanted
+	LostMin   int           `json:"lost_minutes"` // the same, rounded up
+	Bytes     int64         `json:"bytes"`        // content to write
+	Download  int64         `json:"download_bytes"`
+	Thaw      time.Duration `json:"thaw_ns,omitempty"` // until cold objects can be read
+	Expected  time.Duration `json:"expected_ns"`       // thaw included
+	Minutes   int           `json:"expected_minutes"`  // the same, rounded up
+	Measured  *Measured     `json:"measured,omitempty"`
+	Guessed   bool          `json:"guessed"` // no restore was ever measured: Expected rests on AssumedRate
+}
+
+// Facts is what a plan is made from, besides the snapshots.
+type Facts struct {
+	RPO      time.Duration
+	Bytes    func(sequence uint64) (content, stored int64)
+	Thaw     time.Duration
+	Measured *Measured // newest measured restore that went well; nil: none
+}
+
+// MakePlan chooses a snapshot as [Select] does and says what its restore would cost. What is lost counts up to the time
+// that is wanted, or up to now. An error is a [NotFoundError].
+func MakePlan(candidates []Point, want Selector, f Facts, now time.Time) (*Plan, error) {
+	chosen, err := Select(candidates, want)
+	if err != nil {
+		return nil, err
+	}
+	p := &Plan{Selection: chosen, Window: Recoverable(candidates, f.RPO, now), Thaw: f.Thaw, Measured: f.Measured}
+	until := now
+	if !want.At.IsZero() && want.Sequence == 0 {
+		until = want.At
+	}
+	p.Lost = max(0, until.Sub(chosen.Point.Time()))
+	p.Bytes, p.Download = f.Bytes(chosen.Point.Sequence)
+	const most = float64(100 * 365 * 24 * time.Hour)
+	if m := f.Measured; m != nil && m.Bytes > 0 && m.Took > 0 {
+		p.Expected = time.Duration(min(most, float64(m.Took)*float64(p.Bytes)/float64(m.Bytes)))
+	} else {
+		p.Guessed, p.Measured = true, nil
+		p.Expected = time.Duration(min(most, float64(max(p.Bytes, p.Download))/AssumedRate*float64(time.Second)))
+	}
+	p.Expected += f.Thaw
+	p.LostMin, p.Minutes = minutes(p.Lost), minutes(p.Expected)
+	return p, nil
+}
+
+func minutes(d time.Duration) int { return int((d + time.Minute - 1) / time.Minute) }
