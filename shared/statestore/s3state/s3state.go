@@ -143,8 +143,8 @@ func classify(err error) error {
 	}
 	switch {
 	case code == "NoSuchBucket":
-		return nil // not the same as a document that is not there
-	case code == "NoSuchKey", code == "NotFound", status == http.StatusNotFound:
+		return nil // not the same as a document that is not there; so is every other code with status 404
+	case code == "NoSuchKey", code == "NotFound", code == "" && status == http.StatusNotFound:
 		return statestore.ErrNotExist
 	case code == "PreconditionFailed", code == "ConditionalRequestConflict", status == http.StatusPreconditionFailed, status == http.StatusConflict:
 		return statestore.ErrConflict
