@@ -95,6 +95,7 @@ func (r *run) mark(d *directory) error {
 	if hopeless(err) {
 		return r.fatal("restore to", d.name, err)
 	}
+	d.marked = err == nil || errors.Is(err, unix.EEXIST)
 	return nil
 }
 

@@ -15,7 +15,10 @@ const (
 	batchParts  = 4096     // files
 	batchPieces = 16384    // extents
 	batchOpen   = 96       // files of more than one extent
-	batchesBusy = 2        // at the same time: one looks at what is there while the other fetches
+	batchesBusy = 2        // at the same time: while one ends, and its last reads are waited for, the other is well under way
+
+	// batchFirst is by how much smaller the first batch is, so that work begins at once; each one after it is twice as large.
+	batchFirst = 64
 )
 
 // part is a file, or a window of a large one, in a batch.
@@ -39,6 +42,7 @@ type batch struct {
 	bytes  uint64
 	pieces int
 	open   int
+	part   uint64 // it is full with this part of the limits of bytes and files
 }
 
 // enqueue adds a part to the batch that is being filled; a full one goes to the workers.
@@ -56,7 +60,7 @@ func (r *run) enqueue(p part) error {
 	if data > 1 {
 		b.open++
 	}
-	if b.bytes >= batchBytes || len(b.parts) >= batchParts || b.pieces >= batchPieces || b.open >= batchOpen {
+	if b.bytes*b.part >= batchBytes || uint64(len(b.parts))*b.part >= batchParts || b.pieces >= batchPieces || b.open >= batchOpen {
 		r.flush()
 	}
 	return r.ended()
@@ -65,7 +69,7 @@ func (r *run) enqueue(p part) error {
 // flush hands the batch to the workers.
 func (r *run) flush() {
 	b := r.batch
-	r.batch = &batch{}
+	r.batch = &batch{part: max(b.part/2, 1)}
 	if len(b.parts) > 0 {
 		r.batches <- b // its workers go on taking batches, and drop them, after the end of ctx
 	}
@@ -73,7 +77,7 @@ func (r *run) flush() {
 
 // startBatches starts the workers; idle is closed when batches was closed and all is done.
 func (r *run) startBatches() {
-	r.batch, r.batches, r.idle = &batch{}, make(chan *batch), make(chan struct{})
+	r.batch, r.batches, r.idle = &batch{part: batchFirst}, make(chan *batch), make(chan struct{})
 	var workers sync.WaitGroup
 	for range batchesBusy {
 		workers.Go(func() {
@@ -106,8 +110,6 @@ func (r *run) work(b *batch) {
 	if len(f.refs) == 0 {
 		return
 	}
-	r.fetching.Lock() // Chunks takes tens of MiB for its reading ahead; twice would be too much
-	defer r.fetching.Unlock()
 	err := r.snap.Chunks(r.ctx, f.refs, func(i int, plain []byte, err error) error {
 		for at := f.first[i]; at >= 0; at = f.next[at] {
 			r.deliver(&f.pieces[at], plain, err)
@@ -192,11 +194,13 @@ func (r *run) deliver(p *piece, plain []byte, err error) {
 	r.release(p.job)
 }
 
+// whole reports whether the piece is all of a file that has a file id.
+func (p *piece) whole() bool { return p.job.entry.HasFileID && p.extent.Length == p.job.entry.Size }
+
 // rightFile checks the content of a small file against its file id: that the chunk is what its ref says does not prove
-// that it is this file's.
+// that it is this file's. Where that proves all that is used of a chunk, the chunk's own id is not computed; see newFetch.
 func (r *run) rightFile(p *piece, content []byte) bool {
-	e := p.job.entry
-	return !e.HasFileID || uint64(len(content)) != e.Size || r.snap.Keys().FileID(content) == e.FileID
+	return !p.whole() || r.snap.Keys().FileID(content) == p.job.entry.FileID
 }
 
 // fetch is a set of chunks and the pieces that each serves, as linked lists.
@@ -218,9 +222,10 @@ func newFetch(needs [][]piece) *fetch {
 			if !ok {
 				i = int32(len(f.refs)) //nolint:gosec // as above
 				index[p.extent.Ref] = i
-				f.refs = append(f.refs, repository.KindRef{Kind: snapshot.Content, Ref: p.extent.Ref})
+				f.refs = append(f.refs, repository.KindRef{Kind: snapshot.Content, Ref: p.extent.Ref, Proven: true})
 				f.first = append(f.first, -1)
 			}
+			f.refs[i].Proven = f.refs[i].Proven && p.whole()
 			f.next = append(f.next, f.first[i])
 			f.first[i] = at
 		}

@@ -18,6 +18,8 @@ type Tree interface {
 	// Lookup returns one entry; repository.ErrNoPath if there is none.
 	Lookup(ctx context.Context, path string) (*snapshot.Entry, error)
 	Problems(ctx context.Context) ([]snapshot.Problem, error)
+	// Counts tells how many entries there are, and at most how many bytes of content.
+	Counts() snapshot.Counts
 }
 
 // Content is what a restore needs to know of files' content.

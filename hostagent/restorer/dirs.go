@@ -4,7 +4,6 @@ import (
 	"container/list"
 	"errors"
 	"fmt"
-	"os"
 	"sync"
 	"sync/atomic"
 
@@ -24,6 +23,8 @@ type directory struct {
 	entry   *snapshot.Entry // metadata to set at the end; nil: leave it alone
 	existed bool            // it was there before this run
 	virtual bool            // dry run: it would be made
+	marked  bool            // its place says that it is unfinished
+	private bool            // this run made it and nobody else may enter it before it is finished; see direct
 	lent    uint32          // st_mode before it was made usable; 0: it was
 	acl     bool            // new files in it inherit an ACL
 	id      inode
@@ -153,50 +154,6 @@ func (c *dirCache) closeAll() {
 	for e := c.open.Front(); e != nil; e = c.open.Front() {
 		c.closeLocked(e.Value.(*directory)) //nolint:errcheck,forcetypeassert // the list holds nothing else
 	}
-}
-
-// opened remembers one directory on each file system that is written to, for the sync at the end. A file system that
-// could not be synced must not be written to: what is reported as restored could be gone after a power cut.
-func (r *run) opened(fd int, id inode) {
-	if r.options.DryRun {
-		return
-	}
-	r.mu.Lock()
-	defer r.mu.Unlock()
-	if _, ok := r.syncs[id.device]; ok {
-		return
-	}
-	dup, err := -1, r.faulty("duplicate", "")
-	if err == nil {
-		dup, err = unix.FcntlInt(uintptr(fd), unix.F_DUPFD_CLOEXEC, 0)
-	}
-	if err != nil {
-		place, _ := os.Readlink(procPath(fd)) // only for the message
-		r.stop(&PlaceError{Operation: "keep open", Place: place, Err: err})
-		return
-	}
-	r.syncs[id.device] = dup
-}
-
-// sync makes all that was written durable.
-func (r *run) sync() error {
-	if r.options.DryRun {
-		return nil
-	}
-	r.mu.Lock()
-	defer r.mu.Unlock()
-	for _, fd := range r.syncs {
-		err := r.faulty("syncfs", "")
-		if err == nil {
-			err = again(func() error { return unix.Syncfs(fd) })
-		}
-		if err != nil {
-			for place := range r.anchors {
-				return &PlaceError{Operation: "sync", Place: place, Err: err}
-			}
-		}
-	}
-	return nil
 }
 
 // close lets go of everything. Temporary files of what was under way are gone already.

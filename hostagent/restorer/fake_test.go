@@ -48,6 +48,21 @@ func (f *fake) Root(context.Context) (*snapshot.RootTable, error) {
 	return &snapshot.RootTable{Roots: f.roots}, nil
 }
 
+// Counts are those of the entries, as a manifest has them.
+func (f *fake) Counts() (c snapshot.Counts) {
+	for _, e := range f.entries {
+		switch e.Type {
+		case snapshot.File:
+			c.Files, c.Bytes = c.Files+1, c.Bytes+e.Size
+		case snapshot.Directory:
+			c.Directories++
+		default:
+			c.Others++
+		}
+	}
+	return c
+}
+
 func (f *fake) Problems(context.Context) ([]snapshot.Problem, error) { return f.problems, nil }
 
 func (f *fake) Entries(_ context.Context, from string) iter.Seq2[*snapshot.Entry, error] {

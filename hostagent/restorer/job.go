@@ -34,7 +34,7 @@ type job struct {
 
 	mu     sync.RWMutex // held for reading while writing to fd, so that it is not closed meanwhile
 	fd     int          // of the temporary file, -1: not open; guarded by mu
-	temp   string       // name of the temporary file; guarded by mu
+	temp   string       // name of the file until it is complete; guarded by mu
 	err    error        // the first failure; guarded by mu
 	ended  bool         // nothing more may be opened; guarded by mu
 	faulty string       // operation that failed; guarded by mu
@@ -99,11 +99,11 @@ func (r *run) write(j *job, data []byte, offset uint64) error {
 		return err
 	}
 	j.written.Add(uint64(len(data)))
+	r.wrote(len(data))
 	return nil
 }
 
-// open makes the temporary file, if that was not done yet. Only the owner can read it: its content may be secret and
-// its mode comes last.
+// open makes the file, if that was not done yet: beside its place, or in it where [run.direct] says so.
 func (r *run) open(j *job) error {
 	j.mu.Lock()
 	defer j.mu.Unlock()
@@ -118,8 +118,7 @@ func (r *run) open(j *job) error {
 	if err := r.faulty("create", j.entry.Path); err != nil {
 		return err
 	}
-	name := r.names.next()
-	fd, err := openAt(at, name, unix.O_RDWR|unix.O_CREAT|unix.O_EXCL, 0o600)
+	fd, name, err := r.create(at, j)
 	if err != nil {
 		return err
 	}
@@ -146,7 +145,7 @@ func hollow(e *snapshot.Entry) bool {
 	return false
 }
 
-// complete ends a job whose content is written: metadata, then the rename that makes it visible.
+// complete ends a job whose content is written: metadata, then the rename that makes it visible if it is not in its place.
 func (r *run) complete(j *job) {
 	if err := r.publish(j); err != nil {
 		j.fail("write", err)
@@ -181,8 +180,10 @@ func (r *run) publish(j *job) error {
 		}
 		id = inodeOf(&st)
 	}
-	if err := r.rename(j, j.temp); err != nil {
-		return err
+	if j.temp != j.name {
+		if err := r.rename(j, j.temp); err != nil {
+			return err
+		}
 	}
 	j.temp = ""
 	r.replaced(j)
@@ -190,21 +191,16 @@ func (r *run) publish(j *job) error {
 	return nil
 }
 
-// discard closes the temporary file and removes it, if it was not renamed. The caller holds mu.
+// discard closes the file and removes it, if it was not completed. The caller holds mu.
 func (r *run) discard(j *job) {
 	j.ended = true
+	if j.temp != "" {
+		r.takeAway(j)
+	}
 	if j.fd >= 0 {
 		_ = unix.Close(j.fd)
 		j.fd = -1
 	}
-	if j.temp == "" {
-		return
-	}
-	if at, err := r.dirs.pin(j.dir); err == nil {
-		_ = unix.Unlinkat(at, j.temp, 0) // what stays is removed by the next run
-		r.dirs.unpin(j.dir)
-	}
-	j.temp = ""
 }
 
 // abandon gives a job up when the whole restore ends.

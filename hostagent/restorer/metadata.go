@@ -50,7 +50,9 @@ func (r *run) setMetadata(t target, e *snapshot.Entry) (changed bool, err error)
 		return false, err
 	}
 	changed = owned || attributes
-	if e.Type != snapshot.Symlink && (changed && !t.check || st.Mode&0o7777 != mode) {
+	// A new owner clears set-uid and set-gid bits, an ACL is the mode's other face.
+	again := attributes || owned && mode&(unix.S_ISUID|unix.S_ISGID) != 0
+	if e.Type != snapshot.Symlink && (again && !t.check || st.Mode&0o7777 != mode) {
 		changed = true
 		if err := r.setMode(t, e, mode); err != nil {
 			return true, err

@@ -15,11 +15,14 @@
 // snapshot has a directory is replaced. A directory that is not empty is replaced by a file only with Delete.
 //
 // Content is written to a temporary name (".holdfast-restore-…") in the same directory and renamed when it is complete,
-// so each file has either its old or its new content. A damaged file is reported and leaves what was there alone. Before
-// success is reported, the file systems are synced.
+// so each file has either its old or its new content. Only in a directory that the restore itself has made, where nothing is
+// to be replaced, a file is written under its own name: such a directory can't be entered by others before all in it is
+// complete, and what is incomplete does not have the mtime of the snapshot. A damaged file is reported and leaves what was
+// there alone. Before success is reported, the file systems are synced.
 //
-// A restore that was killed is continued by doing it again: what is finished is recognised by size, mtime and metadata and
-// skipped, temporary files are removed. After a crash of the machine, known by its boot id, content is compared too.
+// A restore that did not end leaves a mark in its places, and is continued by doing it again: what is finished is recognised
+// by size, mtime and metadata and skipped, temporary files are removed. After a crash of the machine, known by its boot id,
+// content is compared too.
 package restorer
 
 import (
@@ -28,7 +31,7 @@ import (
 	"fmt"
 	"os"
 	"runtime"
-	"sync"
+	"time"
 
 	"golang.org/x/sys/unix"
 )
@@ -89,7 +92,10 @@ type run struct {
 	snap    Snapshot
 	ctx     context.Context // ends with the first fatal error
 	stop    context.CancelCauseFunc
-	root    bool               // effective user is root
+	root    bool   // effective user is root
+	uid     int    // effective user
+	umask   uint32 // of this process
+	began   time.Time
 	measure bool               // dry run that compares no content, to learn what will be written
 	demands map[uint64]*demand // by device, when measuring; guarded by tally.mu
 
@@ -107,14 +113,14 @@ type run struct {
 	batches chan *batch
 	idle    chan struct{} // closed when all batches are done
 	late    lateDirs
+	flusher flusher
 
-	fetching sync.Mutex // held by the batch that reads chunks
-	compare  bool       // content is compared even if size and mtime are equal
+	compare bool // content is compared even if size and mtime are equal
 }
 
 func newRun(ctx context.Context, snap Snapshot, options Options, progress Progress) *run {
 	r := &run{
-		options: options, snap: snap, root: os.Geteuid() == 0, compare: options.Verify,
+		options: options, snap: snap, uid: os.Geteuid(), root: os.Geteuid() == 0, umask: umask(), began: time.Now(), compare: options.Verify,
 		anchors: map[string]*directory{}, syncs: map[uint64]int{}, keep: map[inode]bool{},
 		owners: newOwners(options.ByName), names: newTempNames(),
 	}
@@ -127,8 +133,8 @@ func newRun(ctx context.Context, snap Snapshot, options Options, progress Progre
 // restore does the work in this order; a crash after any step leaves what a second run continues:
 //  1. places are opened, locked and marked as unfinished;
 //  2. entries are walked in tree order: directories are made, with mode 0700; files go in batches to the workers, who write
-//     beside and rename. A directory gets its metadata, and what Delete removes goes, when all in it is done;
-//  3. the file systems are synced: only now is all that was renamed sure to survive a power cut;
+//     beside and rename, or in place as [run.direct] says. A directory gets its metadata, and what Delete removes goes, when all in it is done;
+//  3. the file systems are synced, as they were on the way: only now is all that was written sure to survive a power cut;
 //  4. the marks are removed and the places get their own metadata.
 func (r *run) restore(selections []selection) (err error) {
 	defer r.close()
@@ -136,6 +142,7 @@ func (r *run) restore(selections []selection) (err error) {
 	if err := r.openPlaces(selections); err != nil {
 		return err
 	}
+	r.startFlusher()
 	r.startBatches()
 	for _, s := range selections {
 		if err := r.selection(s); err != nil {
@@ -146,6 +153,7 @@ func (r *run) restore(selections []selection) (err error) {
 	r.flush()
 	close(r.batches)
 	<-r.idle
+	r.endFlusher()
 	if err := context.Cause(r.ctx); err != nil {
 		return err
 	}

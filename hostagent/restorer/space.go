@@ -3,6 +3,7 @@ package restorer
 import (
 	"context"
 	"errors"
+	"io"
 	"os"
 	"path/filepath"
 
@@ -21,7 +22,20 @@ type demand struct {
 
 // checkSpace tells whether the selection will fit, before anything is written, and the progress how much there is to do.
 // First a quick bound that ignores what is there already; only if that does not fit, a dry run that looks.
+//
+// Where all of the snapshot goes to where nothing is yet, its counts are a bound that costs nothing. Elsewhere the whole
+// tree is read first, so that damage in it is known before anything is replaced or removed.
 func checkSpace(ctx context.Context, snap Snapshot, options Options, selections []selection, progress Progress) error {
+	if c := snap.Counts(); len(options.Select) == 0 {
+		enough, err := fitsNew(options, selections, c)
+		if err != nil {
+			return err
+		}
+		if enough {
+			progress.Total(c.Files+c.Others, c.Bytes)
+			return nil
+		}
+	}
 	demands := map[uint64]*demand{}
 	var files, content uint64
 	for _, s := range selections {
@@ -43,7 +57,7 @@ func checkSpace(ctx context.Context, snap Snapshot, options Options, selections 
 			}
 			d.files++
 			d.bytes += dataBytes(e)
-			if e.Type != snapshot.Directory && e.Type != snapshot.Socket {
+			if e.Type != snapshot.Directory {
 				files++
 				content += e.Size
 			}
@@ -59,6 +73,35 @@ func checkSpace(ctx context.Context, snap Snapshot, options Options, selections 
 		}
 	}
 	return nil
+}
+
+// fitsNew reports whether every place is new or empty, and its file system has room for all of the snapshot.
+func fitsNew(options Options, selections []selection, c snapshot.Counts) (bool, error) {
+	for _, s := range selections {
+		if _, err := deviceOf(s.anchor.place); err != nil {
+			return false, err
+		}
+		if !vacant(s.anchor.place) {
+			return false, nil
+		}
+		d := &demand{place: s.anchor.place, bytes: c.Bytes, files: c.Files + c.Directories + c.Others}
+		full := !options.DryRun && lacks(options, d) != nil
+		if full {
+			return false, nil // by this bound; the caller looks closer
+		}
+	}
+	return true, nil
+}
+
+// vacant reports whether there is nothing at a place, or an empty directory.
+func vacant(place string) bool {
+	d, err := os.Open(place)
+	if err != nil {
+		return errors.Is(err, os.ErrNotExist)
+	}
+	defer d.Close() //nolint:errcheck // only read
+	_, err = d.Readdirnames(1)
+	return errors.Is(err, io.EOF)
 }
 
 // measureSpace finds what will really be written by a dry run.

@@ -12,7 +12,7 @@ import (
 // errMayNot says that this user, or every user of this container, may not make device nodes.
 var errMayNot = errors.New("device nodes may not be made here")
 
-// special makes a symlink, FIFO or device beside and renames it.
+// special makes a symlink, FIFO or device beside its place and renames it, or in its place where [run.direct] says so.
 func (r *run) special(j *job) {
 	id, err := r.makeSpecial(j)
 	if errors.Is(err, errMayNot) {
@@ -39,15 +39,23 @@ func (r *run) makeSpecial(j *job) (id inode, err error) {
 	if err := r.faulty("create", j.entry.Path); err != nil {
 		return inode{}, err
 	}
-	temp := r.names.next()
-	if err := makeNode(at, temp, j.entry); err != nil {
-		return inode{}, err
+	temp := j.name
+	if !r.direct(j) {
+		temp = r.names.next()
 	}
-	if id, err = r.dressNode(at, temp, j); err == nil {
-		err = r.rename(j, temp)
+	err = makeNode(at, temp, j.entry)
+	if errors.Is(err, unix.EEXIST) && temp == j.name {
+		temp = r.names.next()
+		err = makeNode(at, temp, j.entry)
 	}
 	if err != nil {
-		_ = unix.Unlinkat(at, temp, 0)
+		return inode{}, err
+	}
+	if id, err = r.dressNode(at, temp, j); err == nil && temp != j.name {
+		err = r.rename(j, temp)
+	}
+	if err != nil && (temp != j.name || !errors.Is(err, errSwapped)) {
+		_ = unix.Unlinkat(at, temp, 0) // a node without its metadata gets it from the next run
 	}
 	return id, err
 }

@@ -89,7 +89,7 @@ func (r *run) between(parent *directory, name, source string) (*directory, error
 	if err == nil {
 		var d *directory
 		if d, err = r.openDirectory(parent, name, source, existing); err == nil {
-			d.entry = e
+			d.entry, d.private = e, false
 			r.early(d)
 			return d, nil
 		}
@@ -156,6 +156,7 @@ func (r *run) leafOrDirectory(e *snapshot.Entry, parent *directory, name string)
 		return r.ended()
 	case e.Type == snapshot.Socket:
 		r.warn(WarnSocket, e.Path, nil)
+		r.progress.Add(1, 0, 0)
 		return nil
 	}
 	return r.leaf(e, parent, name)
@@ -262,7 +263,7 @@ func (r *run) unlink(d *directory, name, path string) error {
 // openDirectory opens the directory name in parent, which it makes unless existing is one. The result counts as
 // unfinished in parent.
 func (r *run) openDirectory(parent *directory, name, source string, existing *unix.Stat_t) (*directory, error) {
-	d := &directory{parent: parent, name: name, source: source, fd: -1, existed: existing != nil, acl: parent.acl}
+	d := &directory{parent: parent, name: name, source: source, fd: -1, existed: existing != nil, acl: parent.acl, marked: parent.marked}
 	d.pending.Store(1)
 	if r.options.DryRun && existing == nil {
 		d.virtual = true
@@ -293,6 +294,7 @@ func (r *run) openDirectory(parent *directory, name, source string, existing *un
 		return nil, err
 	}
 	d.id = inodeOf(&st)
+	d.private = !d.existed && st.Mode&0o777 == 0o700 && int(st.Uid) == r.uid
 	if d.existed {
 		d.lent = before
 		d.acl = inheritsACL(fd)

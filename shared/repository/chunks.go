@@ -19,14 +19,15 @@ const (
 	spanMax = 2 << 20
 	// spanGap is how many unwanted bytes are read along rather than beginning another request.
 	spanGap = 128 << 10
-	// spanReaders is how many spans are read and opened at the same time; with spanMax it bounds memory.
-	spanReaders = 4
 )
 
 // KindRef is a ref and the kind of chunk that it must lead to.
 type KindRef struct {
 	Kind snapshot.Kind
 	snapshot.Ref
+	// Proven says that the caller proves all that it takes of the chunk by a keyed hash of its own, such as a file id: then
+	// the chunk is authenticated, and its id, which is bound to it, is not computed again.
+	Proven bool
 }
 
 // DamageError says that an object does not hold what it must.
@@ -73,21 +74,28 @@ type span struct {
 // time and calls fn once for each ref, from several goroutines; refs[i] is what fn's i means. plain is valid only
 // until fn returns. A chunk that is damaged or missing is given to fn as err; an error of fn, or of the store as a
 // whole, ends the reading.
+//
+// All calls for one Snapshot share bounds of memory and work, but for those whose refs lie in one span: only such may be
+// made by fn.
 func (s *Snapshot) Chunks(ctx context.Context, refs []KindRef, fn func(i int, plain []byte, err error) error) error {
 	spans, err := s.plan(refs, fn)
 	if err != nil {
 		return err
 	}
 	if len(spans) == 1 {
-		return s.readSpan(ctx, spans[0], refs, fn)
+		return s.readSpan(ctx, spans[0], refs, nil, fn)
 	}
 	g, gctx := errgroup.WithContext(ctx)
-	g.SetLimit(spanReaders)
 	for _, sp := range spans {
-		if gctx.Err() != nil {
+		weight := min(int64(sp.last-sp.first), readAhead)
+		if s.readers.window.Acquire(gctx, weight) != nil {
+			g.Go(gctx.Err) // ctx has ended, or one of the others failed before
 			break
 		}
-		g.Go(func() error { return s.readSpan(gctx, sp, refs, fn) })
+		g.Go(func() error {
+			defer s.readers.window.Release(weight)
+			return s.readSpan(gctx, sp, refs, s.readers.open, fn)
+		})
 	}
 	return g.Wait()
 }
@@ -134,16 +142,30 @@ func (s *Snapshot) badRef(ref KindRef, p *pack) error {
 	return &DamageError{Key: p.key, Pack: ref.Pack, Offset: ref.Offset, Err: errors.New("the ref leads past the end of the pack")}
 }
 
-// readSpan fetches one span and opens its chunks in order. A chunk that several refs name is opened once.
-func (s *Snapshot) readSpan(ctx context.Context, sp *span, refs []KindRef, fn func(int, []byte, error) error) error {
-	sealed := s.repo.buffers.get(int(sp.last - sp.first))
-	defer s.repo.buffers.put(sealed)
+// longest is the plain length of the longest chunk of the span.
+func (sp *span) longest(refs []KindRef) int {
+	n := uint32(0)
+	for _, i := range sp.refs {
+		n = max(n, refs[i].Plain)
+	}
+	return int(n)
+}
+
+// readSpan fetches one span and opens its chunks in order, with one of tokens unless they are nil. A chunk that several
+// refs name is opened once.
+func (s *Snapshot) readSpan(ctx context.Context, sp *span, refs []KindRef, tokens chan struct{}, fn func(int, []byte, error) error) error {
+	sealed := s.readers.memory.get(int(sp.last - sp.first))
+	defer s.readers.memory.put(sealed)
 	n, short, err := s.fetch(ctx, sp.pack.key, sp.first, *sealed)
 	if err != nil {
 		return err
 	}
-	plain := s.repo.buffers.get(0)
-	defer s.repo.buffers.put(plain)
+	if tokens != nil {
+		tokens <- struct{}{} // not for long: who has one waits for nobody
+		defer func() { <-tokens }()
+	}
+	plain := s.readers.memory.get(sp.longest(refs))
+	defer s.readers.memory.put(plain)
 	sealer := sp.pack.sealer(s)
 	var fault error
 	for k, i := range sp.refs {
@@ -201,7 +223,7 @@ func (s *Snapshot) open(sealer *seal.Pack, dst []byte, ref KindRef, sealed []byt
 	if err != nil {
 		return dst, err
 	}
-	if s.keys.ChunkID(ref.Kind, plain) != ref.ID {
+	if !ref.Proven && s.keys.ChunkID(ref.Kind, plain) != ref.ID {
 		return dst, errChunkID
 	}
 	return plain, nil

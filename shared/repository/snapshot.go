@@ -4,8 +4,6 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"iter"
-	"sort"
 	"sync"
 
 	"github.com/btcdecoded/holdfast/shared/keyring"
@@ -24,6 +22,9 @@ type Snapshot struct {
 	chain  snapshot.ChainID
 	keys   *seal.Keys
 	packs  map[uint64]*pack
+
+	readers *readers
+	looked  treeMemo
 
 	rootOnce sync.Once
 	root     *snapshot.RootTable
@@ -54,7 +55,7 @@ func (r *Repository) Snapshot(ctx context.Context, m *Stored) (*Snapshot, error)
 	if err != nil {
 		return nil, err
 	}
-	s := &Snapshot{repo: r, stored: m, chain: chain, keys: keys, packs: make(map[uint64]*pack, len(infos))}
+	s := &Snapshot{repo: r, stored: m, chain: chain, keys: keys, packs: make(map[uint64]*pack, len(infos)), readers: newReaders()}
 	for _, p := range infos {
 		s.packs[p.Number] = &pack{info: p, key: layout.PackKey(src, chain, p.ID)}
 	}
@@ -93,6 +94,9 @@ func (s *Snapshot) Manifest() *Stored { return s.stored }
 
 // Keys are the keys of the snapshot's chain.
 func (s *Snapshot) Keys() *seal.Keys { return s.keys }
+
+// Counts are the manifest's: what its backup saw and did.
+func (s *Snapshot) Counts() snapshot.Counts { return s.stored.Counts }
 
 // Pack describes the pack with this number, if the snapshot uses it.
 func (s *Snapshot) Pack(number uint64) (snapshot.PackInfo, bool) {
@@ -139,146 +143,4 @@ func (s *Snapshot) Problems(ctx context.Context) ([]snapshot.Problem, error) {
 		return nil, fmt.Errorf("read the report of %s: %w", s.stored.ID(), err)
 	}
 	return snapshot.ParseReport(plain)
-}
-
-// treeAhead is how many tree chunks are read before they are needed.
-const treeAhead = 4
-
-// Entries yields the snapshot's entries in order, beginning with the first whose path is not before from.
-// After an error it ends.
-func (s *Snapshot) Entries(ctx context.Context, from string) iter.Seq2[*snapshot.Entry, error] {
-	return func(yield func(*snapshot.Entry, error) bool) {
-		root, err := s.Root(ctx)
-		if err != nil {
-			yield(nil, err)
-			return
-		}
-		chunks := root.Chunks
-		// The last chunk that begins at or before from may hold it.
-		i := sort.Search(len(chunks), func(i int) bool { return snapshot.ComparePaths(chunks[i].First, from) > 0 })
-		if i > 0 {
-			chunks = chunks[i-1:]
-		}
-		s.yieldTrees(ctx, chunks, from, yield)
-	}
-}
-
-// all yields all entries.
-func (s *Snapshot) all(ctx context.Context) iter.Seq2[*snapshot.Entry, error] {
-	return s.Entries(ctx, "")
-}
-
-// yieldTrees reads chunks, some at a time and ahead, and yields their entries from from on.
-func (s *Snapshot) yieldTrees(ctx context.Context, chunks []snapshot.TreeChunk, from string, yield func(*snapshot.Entry, error) bool) {
-	last := ""
-	for len(chunks) > 0 {
-		n := min(len(chunks), treeAhead)
-		refs := make([]KindRef, n)
-		for i, c := range chunks[:n] {
-			refs[i] = KindRef{Kind: snapshot.Tree, Ref: c.Ref}
-		}
-		trees := make([][]*snapshot.Entry, n)
-		err := s.Chunks(ctx, refs, func(i int, plain []byte, err error) error {
-			if err != nil {
-				return fmt.Errorf("read the tree of %s from %q: %w", s.stored.ID(), chunks[i].First, err)
-			}
-			trees[i], err = decodeTree(plain, chunks[i].First)
-			if err != nil {
-				return fmt.Errorf("read the tree of %s from %q: %w", s.stored.ID(), chunks[i].First, err)
-			}
-			return nil
-		})
-		if err != nil {
-			yield(nil, err)
-			return
-		}
-		for _, tree := range trees {
-			for _, e := range tree {
-				if last != "" && snapshot.ComparePaths(last, e.Path) >= 0 {
-					yield(nil, fmt.Errorf("read the tree of %s: %w: %q stands after %q", s.stored.ID(), snapshot.ErrFormat, e.Path, last))
-					return
-				}
-				last = e.Path
-				if snapshot.ComparePaths(e.Path, from) >= 0 && !yield(e, nil) {
-					return
-				}
-			}
-		}
-		chunks = chunks[n:]
-	}
-}
-
-func decodeTree(plain []byte, first string) ([]*snapshot.Entry, error) {
-	var out []*snapshot.Entry
-	err := snapshot.DecodeTree(plain, func(e *snapshot.Entry) error {
-		out = append(out, e)
-		return nil
-	})
-	if err != nil {
-		return nil, err
-	}
-	if len(out) == 0 || out[0].Path != first {
-		return nil, fmt.Errorf("%w: the tree chunk does not begin with %q", snapshot.ErrFormat, first)
-	}
-	return out, nil
-}
-
-// Lookup returns the entry of one path. Errors: ErrNoPath.
-func (s *Snapshot) Lookup(ctx context.Context, path string) (*snapshot.Entry, error) {
-	for e, err := range s.Entries(ctx, path) {
-		if err != nil {
-			return nil, err
-		}
-		if e.Path == path {
-			return e, nil
-		}
-		break
-	}
-	return nil, fmt.Errorf("%w: %q in %s", ErrNoPath, path, s.stored.ID())
-}
-
-// Extents calls fn with the extents of e's content in order, reading its maps where it has any.
-func (s *Snapshot) Extents(ctx context.Context, e *snapshot.Entry, fn func(snapshot.Extent) error) error {
-	for _, x := range e.Extents {
-		if err := fn(x); err != nil {
-			return err
-		}
-	}
-	for _, m := range e.Maps {
-		extents, err := s.Map(ctx, m)
-		if err != nil {
-			return fmt.Errorf("read the map of %q: %w", e.Path, err)
-		}
-		for _, x := range extents {
-			if err := fn(x); err != nil {
-				return err
-			}
-		}
-	}
-	return nil
-}
-
-// Map reads one map chunk and checks that it covers what its ref says.
-func (s *Snapshot) Map(ctx context.Context, m snapshot.MapRef) ([]snapshot.Extent, error) {
-	plain, err := s.Chunk(ctx, snapshot.Map, m.Ref)
-	if err != nil {
-		return nil, err
-	}
-	return CheckedMap(plain, m)
-}
-
-// CheckedMap decodes a map chunk and checks that it covers what its ref says.
-func CheckedMap(plain []byte, m snapshot.MapRef) ([]snapshot.Extent, error) {
-	extents, err := snapshot.DecodeMap(plain)
-	if err != nil {
-		return nil, err
-	}
-	var sum uint64
-	for _, x := range extents {
-		sum += x.Length
-	}
-	if sum != m.Length {
-		return nil, fmt.Errorf("%w: a map covers %d bytes, its ref says %d", snapshot.ErrFormat, sum, m.Length)
-	}
-	return extents, nil
 }
