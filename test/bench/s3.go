@@ -64,6 +64,7 @@ func startS3(h *host, name string) (s *bucket.S3, err error) {
 			err = fmt.Errorf("start S3 server: %s", f.text)
 		}
 	}()
+	h.Setenv("VGW_KEEP_ALIVE", "true") // as every S3 service does: else each request pays for a new connection
 	s = bucket.StartS3(h)
 	s.Make(h, name, bucket.Options{})
 	return s, nil
@@ -100,7 +101,7 @@ func (b *bench) s3s(ctx context.Context) (*report, error) {
 	defer far.close()
 	r := b.newReport("s3", []*tool{own})
 	r.Corpus = facts
-	r.Notes = append(r.Notes, "the server is versitygw on the same CPUs, so that its work is part of the wall time",
+	r.Notes = append(r.Notes, "the server is versitygw on the same CPUs, so that its work is part of the wall time; connections are kept",
 		fmt.Sprintf("far: each round trip, also that of a new connection, takes %v longer", b.latency))
 	d := &distances{stage: &stage{bench: b, tree: c.tree(), report: r, restores: true}, server: server, far: far, bucket: name, own: own}
 	rounds := 5
