@@ -8,28 +8,42 @@ SHELL       := /bin/bash
 MODULE  := github.com/btcdecoded/holdfast
 VERSION := $(shell git describe --tags --always --dirty 2>/dev/null || echo unknown)
 TOOLS   := $(CURDIR)/.cache/tools
+# The CDK's command line with a node of its own, and an emulator of AWS. Versions that work together; no other is tried.
+CLOUD   := $(CURDIR)/.cache/cloud
+NPM     := aws-cdk@2.1148.1 node-linux-$(if $(filter aarch64,$(shell uname -m)),arm64,x64)@24.21.0
+PYPI    := ministack==1.5.33 cfn-lint==1.58.0 cryptography==50.0.2
 # Servers that the integration tests start (S3 and Google Cloud Storage) are found on this path.
-export PATH := $(TOOLS):$(PATH)
+export PATH := $(TOOLS):$(CLOUD)/node/node_modules/.bin:$(PATH)
 # The version comes from above; asking git again fails where somebody else owns the checkout.
 export GOFLAGS := $(GOFLAGS) -buildvcs=false
 
 GOTESTFLAGS ?= -timeout 15m
 FUZZTIME    ?= 5s
 
+# Deployment: `make deploy policy=FILE email=you@example.org`. CDK="-c name=value" passes more of what docs/deploy.md lists.
+policy       ?=
+email        ?=
+architecture ?= arm64
+CDK          ?=
+GOARCH_OF    := $(if $(filter x86_64,$(architecture)),amd64,arm64)
+FUNCTIONS    := $(patsubst functions/%/main.go,%,$(wildcard functions/*/main.go))
+CDK_CONTEXT   = -c policy=$(policy) -c architecture=$(architecture) $(if $(email),-c email=$(email)) $(CDK)
+
 .PHONY: help build test setup lint vuln arch unit integration demo fuzz bench soak man clean
+.PHONY: cloud-tools functions cloud e2e synth diff deploy destroy alarm-test policy-given
 
 help: ## this help
 	@echo "Holdfast: backup and recovery. Targets:"; echo
-	@sed -n 's/^\([a-z][a-z-]*\):[^#]*## \(.*\)/  \1\t\2/p' $(MAKEFILE_LIST) | expand -t 16
+	@sed -n 's/^\([a-z][a-z0-9-]*\):[^#]*## \(.*\)/  \1\t\2/p' $(MAKEFILE_LIST) | expand -t 16
 
 build: ## bin/holdfast, one static binary
 	CGO_ENABLED=0 go build -trimpath -ldflags "-s -w -X main.version=$(VERSION)" -o bin/holdfast ./hostagent
 
-test: build lint arch unit integration ## everything: set-up, build, lint, architecture, unit and integration tests
+test: build lint arch unit integration cloud ## everything: set-up, build, lint, architecture, unit and integration tests
 	@# What was published since about a dependency must not break a tree that has not changed: here it only warns.
 	@$(MAKE) --no-print-directory vuln || echo "warning: vulnerabilities, or no answer: see above; this alone fails no test"
 
-setup: $(TOOLS)/golangci-lint $(TOOLS)/gofumpt $(TOOLS)/versitygw $(TOOLS)/fake-gcs-server ## builds the tools that tests and lint need into .cache/tools
+setup: $(TOOLS)/golangci-lint $(TOOLS)/gofumpt $(TOOLS)/versitygw $(TOOLS)/fake-gcs-server cloud-tools ## builds the tools that tests and lint need into .cache/tools
 
 lint: $(TOOLS)/golangci-lint $(TOOLS)/gofumpt ## go vet, golangci-lint, gofumpt
 	go vet ./...
@@ -47,7 +61,40 @@ unit: ## tests of each package, with the command line's scripts, under the race 
 	go test -race $(GOTESTFLAGS) $$(go list ./... | grep -v /holdfast/test/)
 
 integration: setup ## the real binary, real servers, the demo, the guide and a second reader of the format
-	go test $(GOTESTFLAGS) ./test/...
+	go test $(GOTESTFLAGS) $$(go list ./test/... | grep -v -e /test/iam -e /test/e2e)
+
+cloud: cloud-tools ## the templates of the deployment: rights, metrics, cdk-nag, cfn-lint
+	go test $(GOTESTFLAGS) ./test/iam
+
+e2e: cloud-tools functions ## deploys both regions into an emulator with the CDK and lets an agent work with it
+	go test $(GOTESTFLAGS) -count=1 ./test/e2e
+
+functions: ## the functions' binaries in bin/functions; architecture=x86_64 for other processors
+	@for verb in $(FUNCTIONS); do \
+		echo "building $$verb ($(architecture))"; \
+		GOOS=linux GOARCH=$(GOARCH_OF) CGO_ENABLED=0 go build -tags lambda.norpc -trimpath -ldflags "-s -w" \
+			-o bin/functions/$$verb/bootstrap ./functions/$$verb; \
+	done
+
+policy-given:
+	@[[ -n "$(policy)" ]] || { echo "say which policy: make synth policy=FILE (deploy, diff, destroy and alarm-test too)" >&2; exit 2; }
+
+synth: policy-given cloud-tools functions ## the CloudFormation templates, into bin/cdk.out
+	cdk synth --quiet $(CDK_CONTEXT)
+
+diff: policy-given cloud-tools functions ## what a deployment would change
+	cdk diff $(CDK_CONTEXT)
+
+# What an earlier deployment left behind is taken over by its name; see docs/deploy.md, "Destroy and deploy again".
+deploy: policy-given cloud-tools functions ## deploys to the account of the AWS credentials; docs/deploy.md says what is needed
+	cdk deploy --all --require-approval broadening --import-existing-resources $(CDK_CONTEXT)
+	@echo "next: make alarm-test policy=$(policy)"
+
+destroy: policy-given cloud-tools functions ## removes the control plane; buckets, keys and agents' roles stay
+	cdk destroy --exclusively 'holdfast-*observe' 'holdfast-*control' $(CDK_CONTEXT)
+
+alarm-test: policy-given ## sends a test message the whole way that alerts go
+	go run ./infra/alarmtest -policy $(policy)
 
 demo: build ## the main job on real data, told step by step; needs no account and leaves nothing behind
 	@test/demo/demo.sh bin/holdfast
@@ -68,6 +115,23 @@ soak: setup ## a thousand kills, ten thousand damages, bad networks and clocks: 
 
 man: build ## man pages into bin/man
 	bin/holdfast man --dir bin/man
+
+cloud-tools: $(CLOUD)/node/installed $(CLOUD)/venv/installed
+
+# A file says that an installation is whole: one that was cut off is made again.
+$(CLOUD)/node/installed: Makefile
+	@echo "installing $(NPM) (once)"
+	@mkdir -p $(@D)
+	cd $(@D) && echo '{"private": true}' >package.json && npm install --no-audit --no-fund --no-package-lock --save-exact --loglevel error $(NPM)
+	@cdk --version && touch $@
+
+$(CLOUD)/venv/installed: Makefile
+	@echo "installing $(PYPI) (once)"
+	@for python in python3 /usr/local/bin/python3 /usr/bin/python3; do \
+		if "$$python" -c 'import sys, venv, ensurepip; assert sys.version_info >= (3, 11)' 2>/dev/null; then "$$python" -m venv $(@D); break; fi; \
+	done
+	$(@D)/bin/pip install --quiet --disable-pip-version-check $(PYPI)
+	@touch $@
 
 clean: ## removes what was built, and the tools
 	rm -rf bin .cache

@@ -88,7 +88,7 @@ func report(s *settings.Settings) Statement {
 }
 
 func coordinate(s *settings.Settings) Document {
-	d := append(repository(s), state(s, []string{"/freeze/*", "/restores/*"}, []string{"/jobs/*"})...)
+	d := append(repository(s), state(s, []string{"/freeze/*", "/restores/*"}, []string{"/coordinate/*", "/jobs/*"})...)
 	return append(d, parameters(s, settings.Coordinate, false), order(s))
 }
 
@@ -123,8 +123,8 @@ func lifecycle(s *settings.Settings) Document {
 }
 
 func monitor(s *settings.Settings) Document {
-	d := append(repository(s), state(s, []string{"/jobs/*", "/freeze/*", "/restores/*", "/verify/*", "/lifecycle/*"},
-		[]string{"/sources/*", "/alerts.json", "/monitor/*"})...)
+	d := append(repository(s), state(s, []string{"/coordinate/*", "/jobs/*", "/freeze/*", "/restores/*", "/verify/*", "/lifecycle/*"},
+		[]string{"/sources/*", "/alerts.json", "/monitor.json", "/monitor/*"})...)
 	d = append(d,
 		allow("Alert", []string{"sns:ListSubscriptionsByTopic", "sns:Publish"}, s.ARN("sns", settings.TopicName)),
 		parameters(s, settings.Monitor, false), report(s))
@@ -145,7 +145,7 @@ func restore(s *settings.Settings) Document {
 
 // watchdog lives in the replica's region and looks at both.
 func watchdog(s *settings.Settings) Document {
-	d := append(repository(s), state(s, nil, []string{"/sources/*", "/alerts.json", "/monitor/*"})...)
+	d := append(repository(s), state(s, nil, []string{"/watchdog.json"})...)
 	return append(d,
 		allow("Alert", []string{"sns:ListSubscriptionsByTopic", "sns:Publish"}, s.ARN("sns", settings.TopicName)),
 		parameters(s, settings.Watchdog, false))
@@ -156,7 +156,7 @@ func WatchFirst(first *settings.Settings) Document {
 	bucket := first.BucketARN(first.StateBucket())
 	return Document{
 		allow("ListFirst", []string{"s3:ListBucket"}, bucket),
-		allow("ReadFirst", []string{"s3:GetObject"}, below(bucket, "/config/*", "/sources/*", "/alerts.json", "/monitor/*")...),
+		allow("ReadFirst", []string{"s3:GetObject"}, below(bucket, "/config/*", "/monitor.json")...),
 	}
 }
 
