@@ -150,6 +150,9 @@ func copyError(to string, err error) error {
 	if errors.Is(err, objstore.ErrFull) {
 		return hinted{err, "make room there; the same command goes on from where it stopped"}
 	}
+	if errors.Is(err, objstore.ErrOverwrites) {
+		return hinted{err, hintOverwrites}
+	}
 	return err
 }
 
@@ -160,7 +163,8 @@ func (a *app) copyTo(ctx context.Context, repo *repository.Repository, to string
 	}
 	meter := a.meter()
 	var before progress.Counts
-	options := copier.Options{Sources: sources, Workers: a.flags.connections, Progress: func(p copier.Progress) {
+	_, local := localPath(to)
+	options := copier.Options{Sources: sources, Workers: a.flags.connections, Probe: !local, Progress: func(p copier.Progress) {
 		meter.Current(p.Source.String())
 		meter.Total(0, uint64(p.TotalBytes))
 		meter.Add(0, uint64(p.Bytes)-before.Bytes, 0)

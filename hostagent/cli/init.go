@@ -83,10 +83,12 @@ func probe(ctx context.Context, store objstore.Store) error {
 	}
 	err := objstore.Probe(ctx, store)
 	if errors.Is(err, objstore.ErrOverwrites) {
-		return hinted{err, "use a store that honours If-None-Match on writes, or a newer version of its server"}
+		return hinted{err, hintOverwrites}
 	}
 	return err
 }
+
+const hintOverwrites = "use a store that honours If-None-Match on writes, or a newer version of its server"
 
 // extraRecipients are those of the flags and of the policy.
 func (a *app) extraRecipients(flags []string) ([]keyring.Recipient, error) {

@@ -39,6 +39,9 @@ type Options struct {
 	Sources  []snapshot.Source // empty: all
 	Workers  int               // objects under way at the same time, each of up to 64 MiB in memory; 0: DefaultWorkers
 	Progress func(Progress)    // called from one goroutine at a time; nil: none
+	// Probe proves of a target that has no repository yet that it never overwrites, see [objstore.Probe], before anything
+	// is written there. A directory needs no proof.
+	Probe bool
 }
 
 // Progress is how far a run is.
@@ -106,7 +109,8 @@ type run struct {
 
 // Run copies from the repository to the store. What is damaged in the original is in the result and is no error.
 //
-// Errors: *OtherRepositoryError and *DivergedError before anything of the source was written, those of the stores. The
+// Errors: *OtherRepositoryError and *DivergedError before anything of the source was written, objstore.ErrOverwrites
+// before anything was, those of the stores. The
 // result is what was done until then.
 func Run(ctx context.Context, from *repository.Repository, to objstore.Store, opts Options) (*Result, error) {
 	if opts.Workers <= 0 {
@@ -149,6 +153,11 @@ func (r *run) copyRepository() error {
 	have, err := objstore.ReadAll(r.ctx, r.to, layout.RepositoryKey, maxDocument)
 	switch {
 	case errors.Is(err, objstore.ErrNotExist):
+		if r.opts.Probe {
+			if err := objstore.Probe(r.ctx, r.to); err != nil {
+				return err
+			}
+		}
 	case err != nil:
 		return fmt.Errorf("read %s of the target: %w", layout.RepositoryKey, err)
 	case !bytes.Equal(have, docs[layout.RepositoryKey]):

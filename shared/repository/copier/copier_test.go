@@ -1,6 +1,7 @@
 package copier_test
 
 import (
+	"context"
 	"errors"
 	"strings"
 	"testing"
@@ -415,4 +416,34 @@ func TestCopyIsPrunedMeanwhile(t *testing.T) {
 		t.Errorf("%+v", res)
 	}
 	wantVerified(t, f, to.Clone())
+}
+
+// overwriting is a store that passes over the condition of a Put.
+type overwriting struct{ *mem.Store }
+
+func (s overwriting) Put(ctx context.Context, key string, c objstore.Content) error {
+	return errors.Join(s.Delete(ctx, key), s.Store.Put(ctx, key, c))
+}
+
+// TestNewPlaceIsProbed copies to a place that overwrites.
+func TestNewPlaceIsProbed(t *testing.T) {
+	f := repotest.New(t)
+	f.Backup(t, "", repotest.Tree{repotest.Root + "/a": []byte("a")})
+	to := overwriting{mem.New()}
+	if _, err := copier.Run(t.Context(), f.Repo, to, copier.Options{Probe: true}); !errors.Is(err, objstore.ErrOverwrites) || len(to.Keys()) != 0 {
+		t.Errorf("%v, and it has %v", err, to.Keys())
+	}
+	sound := mem.New()
+	for range 2 { // a place that has the repository is not asked again
+		if _, err := copier.Run(t.Context(), f.Repo, sound, copier.Options{Probe: true}); err != nil {
+			t.Fatal(err)
+		}
+		sound.SetHook(func(c mem.Call) mem.Fault {
+			if strings.HasPrefix(c.Key, objstore.ProbePrefix) {
+				return mem.Fault{Err: errors.New("probed again")}
+			}
+			return mem.Fault{}
+		})
+	}
+	repotest.WantSame(t, sound, f.Store)
 }
