@@ -12,6 +12,7 @@ type Heartbeat struct {
 	Running *RunningJob        `json:"running,omitempty"`
 	Queued  []string           `json:"queued,omitempty"`  // ids of jobs in the journal that have not begun
 	Sources map[string]LastRun `json:"sources,omitempty"` // by name on the host
+	Problem string             `json:"problem,omitempty"` // what a person must mend: the policy file is not in order
 }
 
 // RunningJob is the job that an agent is at.

@@ -102,7 +102,7 @@ func (a *app) agent(ctx context.Context, f agentFlags) error {
 	work := newAgentWork(a, host, a.setting(f.restoreBy, "HOLDFAST_RESTORE_PROFILE"), log)
 	c := daemon.Config{
 		Host: host, Version: a.version, Policies: policies, Journal: j, Work: work, Log: log, Reload: reload,
-		Systemd: daemon.NewSystemd(a.env), Heartbeat: f.heartbeat, Grace: f.grace,
+		Systemd: daemon.NewSystemd(a.env), Heartbeat: f.heartbeat, Grace: f.grace, After: work.after,
 	}
 	if f.grace == 0 {
 		c.Grace = -1

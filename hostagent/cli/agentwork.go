@@ -17,6 +17,7 @@ import (
 
 	"github.com/btcdecoded/holdfast/events"
 	"github.com/btcdecoded/holdfast/hostagent/daemon"
+	"github.com/btcdecoded/holdfast/hostagent/hook"
 	"github.com/btcdecoded/holdfast/shared/approval"
 	"github.com/btcdecoded/holdfast/shared/policy"
 	"github.com/btcdecoded/holdfast/shared/repository"
@@ -105,6 +106,16 @@ func (w *agentWork) Backup(ctx context.Context, p *policy.Policy, source string,
 		out.Result, out.Problem = events.Partial, strings.TrimPrefix(out.Problem+"; "+err.Error(), "; ")
 	}
 	return out, nil
+}
+
+// after runs the hooks after a backup of a source.
+func (w *agentWork) after(ctx context.Context, p *policy.Policy, source string) error {
+	s, err := p.Lookup(w.host, source)
+	if err != nil {
+		return err
+	}
+	env := []string{"HOLDFAST_HOST=" + w.host, "HOLDFAST_SOURCE=" + source}
+	return hook.Run(context.WithoutCancel(ctx), s.Hooks.After, env, &logLines{log: w.log})
 }
 
 func leftOutText(b backupResult) string {

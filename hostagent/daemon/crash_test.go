@@ -19,6 +19,7 @@ import (
 	"github.com/btcdecoded/holdfast/events"
 	"github.com/btcdecoded/holdfast/hostagent/daemon/journal"
 	"github.com/btcdecoded/holdfast/shared/approval"
+	"github.com/btcdecoded/holdfast/shared/policy"
 )
 
 func key(n byte) ed25519.PrivateKey {
@@ -101,6 +102,15 @@ func TestKilled(t *testing.T) {
 				b.queue = &fakeQueue{}
 				job := b.job("etc", "full")
 				b.leftJob(job, tt.starts)
+				after := 0
+				b.change = func(c *Config) {
+					c.After = func(_ context.Context, _ *policy.Policy, source string) error {
+						if after++; source != "etc" {
+							t.Errorf("hooks of %s", source)
+						}
+						return nil
+					}
+				}
 				time.Sleep(tt.off)
 				b.start()
 				pass(time.Minute)
@@ -110,6 +120,9 @@ func TestKilled(t *testing.T) {
 				b.end()
 				if diff := cmp.Diff(tt.ran, b.work.did()); diff != "" {
 					t.Error(diff)
+				}
+				if want := tt.starts / maxAttempts; after != want {
+					t.Errorf("hooks after ran %d times, want %d", after, want)
 				}
 				told := 0
 				for _, f := range b.bus.finished(t) {
@@ -291,6 +304,15 @@ func TestPolicyIsReloaded(t *testing.T) {
 			t.Errorf("after all: %v", err)
 		}
 		b.end()
+		told := 0
+		for _, e := range b.bus.of(events.TypeHeartbeat) {
+			if h, err := events.DecodeHeartbeat([]byte(e.Detail)); err == nil && h.Problem != "" {
+				told++
+			}
+		}
+		if told < 3 {
+			t.Errorf("%d heartbeats tell what is wrong", told)
+		}
 	})
 }
 

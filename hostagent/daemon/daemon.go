@@ -104,6 +104,9 @@ type Config struct {
 	Log      *slog.Logger    // nil: none
 	Reload   <-chan struct{} // the policy is to be read now; may be nil
 	Systemd  *Systemd        // nil: nobody is told
+	// After runs the hooks after a backup of the source, where the process died in the midst of one that is not begun
+	// again: what its hooks before have stopped must not stay so. May be nil.
+	After func(ctx context.Context, p *policy.Policy, source string) error
 
 	Heartbeat time.Duration // 0: DefaultHeartbeat
 	Grace     time.Duration // for the running job at the end; 0: DefaultGrace; negative: none

@@ -31,6 +31,9 @@ func (a *Agent) heartbeat() {
 	h := events.Heartbeat{
 		Version: events.Version, Host: a.Host, Agent: a.Version, Time: now.UTC(), Sources: map[string]events.LastRun{},
 	}
+	if err := a.Policies.Problem(); err != nil {
+		h.Problem = clip(err.Error())
+	}
 	a.mu.Lock()
 	if a.running != nil {
 		r := *a.running

@@ -67,6 +67,11 @@ func rank(p *policy.Policy, job *events.Job) int {
 func (a *Agent) run(ctx context.Context, e journal.Entry) (*events.JobFinished, error) {
 	began := time.Now()
 	if why := late(e, began); why != nil {
+		if e.Attempts > 0 && e.Job.Kind == events.Backup && a.After != nil {
+			if err := a.After(ctx, a.Policies.Current(), e.Job.Source); err != nil {
+				why = fmt.Errorf("%w; then %w", why, err)
+			}
+		}
 		return a.finish(e.Job, Outcome{}, why, began)
 	}
 	// A crash from here on counts as an attempt.
