@@ -69,6 +69,7 @@ func (a *app) backupOne(ctx context.Context, repo *repository.Repository, j job,
 			err = cerr
 		}
 	}()
+	j.options.Temp = a.statePath()
 	for _, w := range session.Warnings() {
 		a.warn("%v", w)
 	}

@@ -78,7 +78,7 @@ type item struct {
 func newCapture(o Options, sel *selection, session Session, progress Progress, sys *system) *capture {
 	return &capture{
 		options: o, session: session, progress: progress, sys: sys,
-		walker: newWalker(sel, sys), owners: newNames(), gear: session.Gear(), captured: session.Captured(),
+		walker: newWalker(sel, sys, o.Temp), owners: newNames(), gear: session.Gear(), captured: session.Captured(),
 		window:  semaphore.NewWeighted(windowWeight),
 		waiting: semaphore.NewWeighted(smallWaiting),
 		smalls:  newSmallBuffers(),

@@ -16,11 +16,6 @@ const (
 	sqliteHeader = "SQLite format 3\x00"
 )
 
-// isCache reports whether the directory has a tag that says that it is a cache.
-func (l *lister) isCache(n *node, fd int) bool {
-	return n.find(cacheTag) >= 0 && l.hasHeader(fd, cacheTag, cacheSignature)
-}
-
 // hasHeader reports whether a regular file begins with header.
 func (l *lister) hasHeader(dirFD int, name, header string) bool {
 	fd, err := l.sys.openQuietly(dirFD, name, 0)
@@ -36,19 +31,29 @@ func (l *lister) hasHeader(dirFD int, name, header string) bool {
 	return err == nil && string(buf[:n]) == header
 }
 
-// findDatabases looks for databases that may be written to while their files are read one after the other. It sees all
-// names, those that are left out as well: without its log a database is not consistent either.
-func (l *lister) findDatabases(n *node, fd int) {
-	n.running = n.inRunning
-	if !n.inRunning && n.find("PG_VERSION") >= 0 && n.find("postmaster.pid") >= 0 && n.find("global") >= 0 {
-		// postmaster.pid is there exactly while a server runs, or after it crashed: then files don't fit together either.
-		_, err := lstat(fd, "global/pg_control")
-		n.begins = err == nil
-		n.running = n.begins
-	}
+// landmarks are names that say what a directory is.
+type landmarks struct{ version, pid, global, cacheTag bool }
+
+func (m *landmarks) note(n *node) {
+	m.version = m.version || n.find("PG_VERSION") >= 0
+	m.pid = m.pid || n.find("postmaster.pid") >= 0
+	m.global = m.global || n.find("global") >= 0
+	m.cacheTag = m.cacheTag || n.find(cacheTag) >= 0
+}
+
+// postgres reports whether it may be the data directory of a server that runs.
+func (m *landmarks) postgres() bool { return m.version && m.pid && m.global }
+
+// survey looks among the names that are held, and reports what was found among all, for landmarks and for SQLite databases
+// that may be written to while their files are read one after the other. It sees also the names that are left out:
+// without its log a database is not consistent either.
+func (l *lister) survey(n *node, fd int) *landmarks {
+	seen := &n.seen
+	seen.note(n)
 	for _, r := range n.names {
 		base, ok := databaseBase(n.name(r))
-		if !ok || n.sqlite[base] || n.find(base) < 0 || l.sel.owned[joinPath(n.path, base)] {
+		// Of a very large directory not all names are held; then the file system is asked.
+		if !ok || n.sqlite[base] || n.runs == nil && n.find(base) < 0 || l.sel.owned[joinPath(n.path, base)] {
 			continue
 		}
 		if l.hasHeader(fd, base, sqliteHeader) {
@@ -58,6 +63,7 @@ func (l *lister) findDatabases(n *node, fd int) {
 			n.sqlite[base] = true
 		}
 	}
+	return seen
 }
 
 // databaseBase returns the name of the database to which a log of this name would belong.

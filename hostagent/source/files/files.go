@@ -5,7 +5,8 @@
 //
 // What can't be captured as it should, because it changed while it was read, vanished or can't be read, becomes a
 // problem of the [Result] and never ends the run; only a failing Session, or the end of the context, does.
-// Memory is bounded, whatever the tree: a window of entries and a few buffers, and the names of a directory.
+// Memory is bounded, whatever the tree: a window of entries and a few buffers, and the names of a directory, of a very
+// large one on disk.
 // Nothing below a root is ever reached by a path that could be too long or lead through a symbolic link.
 package files
 
@@ -28,6 +29,7 @@ type Options struct {
 	MaxFileSize   uint64    // leave out files over this size in bytes; 0: no limit
 	Owned         []string  // absolute paths of databases that are sources of their own: left out, with their logs
 	Readers       int       // files read at the same time; 0: a sensible number
+	Temp          string    // where names of very large directories are kept meanwhile; empty: the system's own place
 }
 
 // Parent is the snapshot that a capture builds on.
@@ -140,7 +142,7 @@ func Scan(ctx context.Context, options Options) (files, bytes uint64, err error)
 	if err != nil {
 		return 0, 0, err
 	}
-	w := newWalker(plan, realSystem())
+	w := newWalker(plan, realSystem(), options.Temp)
 	err = w.run(ctx, func(f *found) error {
 		if f.err == nil && f.meta.fileType() == snapshot.File && !(options.MaxFileSize > 0 && f.meta.size > options.MaxFileSize) {
 			files++

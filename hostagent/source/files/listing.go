@@ -12,9 +12,13 @@ import (
 	"github.com/btcdecoded/holdfast/shared/snapshot"
 )
 
-// blockSize is how many names of a directory are stat'ed in one go. Of a larger directory only the names are held, and
-// what two blocks of them need.
-const blockSize = 1024
+const (
+	// blockSize is how many names of a directory are stat'ed in one go. Of a larger directory only the names are held,
+	// and what two blocks of them need.
+	blockSize = 1024
+	// heldNames is how many names of a directory are held in memory; more are on disk (see [nameRuns]).
+	heldNames = 64 << 10
+)
 
 // node is a directory on the walk.
 type node struct {
@@ -29,9 +33,12 @@ type node struct {
 	done    chan struct{} // closed when it is listed; what follows is valid then
 
 	err     error // why there is nothing, or not all
+	count   int   // names that there are
 	arena   []byte
-	names   []nameRef
+	names   []nameRef // in order; of a very large directory the last that were read
+	runs    *nameRuns // the names of a very large directory; else nil
 	first   *block
+	seen    landmarks
 	cache   bool // has a valid CACHEDIR.TAG
 	running bool // PostgreSQL runs on it, or on a directory above
 	begins  bool // … on this one
@@ -48,11 +55,13 @@ type nameRef struct {
 
 // block is a run of a directory's names with what lstat tells.
 type block struct {
-	from, to int // of node.names
+	from, to int  // of node.names, or of those that come from node.runs
+	last     bool // there are no more names
 	children []child
 	subdirs  []int // indexes of children that are to be entered
 	started  bool  // the walker's
 	done     chan struct{}
+	err      error // names may be missing
 }
 
 type child struct {
@@ -64,9 +73,11 @@ type child struct {
 	database string
 }
 
-func (n *node) name(r nameRef) []byte { return n.arena[r.offset : r.offset+uint32(r.length)] }
+func (n *node) name(r nameRef) []byte { return r.of(n.arena) }
 
-// find returns the index of a name, -1 if it is not there. Names must be in order.
+func (r nameRef) of(arena []byte) []byte { return arena[r.offset : r.offset+uint32(r.length)] }
+
+// find returns the index of a name among those that are held, -1 if it is not there. Names must be in order.
 func (n *node) find(name string) int {
 	i, ok := slices.BinarySearchFunc(n.names, name, func(r nameRef, name string) int {
 		return strings.Compare(string(n.name(r)), name)
@@ -89,6 +100,8 @@ type lister struct {
 	sel  *selection
 	dirs *dirs
 	sys  *system
+	temp string // directory for nameRuns
+	held int    // names of a directory in memory; 0: all
 }
 
 // list reads the directory's names and stats the first block of them.
@@ -103,13 +116,32 @@ func (l *lister) list(n *node) {
 	if l.sel.oneFileSystem && !n.isRoot && n.dir.device != n.rootDevice {
 		return // mounted after it was looked at, or because of that
 	}
-	n.err = n.readNames(fd)
-	slices.SortFunc(n.names, func(a, b nameRef) int { return bytes.Compare(n.name(a), n.name(b)) })
-	l.findDatabases(n, fd)
-	n.cache = l.sel.cacheDirTag && !n.isRoot && l.isCache(n, fd)
-	l.filter(n, fd)
+	n.err = l.readNames(n, fd)
+	n.sort()
+	seen := l.survey(n, fd)
+	n.running = n.inRunning
+	if !n.inRunning && seen.postgres() {
+		// postmaster.pid is there exactly while a server runs, or after it crashed: then files don't fit together either.
+		_, err := lstat(fd, "global/pg_control")
+		n.begins = err == nil
+		n.running = n.begins
+	}
+	n.cache = l.sel.cacheDirTag && !n.isRoot && seen.cacheTag && l.hasHeader(fd, cacheTag, cacheSignature)
+	if n.runs == nil {
+		n.names = l.filter(n, n.arena, n.names, fd)
+		n.count = len(n.names)
+	} else {
+		n.runs.merge(n)
+	}
 	n.first = n.block(0)
 	l.stat(n, n.first, fd)
+	n.err = errors.Join(n.err, n.first.err)
+}
+
+// sort orders the names that are held. A directory that is changed meanwhile may give a name twice.
+func (n *node) sort() {
+	slices.SortFunc(n.names, func(a, b nameRef) int { return bytes.Compare(n.name(a), n.name(b)) })
+	n.names = slices.CompactFunc(n.names, func(a, b nameRef) bool { return bytes.Equal(n.name(a), n.name(b)) })
 }
 
 // open opens the directory for reading and acquires it.
@@ -129,7 +161,7 @@ func (l *lister) open(n *node) (int, error) {
 const direntHeader = 19 // inode, offset, record length, type; the name follows
 
 // readNames reads all names with their types. With an error it has read some.
-func (n *node) readNames(fd int) error {
+func (l *lister) readNames(n *node, fd int) error {
 	buf := make([]byte, 32<<10)
 	for {
 		size, err := retryInterrupted(func() (int, error) { return unix.Getdents(fd, buf) })
@@ -151,6 +183,10 @@ func (n *node) readNames(fd int) error {
 				}
 				n.names = append(n.names, nameRef{offset: uint32(len(n.arena)), length: uint16(len(name)), kind: rest[18], decision: take})
 				n.arena = append(n.arena, name...)
+				n.count++
+				if l.held > 0 && len(n.names) >= l.held {
+					l.spill(n, fd)
+				}
 			}
 			rest = rest[length:]
 		}
@@ -158,14 +194,14 @@ func (n *node) readNames(fd int) error {
 }
 
 // filter removes the names that are left out, before anything is asked about them: an excluded mount point may hang.
-func (l *lister) filter(n *node, fd int) {
+func (l *lister) filter(n *node, arena []byte, names []nameRef, fd int) []nameRef {
 	if l.sel.selectsAll() && !n.cache && !n.passing {
-		return
+		return names
 	}
 	prefix := joinPath(n.path, "")
-	kept := n.names[:0]
-	for _, r := range n.names {
-		name := string(n.name(r))
+	kept := names[:0]
+	for _, r := range names {
+		name := string(r.of(arena))
 		isDir := r.kind == unix.DT_DIR
 		if r.kind == unix.DT_UNKNOWN {
 			m, err := lstat(fd, name)
@@ -176,12 +212,30 @@ func (l *lister) filter(n *node, fd int) {
 			kept = append(kept, r)
 		}
 	}
-	n.names = kept
+	return kept
 }
 
-// block returns the block that begins at the given name.
+// block returns the block that begins at the given name, which follows the last one that was stat'ed.
 func (n *node) block(from int) *block {
-	return &block{from: from, to: min(from+blockSize, len(n.names)), done: make(chan struct{})}
+	b := &block{from: from, done: make(chan struct{})}
+	if n.runs == nil {
+		b.to = min(from+blockSize, len(n.names))
+		b.last = b.to == len(n.names)
+	}
+	return b
+}
+
+// namesOf returns the names of a block that are not left out.
+func (l *lister) namesOf(n *node, b *block, fd int) (arena []byte, names []nameRef) {
+	if n.runs == nil {
+		return n.arena, n.names[b.from:b.to]
+	}
+	arena, names, b.err = n.runs.next(blockSize)
+	b.to, b.last = b.from+len(names), b.err != nil || len(names) < blockSize
+	if b.last {
+		n.runs.close()
+	}
+	return arena, l.filter(n, arena, names, fd)
 }
 
 // statLater stats a block other than the first.
@@ -193,8 +247,9 @@ func (l *lister) statLater(n *node, b *block) {
 	if err != nil {
 		// Each of the names is a problem of its own: nothing may be missing without a word.
 		defer close(b.done)
-		for _, r := range n.names[b.from:b.to] {
-			b.children = append(b.children, child{name: string(n.name(r)), err: err})
+		arena, names := l.namesOf(n, b, -1)
+		for _, r := range names {
+			b.children = append(b.children, child{name: string(r.of(arena)), err: err})
 		}
 		return
 	}
@@ -203,9 +258,10 @@ func (l *lister) statLater(n *node, b *block) {
 
 func (l *lister) stat(n *node, b *block, fd int) {
 	defer close(b.done)
-	b.children = make([]child, 0, b.to-b.from)
-	for _, r := range n.names[b.from:b.to] {
-		c := child{name: string(n.name(r))}
+	arena, names := l.namesOf(n, b, fd)
+	b.children = make([]child, 0, len(names))
+	for _, r := range names {
+		c := child{name: string(r.of(arena))}
 		c.meta, c.err = lstat(fd, c.name)
 		if c.err == nil {
 			c.live, c.database = n.databaseOf(c.name)

@@ -70,7 +70,7 @@ func (s *selection) own(path string) {
 }
 
 // decision is what is to be done with a path below a root.
-type decision int
+type decision uint8
 
 const (
 	leaveOut decision = iota

@@ -195,7 +195,7 @@ func TestFileSystemRoot(t *testing.T) {
 		t.Fatal(err)
 	}
 	var got []string
-	err = newWalker(sel, realSystem()).run(t.Context(), func(f *found) error {
+	err = newWalker(sel, realSystem(), "").run(t.Context(), func(f *found) error {
 		got = append(got, f.path)
 		return f.err
 	})

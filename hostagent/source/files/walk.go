@@ -47,9 +47,9 @@ type frame struct {
 	subdir int    // the next of block.subdirs
 }
 
-func newWalker(sel *selection, sys *system) *walker {
+func newWalker(sel *selection, sys *system, temp string) *walker {
 	return &walker{
-		lister: lister{sel: sel, dirs: newDirs(openDirs), sys: sys},
+		lister: lister{sel: sel, dirs: newDirs(openDirs), sys: sys, temp: temp, held: heldNames},
 		tasks:  make(chan func(), 4*aheadDirs),
 	}
 }
@@ -144,7 +144,7 @@ func (w *walker) descend(ctx context.Context, fn func(*found) error) error {
 	for len(w.stack) > 0 {
 		top := &w.stack[len(w.stack)-1]
 		if top.child == len(top.block.children) {
-			if err := w.advance(ctx, top); err != nil {
+			if err := w.advance(ctx, top, fn); err != nil {
 				return err
 			}
 			continue
@@ -172,7 +172,7 @@ func (w *walker) descend(ctx context.Context, fn func(*found) error) error {
 }
 
 // advance goes on to the next block of a directory, or leaves it.
-func (w *walker) advance(ctx context.Context, f *frame) error {
+func (w *walker) advance(ctx context.Context, f *frame, fn func(*found) error) error {
 	if f.next == nil {
 		w.stack[len(w.stack)-1] = frame{}
 		w.stack = w.stack[:len(w.stack)-1]
@@ -189,12 +189,15 @@ func (w *walker) advance(ctx context.Context, f *frame) error {
 	}
 	f.block, f.next, f.child, f.subdir = f.next, nil, 0, 0
 	w.prepare(f)
+	if err := f.block.err; err != nil {
+		return fn(&found{path: f.node.path, name: f.node.dir.name, dir: f.node.dir.parent, err: err})
+	}
 	return nil
 }
 
 // prepare has the block after the current one stat'ed.
 func (w *walker) prepare(f *frame) {
-	if f.block.to >= len(f.node.names) {
+	if f.block.last {
 		return
 	}
 	f.next = f.node.block(f.block.to)
@@ -236,7 +239,7 @@ func (w *walker) aheadBelow(b *block, subdir, budget int) int {
 		}
 		select {
 		case <-n.done:
-			budget -= len(n.names) / aheadNames
+			budget -= n.count / aheadNames
 			if n.first != nil && budget > 0 {
 				budget = w.aheadBelow(n.first, 0, budget)
 			}
@@ -254,7 +257,7 @@ func (w *walker) shareNames() {
 	}
 	path := w.stack[len(w.stack)-1].node.path
 	for i := range w.stack {
-		if n := w.stack[i].node; len(n.names) <= blockSize {
+		if n := w.stack[i].node; n.count <= blockSize {
 			n.path = path[:len(n.path)]
 		}
 	}
