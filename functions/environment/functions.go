@@ -43,4 +43,5 @@ type Lifecycle struct {
 // Restore is the environment of the function restore.
 type Restore struct {
 	Cloud
+	QueueBase string `env:"HOLDFAST_QUEUE_URL_BASE,optional"` // URL below which the hosts' queues are; empty: asked for
 }

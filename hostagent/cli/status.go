@@ -257,7 +257,7 @@ func (a *app) facts(ctx context.Context, repo *repository.Repository, src snapsh
 	if run, ok := dir.LastRun(src); ok {
 		f.LastRun = &run
 	}
-	if r, ok := dir.LastRestore(src); ok {
+	if r, ok := dir.LastRestore(src); ok && (f.Restored == nil || r.Time.After(f.Restored.Time)) {
 		f.Restored = &r
 	}
 	for _, c := range copies {

@@ -37,6 +37,7 @@ type History struct {
 	Condemned map[uint64]bool
 	Marks     map[uint64][]record.Mark // in force
 	Missing   []uint64                 // numbers without manifest and without a record of its removal; of very many the first
+	Restored  *compliance.Restore      // newest restore that a receipt tells of; nil: none
 	Stored    int64                    // bytes of all objects
 }
 
@@ -225,7 +226,7 @@ func (h *History) Broken() error {
 
 // Facts is what the history says for [compliance.Evaluate]; what a host or a control plane knows besides is left out.
 func (h *History) Facts() *compliance.Facts {
-	f := &compliance.Facts{Source: h.Source, Snapshots: h.Compliance(), Missing: h.Missing, Stored: h.Stored}
+	f := &compliance.Facts{Source: h.Source, Snapshots: h.Compliance(), Missing: h.Missing, Stored: h.Stored, Restored: h.Restored}
 	if h.Bad != nil {
 		f.Unreadable = slices.Sorted(maps.Keys(h.Bad.Errors))
 	}

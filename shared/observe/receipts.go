@@ -100,6 +100,7 @@ func (h *History) readVerdicts(ctx context.Context, repo *repository.Repository)
 	h.Verified, h.Proven, h.Checked = map[uint64]*Verification{}, map[uint64]bool{}, map[uint64]bool{}
 	for n, f := range all {
 		h.Verified[n], h.Proven[n], h.Checked[n] = Judge(f.all), Proven(f.all), f.cloud
+		h.Restored = newerRestore(h.Restored, f.restored)
 	}
 	return nil
 }

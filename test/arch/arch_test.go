@@ -48,6 +48,7 @@ var layers = map[string][]string{
 	"shared/statestore": {},
 	"shared/control": {
 		"shared/snapshot", "shared/policy", "shared/retention", "shared/compliance", "shared/schedule", "shared/statestore", "shared/repository", "events",
+		"shared/approval", "shared/recovery",
 	},
 	// The agent.
 	"hostagent":          {"shared", "events"},
