@@ -17,7 +17,10 @@ import (
 	"github.com/btcdecoded/holdfast/functions/environment"
 	"github.com/btcdecoded/holdfast/shared/control"
 	"github.com/btcdecoded/holdfast/shared/keyring"
-	"github.com/btcdecoded/holdfast/shared/objstore/open"
+	"github.com/btcdecoded/holdfast/shared/objstore"
+	"github.com/btcdecoded/holdfast/shared/objstore/address"
+	"github.com/btcdecoded/holdfast/shared/objstore/retry"
+	"github.com/btcdecoded/holdfast/shared/objstore/s3"
 	"github.com/btcdecoded/holdfast/shared/policy"
 	"github.com/btcdecoded/holdfast/shared/repository"
 	"github.com/btcdecoded/holdfast/shared/statestore"
@@ -119,23 +122,23 @@ func (c *Cloud) Policy(ctx context.Context) (*policy.Policy, string, error) {
 // Repository opens the repository of the policy (or that of the environment) with the trust anchor and, where the
 // function has one, the signer that the parameters hold. Neither is ever logged.
 func (c *Cloud) Repository(ctx context.Context, p *policy.Policy) (*repository.Repository, error) {
-	address := c.env.Repository
-	if address == "" {
-		address = p.Repository.Primary
+	at := c.env.Repository
+	if at == "" {
+		at = p.Repository.Primary
 	}
-	if address == "" {
+	if at == "" {
 		return nil, errors.New("open repository: the policy names none: set repository.primary")
 	}
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	if c.repository != nil && c.address == address && time.Since(c.opened) < reopen {
+	if c.repository != nil && c.address == at && time.Since(c.opened) < reopen {
 		return c.repository, nil
 	}
 	identity, err := c.identity(ctx)
 	if err != nil {
 		return nil, err
 	}
-	store, err := open.Open(ctx, address, open.Options{})
+	store, err := Store(ctx, at)
 	if err != nil {
 		return nil, err
 	}
@@ -143,8 +146,27 @@ func (c *Cloud) Repository(ctx context.Context, p *policy.Policy) (*repository.R
 	if err != nil {
 		return nil, fmt.Errorf("open repository: %w", err)
 	}
-	c.repository, c.address, c.opened = repo, address, time.Now()
+	c.repository, c.address, c.opened = repo, at, time.Now()
 	return repo, nil
+}
+
+// Store opens the object store at an address in S3. Package objstore/open knows more kinds; linking all of them would
+// double what each cold start costs.
+func Store(ctx context.Context, at string) (objstore.Store, error) {
+	l, err := address.Parse(at)
+	if err != nil {
+		return nil, err
+	}
+	if l.Scheme != "s3" {
+		return nil, fmt.Errorf("open repository: the control plane works on one in S3, not on one of the kind %s:", l.Scheme)
+	}
+	store, err := s3.Open(ctx, s3.Options{
+		Bucket: l.S3.Bucket, Prefix: l.S3.Prefix, Region: l.S3.Region, Endpoint: l.S3.Endpoint, PathStyle: l.S3.PathStyle,
+	})
+	if err != nil {
+		return nil, err
+	}
+	return retry.New(store, retry.Options{}), nil
 }
 
 // identity joins the parameters to an identity.
