@@ -128,7 +128,7 @@ func (a *app) hostTodo(name, signer, queueName string) ([]string, error) {
 	}
 	return append(
 		todo,
-		fmt.Sprintf("let it have the capture role: tag its instance role %s=%s, or give it a certificate with the common name %s for IAM Roles Anywhere", queue.HostTag, name, name),
+		fmt.Sprintf("let it be this host in AWS: an instance role with the path /holdfast/agent/capture/, the policy holdfast-capture and the tag %s=%s; or, elsewhere, a certificate with the common name %s for IAM Roles Anywhere", queue.HostTag, name, name),
 		fmt.Sprintf("start its agent with HOLDFAST_QUEUE=%s HOLDFAST_HOST=%s (docs/agent.md)", queueName, name),
 	), nil
 }
