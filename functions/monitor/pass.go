@@ -178,14 +178,14 @@ func (x *findings) judge(fleet *observe.Fleet, r observe.Rules) {
 	x.sources, x.hosts = fleet.Judge(x.pass, r)
 	for _, j := range x.sources {
 		for _, s := range j.States {
-			if s.Breach {
+			if compliance.Told(s) {
 				x.conditions = append(x.conditions, alert.Condition{State: s, Tier: j.Policy.Objectives.Tier, Reaches: j.Reaches})
 			}
 		}
 	}
 	for _, h := range x.hosts {
 		for _, s := range h.States {
-			if s.Breach {
+			if compliance.Told(s) {
 				x.conditions = append(x.conditions, alert.Condition{State: s, Tier: h.Tier})
 			}
 		}

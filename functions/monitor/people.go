@@ -212,11 +212,14 @@ func pinger(cfg aws.Config, parameter string) func(context.Context) error {
 		mu.Lock()
 		defer mu.Unlock()
 		if address == "" {
-			out, err := client.GetParameter(ctx, &ssm.GetParameterInput{Name: aws.String(parameter), WithDecryption: aws.Bool(true)})
+			out, err := client.GetParameters(ctx, &ssm.GetParametersInput{Names: []string{parameter}, WithDecryption: aws.Bool(true)})
 			if err != nil {
 				return fmt.Errorf("read parameter %s: %w", parameter, err)
 			}
-			address = strings.TrimSpace(aws.ToString(out.Parameter.Value))
+			if len(out.Parameters) != 1 {
+				return fmt.Errorf("read parameter %s: it is not there", parameter)
+			}
+			address = strings.TrimSpace(aws.ToString(out.Parameters[0].Value))
 		}
 		return fetch(ctx, http.DefaultClient, address)
 	}

@@ -25,7 +25,7 @@ import (
 	"github.com/btcdecoded/holdfast/shared/policy"
 )
 
-// Condition is an objective that is not met, with what a message needs besides.
+// Condition is what people are to be told, most often an objective that is not met, with what a message needs besides.
 type Condition struct {
 	compliance.State
 	Tier    policy.Tier
@@ -130,9 +130,6 @@ func (b *Book) Step(conditions []Condition, seen func(source string) bool, o Opt
 	var made changes
 	for i := range conditions {
 		c := &conditions[i]
-		if !c.Breach {
-			continue
-		}
 		k := key(c)
 		if present[k] {
 			continue

@@ -33,6 +33,8 @@ const (
 	Filling      Code = "filling"       // at its growth the source reaches its size limit soon
 	CopyUnseen   Code = "copy_unseen"   // only the host itself can look at the copy
 	Noted        Code = "noted"         // verify or lifecycle found something by which nothing is lost
+	// RetentionWaits is no breach, and people are told of it all the same: they must agree, or change the policy back.
+	RetentionWaits Code = "retention_waits"
 
 	Never         Code = "never"          // in the policy, no snapshot
 	Late          Code = "late"           // the RPO is missed
@@ -62,7 +64,7 @@ const (
 // Codes lists every code, those that are no breach first.
 func Codes() []Code {
 	return []Code{
-		OK, Orphan, NotProtected, Gap, Unusual, ClockOff, Filling, CopyUnseen, Noted,
+		OK, Orphan, NotProtected, Gap, Unusual, ClockOff, Filling, CopyUnseen, Noted, RetentionWaits,
 		Never, Late, Failing, Unverified, Damaged, Rollback, TooFewCopies, CopyLate, Oversized, Unknown, Slow, RestoreFailed,
 		KeyUnchecked, JobLost, NoReceipt, LockShort, HostSilent, JobRefused, NotLooked, Tampered, Unconfirmed, PrimarySilent, ReplicaLate,
 	}
@@ -170,6 +172,7 @@ type Lock struct {
 type Finding struct {
 	By      string    `json:"by"` // arrival, rotation, versions, lock, replica
 	Problem string    `json:"problem"`
+	Detail  string    `json:"detail,omitempty"`
 	Key     string    `json:"key"`
 	Warning bool      `json:"warning,omitempty"` // nothing is lost by it
 	First   time.Time `json:"first"`
@@ -233,6 +236,9 @@ func EvaluateHost(host string, limit policy.Size, stored int64) []State {
 	e.sizeOf(limit, stored, "holdfast prune --dry-run")
 	return e.states
 }
+
+// Told reports whether people get a message about a state: about what is not met, and about what waits for them.
+func Told(s State) bool { return s.Breach || s.Code == RetentionWaits }
 
 // Breached reports whether any objective is not met.
 func Breached(states []State) bool {

@@ -158,9 +158,13 @@ func (e *evaluation) findings() {
 				since = f.First
 			}
 		}
-		cause := fmt.Sprintf("%s by %s: %s: %s", plural(len(all[k]), "finding"), k.by, first.Problem, first.Key)
+		what := first.Key
+		if first.Detail != "" {
+			what = first.Detail
+		}
+		cause := fmt.Sprintf("%s by %s: %s: %s", plural(len(all[k]), "finding"), k.by, first.Problem, what)
 		code, next := findingOf(k.by)
-		if k.warning {
+		if k.warning && code != RetentionWaits {
 			code = Noted
 		}
 		e.add(k.by, code, !k.warning, since, cause, next+" "+e.name())
@@ -175,6 +179,8 @@ func findingOf(by string) (Code, string) {
 		return LockShort, "holdfast snapshots"
 	case "replica":
 		return ReplicaLate, "holdfast snapshots"
+	case "retention":
+		return RetentionWaits, "holdfast prune --dry-run"
 	}
 	return Damaged, "holdfast verify --level bytes"
 }

@@ -224,6 +224,7 @@ func (p *passing) look(ctx context.Context, shard int, src snapshot.Source, old 
 		p.fail(src.String(), err)
 		return nil
 	}
+	p.locks(ctx, src, m)
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	p.pass.Looks++
@@ -231,6 +232,27 @@ func (p *passing) look(ctx context.Context, shard int, src snapshot.Source, old 
 		p.pass.Audits++
 	}
 	return m
+}
+
+// locks reads, once a day, until when lifecycle says that the snapshots are locked. What it finds wrong it also writes down
+// as a finding, which is read in every pass.
+func (p *passing) locks(ctx context.Context, src snapshot.Source, m *Memory) {
+	if p.fleet.Now().Sub(m.LockRead) < AuditEvery {
+		return
+	}
+	doc, _, err := statestore.Read[control.LifecycleSource](ctx, p.fleet.State, control.LifecycleSourceKey(src))
+	switch {
+	case errors.Is(err, statestore.ErrNotExist):
+		m.Lock = nil
+	case err != nil:
+		if ctx.Err() == nil {
+			p.fail(control.LifecycleSourceKey(src), err)
+		}
+		return
+	default:
+		m.Lock = doc.Protected
+	}
+	m.LockRead = p.fleet.Now().UTC()
 }
 
 // hosts reads what coordinate knows of the hosts of a shard, each at its time. It reports whether anything was read.
@@ -315,7 +337,7 @@ func (p *passing) findings(ctx context.Context) error {
 			defer p.mu.Unlock()
 			for _, f := range doc.Findings {
 				p.pass.Findings[doc.Source] = append(p.pass.Findings[doc.Source], compliance.Finding{
-					By: f.By, Problem: f.Problem, Key: f.Key, Warning: f.Warning, First: f.First,
+					By: f.By, Problem: f.Problem, Detail: f.Detail, Key: f.Key, Warning: f.Warning, First: f.First,
 				})
 			}
 			return nil

@@ -35,6 +35,8 @@ type Memory struct {
 	Copies     map[string]compliance.Copy `json:"copies,omitempty"`  // by address
 	Locked     time.Time                  `json:"locked,omitzero"`   // until when the newest manifest is locked against deletion
 	Asked      time.Time                  `json:"asked,omitzero"`    // when the store was asked for that
+	Lock       *compliance.Lock           `json:"lock,omitempty"`    // as lifecycle knows it
+	LockRead   time.Time                  `json:"lock_read,omitzero"`
 	Restored   *compliance.Restore        `json:"restored,omitempty"`
 }
 
@@ -170,7 +172,7 @@ func (m *Memory) sample(now time.Time) {
 func (m *Memory) Facts(src snapshot.Source) *compliance.Facts {
 	f := &compliance.Facts{
 		Source: src, Missing: m.Missing, Unreadable: m.Unreadable, LastSeen: m.LastSeen, Stored: m.Stored,
-		Restored: m.Restored, Growth: m.Days,
+		Restored: m.Restored, Growth: m.Days, Lock: m.Lock,
 	}
 	// Who can neither delete nor overwrite the newest manifest, for a time that the store itself holds to, can't do so with
 	// what was put before: a lock is for all objects of a bucket.

@@ -8,6 +8,7 @@ import (
 	"github.com/google/go-cmp/cmp"
 
 	"github.com/btcdecoded/holdfast/events"
+	"github.com/btcdecoded/holdfast/shared/compliance"
 	"github.com/btcdecoded/holdfast/shared/control"
 	"github.com/btcdecoded/holdfast/shared/objstore"
 	"github.com/btcdecoded/holdfast/shared/observe"
@@ -153,7 +154,15 @@ func TestFindingsAndLocks(t *testing.T) {
 			{By: "versions", Key: "v1/x", Problem: "delete marker"},
 			{By: "versions", Key: "v1/y", Problem: "delete marker"},
 			{By: "rotation", Key: "v1/z", Problem: "unnamed", Warning: true},
+			{By: "retention", Key: "v1", Problem: "shortened", Detail: "3 snapshots go", Warning: true},
 		})
+		return nil
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	err = statestore.Update(t.Context(), g.state, control.LifecycleSourceKey(src), func(d *control.LifecycleSource) error {
+		d.Protected = &compliance.Lock{Sequence: 2, Until: g.Now.Add(24 * time.Hour), Wanted: g.Now.Add(31 * 24 * time.Hour), Checked: g.Now}
 		return nil
 	})
 	if err != nil {
@@ -167,7 +176,11 @@ func TestFindingsAndLocks(t *testing.T) {
 			got[string(s.Code)+": "+s.Cause] = s.Breach
 		}
 	}
-	want := map[string]bool{"tampered: 2 findings by versions: delete marker: v1/x": true, "noted: 1 finding by rotation: unnamed: v1/z": false}
+	want := map[string]bool{
+		"tampered: 2 findings by versions: delete marker: v1/x": true, "noted: 1 finding by rotation: unnamed: v1/z": false,
+		"retention_waits: 1 finding by retention: shortened: 3 snapshots go":                                       false,
+		"lock_short: @2 is locked until 2026-03-02T12:00:00Z only, the policy keeps it until 2026-04-01T12:00:00Z": true,
+	}
 	if diff := cmp.Diff(want, got); diff != "" {
 		t.Error(diff)
 	}
