@@ -172,7 +172,7 @@ func (p *pruner) withdraw(ctx context.Context, a Action) error {
 		}
 		err := p.repo.Store().Delete(ctx, layout.CondemnedKey(a.Snapshot))
 		if errors.Is(err, objstore.ErrLocked) {
-			p.report.Kept = append(p.report.Kept, Kept{layout.CondemnedKey(a.Snapshot), locked})
+			p.report.Kept = append(p.report.Kept, Kept{layout.CondemnedKey(a.Snapshot), Locked})
 			return nil
 		}
 		if err != nil {

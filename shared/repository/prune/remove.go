@@ -19,9 +19,11 @@ import (
 	"github.com/btcdecoded/holdfast/shared/snapshot"
 )
 
-// Reasons why something stays.
+// Locked is the reason in [Kept] of what the store refuses to delete for now.
+const Locked = "locked by the store"
+
+// Other reasons why something stays.
 const (
-	locked    = "locked by the store"
 	tooYoung  = "too young: a backup that is running or was killed may need it"
 	inGap     = "a snapshot that is missing without a record of its removal may need it"
 	packsStay = "packs of its chain stay"
@@ -238,7 +240,7 @@ func (p *pruner) deleteAll(ctx context.Context, all []doomed) ([]bool, error) {
 		case gone[i]:
 			p.report.Freed += o.size
 		case err == nil:
-			p.report.Kept = append(p.report.Kept, Kept{o.key, locked})
+			p.report.Kept = append(p.report.Kept, Kept{o.key, Locked})
 		}
 	}
 	return gone, errors.Join(err, ctx.Err())

@@ -1,0 +1,186 @@
+package main
+
+import (
+	"cmp"
+	"context"
+	"errors"
+	"fmt"
+	"hash/fnv"
+	"slices"
+	"time"
+
+	"github.com/aws/aws-lambda-go/lambdacontext"
+
+	"github.com/btcdecoded/holdfast/functions/invoke"
+	"github.com/btcdecoded/holdfast/shared/control"
+	"github.com/btcdecoded/holdfast/shared/policy"
+	"github.com/btcdecoded/holdfast/shared/repository"
+	"github.com/btcdecoded/holdfast/shared/snapshot"
+	"github.com/btcdecoded/holdfast/shared/statestore"
+)
+
+// windUp is kept free before the end of the context, for the documents.
+const windUp = 10 * time.Second
+
+// passed is the answer of an invocation.
+type passed struct {
+	Busy    bool            `json:"busy,omitempty"` // another invocation is at work
+	DryRun  bool            `json:"dry_run,omitempty"`
+	Sources int             `json:"sources"` // whose turn it was
+	Done    int             `json:"done"`
+	Failed  int             `json:"failed"`
+	Left    int             `json:"left"` // for the next invocation
+	Removed int             `json:"removed"`
+	Freed   int64           `json:"freed"`
+	Reports []*sourceReport `json:"reports,omitempty"` // for an order that names sources, and for a dry run
+}
+
+// pass is one invocation.
+type pass struct {
+	*function
+	order      *order
+	repo       *repository.Repository
+	replica    *repository.Repository // nil: there is none
+	replicaErr error
+	policy     *policy.Policy
+	owner      string
+	cursor     *control.LifecycleCursor
+	key, tag   string
+	end        time.Time // zero: no end
+	deleted    int
+	out        passed
+}
+
+func (p *pass) late() bool { return !p.end.IsZero() && !time.Now().Before(p.end) }
+
+// run has a pass over each source whose turn it is, those first whose last one was longest ago. The cursor is held with
+// a lease: two invocations at the same time would do each other's work. A dry run holds nothing and writes nothing.
+func (p *pass) run(ctx context.Context, named []snapshot.Source) (any, error) {
+	p.out.DryRun = p.order.DryRun
+	p.key = control.LifecycleShardKey(p.order.Shard, p.order.Shards)
+	if end, ok := ctx.Deadline(); ok {
+		p.end = end.Add(-windUp)
+	}
+	p.owner = "local"
+	if lc, ok := lambdacontext.FromContext(ctx); ok {
+		p.owner = lc.AwsRequestID
+	}
+	ok, err := p.take(ctx)
+	if err != nil {
+		return nil, err
+	}
+	if !ok {
+		return passed{Busy: true, DryRun: p.order.DryRun}, nil
+	}
+	err = p.all(ctx, named)
+	if p.order.DryRun {
+		return p.out, err
+	}
+	p.cursor.Busy = control.Lease{}
+	last, cancel := context.WithTimeout(context.WithoutCancel(ctx), 5*time.Second)
+	defer cancel()
+	return p.out, errors.Join(err, p.save(last))
+}
+
+// take reads the cursor and holds it for as long as the invocation can last.
+func (p *pass) take(ctx context.Context) (bool, error) {
+	cursor, tag, err := statestore.Read[control.LifecycleCursor](ctx, p.state, p.key)
+	switch {
+	case errors.Is(err, statestore.ErrNotExist):
+		cursor = &control.LifecycleCursor{}
+	case err != nil && tag != "":
+		invoke.Log(ctx).Error("the cursor is not readable: beginning anew", "key", p.key, "error", err.Error())
+		cursor = &control.LifecycleCursor{}
+	case err != nil:
+		return false, err
+	}
+	if cursor.Passed == nil {
+		cursor.Passed = map[string]time.Time{}
+	}
+	p.cursor, p.tag = cursor, tag
+	if p.order.DryRun {
+		return true, nil
+	}
+	now := p.now()
+	if cursor.Busy.Held(p.owner, now) {
+		invoke.Log(ctx).Info("another invocation is at work", "owner", cursor.Busy.Owner, "until", cursor.Busy.Until)
+		return false, nil
+	}
+	until := now.Add(15 * time.Minute)
+	if end, ok := ctx.Deadline(); ok {
+		until = now.Add(time.Until(end) + time.Minute)
+	}
+	cursor.Version, cursor.Busy = 1, control.Lease{Owner: p.owner, Until: until.UTC()}
+	switch err := p.save(ctx); {
+	case errors.Is(err, statestore.ErrConflict):
+		return false, nil // somebody else took it just now
+	case err != nil:
+		return false, err
+	}
+	return true, nil
+}
+
+func (p *pass) save(ctx context.Context) error {
+	tag, err := statestore.Write(ctx, p.state, p.key, p.cursor, p.tag)
+	if err != nil {
+		return fmt.Errorf("save the cursor: %w", err)
+	}
+	p.tag = tag
+	return nil
+}
+
+func (p *pass) all(ctx context.Context, named []snapshot.Source) error {
+	turn, err := p.turn(ctx, named)
+	if err != nil {
+		return err
+	}
+	p.out.Sources = len(turn)
+	if err := p.lockRepository(ctx); err != nil {
+		invoke.Log(ctx).Error("the repository's own documents can not be locked for longer", "error", err.Error())
+	}
+	for i, src := range turn {
+		if p.late() || ctx.Err() != nil {
+			p.out.Left = len(turn) - i
+			break
+		}
+		report, err := p.source(ctx, src)
+		if len(named) > 0 || p.order.DryRun {
+			p.out.Reports = append(p.out.Reports, report)
+		}
+		if err != nil {
+			// One source in trouble keeps no other from its turn. It stays first in line.
+			p.out.Failed++
+			report.Error = err.Error()
+			invoke.Log(ctx).Error("pass over a source ended with an error", "source", src.String(), "error", err.Error())
+			continue
+		}
+		p.out.Done++
+		p.cursor.Passed[src.String()] = p.now().UTC()
+	}
+	invoke.Log(ctx).Info("lifecycle", "dry_run", p.order.DryRun, "sources", p.out.Sources, "done", p.out.Done, "failed", p.out.Failed,
+		"left", p.out.Left, "removed", p.out.Removed, "freed", p.out.Freed)
+	return nil
+}
+
+// turn returns the sources whose turn it is.
+func (p *pass) turn(ctx context.Context, named []snapshot.Source) ([]snapshot.Source, error) {
+	if len(named) > 0 {
+		return named, nil
+	}
+	all, err := p.repo.Sources(ctx)
+	if err != nil {
+		return nil, err
+	}
+	now := p.now()
+	last := func(s snapshot.Source) time.Time { return p.cursor.Passed[s.String()] }
+	all = slices.DeleteFunc(all, func(s snapshot.Source) bool {
+		h := fnv.New32a()
+		_, _ = h.Write([]byte(s.String()))
+		other := p.order.Shards > 1 && int(h.Sum32()%uint32(p.order.Shards)) != p.order.Shard //nolint:gosec // a few shards
+		return other || !p.order.DryRun && now.Sub(last(s)) < p.env.Every
+	})
+	slices.SortStableFunc(all, func(a, b snapshot.Source) int {
+		return cmp.Or(last(a).Compare(last(b)), cmp.Compare(a.String(), b.String()))
+	})
+	return all, nil
+}

@@ -1,0 +1,264 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+
+	"github.com/btcdecoded/holdfast/functions/invoke"
+	"github.com/btcdecoded/holdfast/shared/control"
+	"github.com/btcdecoded/holdfast/shared/observe"
+	"github.com/btcdecoded/holdfast/shared/policy"
+	"github.com/btcdecoded/holdfast/shared/repository"
+	"github.com/btcdecoded/holdfast/shared/repository/layout"
+	"github.com/btcdecoded/holdfast/shared/repository/prune"
+	"github.com/btcdecoded/holdfast/shared/retention"
+	"github.com/btcdecoded/holdfast/shared/snapshot"
+	"github.com/btcdecoded/holdfast/shared/statestore"
+)
+
+// deleters is how many objects are deleted at the same time.
+const deleters = 16
+
+// sourceReport is what was decided and done about one source.
+type sourceReport struct {
+	Source    string               `json:"source"`
+	DryRun    bool                 `json:"dry_run,omitempty"`
+	Frozen    string               `json:"frozen,omitempty"`
+	Decisions []retention.Decision `json:"decisions"`
+	Shortened string               `json:"shortened,omitempty"`
+	Prune     *prune.Report        `json:"prune,omitempty"`
+	Waiting   *control.PlanWaiting `json:"waiting,omitempty"`
+	Locks     *lockReport          `json:"locks,omitempty"`
+	Replica   *replicaReport       `json:"replica,omitempty"`
+	Findings  []control.Finding    `json:"findings,omitempty"`
+	Error     string               `json:"error,omitempty"`
+}
+
+// visit is a pass over one source.
+type visit struct {
+	*pass
+	src    snapshot.Source
+	doc    *control.LifecycleSource
+	report *sourceReport
+	found  []control.Finding
+	looked []string        // kinds of findings that this pass has looked for
+	kept   map[string]bool // objects of the primary that snapshots need which stay
+}
+
+// source has a pass over one source:
+//
+//  1. What is known of it is read; rules that are new are written down before anything follows from them.
+//  2. What stays is locked for longer, and held. This comes first: nothing that follows can make it less.
+//  3. Snapshots are announced, withdrawn and removed, unless removals are frozen or too many would go.
+//  4. Versions and markers that nobody of ours has made are looked for.
+//  5. The replica has its own 2 and 3, and the two listings are compared.
+//
+// A crash between them repeats it all with the next invocation.
+func (p *pass) source(ctx context.Context, src snapshot.Source) (*sourceReport, error) {
+	v := &visit{pass: p, src: src, report: &sourceReport{Source: src.String(), DryRun: p.order.DryRun, Decisions: []retention.Decision{}}}
+	err := v.run(ctx)
+	v.report.Findings = v.found
+	return v.report, errors.Join(err, v.write(ctx, err))
+}
+
+func (v *visit) run(ctx context.Context) error {
+	doc, _, err := statestore.Read[control.LifecycleSource](ctx, v.state, control.LifecycleSourceKey(v.src))
+	switch {
+	case errors.Is(err, statestore.ErrNotExist):
+		doc = &control.LifecycleSource{}
+	case err != nil:
+		return err
+	}
+	v.doc = doc
+	if v.doc.Frozen, err = control.SourceFrozen(ctx, v.state, v.src, v.now()); err != nil {
+		return err
+	}
+	v.report.Frozen = v.doc.Frozen
+	h, err := observe.Read(ctx, v.repo, v.src)
+	if err != nil {
+		return err
+	}
+	decisions, err := v.decide(ctx, h)
+	if err != nil {
+		return err
+	}
+	v.report.Decisions = decisions
+	var errs []error
+	for _, step := range []func() error{
+		func() error { return v.locks(ctx, v.repo, h, decisions, &v.doc.Lock, true) },
+		func() error { return v.prune(ctx, h, decisions) },
+		func() error { return v.versions(ctx) },
+		func() error { return v.replicate(ctx) },
+	} {
+		if err := step(); err != nil {
+			if ctx.Err() != nil {
+				return errors.Join(append(errs, ctx.Err())...)
+			}
+			errs = append(errs, err) // the others have nothing to do with it
+		}
+	}
+	return errors.Join(errs...)
+}
+
+// decide plans with the rules of the policy. A source that is not in the policy loses nothing.
+func (v *visit) decide(ctx context.Context, h *observe.History) ([]retention.Decision, error) {
+	rules := policy.Retention{}
+	if s, err := v.policy.Lookup(v.src.Host, v.src.Name); err == nil {
+		rules = s.Retention
+	} else {
+		invoke.Log(ctx).Warn("source is not in the policy: nothing of it is removed", "source", v.src.String())
+	}
+	now := v.now()
+	rec, changed := v.doc.Retention.Update(rules, now)
+	if changed && !v.order.DryRun {
+		err := statestore.Update(ctx, v.state, control.LifecycleSourceKey(v.src), func(d *control.LifecycleSource) error {
+			d.Version, d.Source, d.Retention = 1, v.src.String(), rec
+			return nil
+		})
+		if err != nil {
+			return nil, err
+		}
+	}
+	v.doc.Retention = rec
+	decisions, shortened, err := rec.Plan(h.Retention(), now)
+	v.doc.Shortened = shortened
+	v.looked = append(v.looked, "retention")
+	if shortened != nil {
+		v.report.Shortened = shortened.String()
+		v.find(ctx, control.Finding{By: "retention", Key: v.src.String(), Problem: "retention was shortened", Detail: shortened.String(), Warning: true})
+	}
+	return decisions, err
+}
+
+// find notes something for the log and for monitor.
+func (v *visit) find(ctx context.Context, f control.Finding) {
+	v.found = append(v.found, f)
+	say := invoke.Log(ctx).Error
+	if f.Warning {
+		say = invoke.Log(ctx).Warn
+	}
+	say("finding", "source", v.src.String(), "by", f.By, "key", f.Key, "problem", f.Problem, "detail", f.Detail)
+}
+
+// prune removes from the primary.
+func (v *visit) prune(ctx context.Context, h *observe.History, decisions []retention.Decision) error {
+	if err := h.Broken(); err != nil {
+		return fmt.Errorf("prune: %w", err)
+	}
+	report, err := v.remove(ctx, v.repo, "primary", decisions)
+	v.report.Prune = report
+	if report != nil {
+		v.sum(report)
+	}
+	var many *retention.TooMany
+	if errors.As(err, &many) {
+		v.wait(ctx, report, many)
+		return nil
+	}
+	if err == nil && v.doc.Frozen == "" {
+		v.doc.Waiting = nil
+	}
+	return err
+}
+
+var (
+	errFrozen = errors.New("removals were frozen meanwhile")
+	errLimit  = errors.New("the limit of deletions in one run is reached")
+)
+
+// remove runs both phases of a removal in a repository, the primary or the replica. While removals are frozen nothing is
+// done, not even announced.
+func (v *visit) remove(ctx context.Context, repo *repository.Repository, place string, decisions []retention.Decision) (*prune.Report, error) {
+	if v.doc.Frozen != "" {
+		return nil, nil
+	}
+	n := 0
+	report, err := prune.Run(ctx, repo, v.src, prune.Options{
+		Decisions: decisions, DryRun: v.order.DryRun, Confirm: v.order.Confirm[v.src.String()], Place: layout.ReceiptCloud,
+		Receipts: true, Workers: deleters, Now: v.now,
+		Journal: func(ctx context.Context, keys []string) error {
+			n++
+			return v.journal(ctx, place, keys, n)
+		},
+	})
+	switch {
+	case errors.Is(err, errFrozen):
+		v.doc.Frozen, err = control.SourceFrozen(ctx, v.state, v.src, v.now())
+		v.report.Frozen = v.doc.Frozen
+	case errors.Is(err, errLimit):
+		invoke.Log(ctx).Info("removals go on with the next run", "source", v.src.String(), "limit", v.env.Deletes)
+		err = nil
+	}
+	return report, err
+}
+
+func (v *visit) sum(r *prune.Report) {
+	locked := 0
+	for _, k := range r.Kept {
+		if k.Reason == prune.Locked {
+			locked++
+		}
+	}
+	v.doc.Last = &control.Pruned{
+		Condemned: len(r.Condemned), Withdrawn: len(r.Withdrawn), Removed: len(r.Removed), Waiting: len(r.Waiting),
+		Locked: locked, Packs: r.Packs, Freed: r.Freed,
+	}
+	v.out.Removed += len(r.Removed)
+	v.out.Freed += r.Freed
+}
+
+// mostNamed bounds the snapshots that a waiting plan names.
+const mostNamed = 1000
+
+// wait stops and asks: the plan is written down, and goes on when a person calls the function with it.
+func (v *visit) wait(ctx context.Context, r *prune.Report, many *retention.TooMany) {
+	w := &control.PlanWaiting{Plan: r.Plan, Drop: many.Drop, Total: many.Total, Since: v.now().UTC()}
+	for _, a := range r.Blocked[:min(len(r.Blocked), mostNamed)] {
+		w.Snapshots = append(w.Snapshots, a.Snapshot.Sequence)
+	}
+	if old := v.doc.Waiting; old != nil && old.Plan == w.Plan {
+		w.Since = old.Since
+	}
+	v.doc.Waiting, v.report.Waiting = w, w
+	v.find(ctx, control.Finding{
+		By: "retention", Key: v.src.String(), Problem: "too many snapshots would go", Warning: true,
+		Detail: fmt.Sprintf(`%s: nothing is removed; look with {"dry_run":true,"sources":[%q]}, agree with {"sources":[%q],"confirm":{%q:%q}}`,
+			many.Error(), v.src, v.src, v.src, w.Plan),
+	})
+}
+
+// write leaves what is known for the next pass and for monitor.
+func (v *visit) write(ctx context.Context, failed error) error {
+	if v.order.DryRun || v.doc == nil {
+		return nil
+	}
+	if ctx.Err() != nil {
+		var cancel context.CancelFunc
+		ctx, cancel = context.WithTimeout(context.WithoutCancel(ctx), windUp/2)
+		defer cancel()
+	}
+	v.doc.Version, v.doc.Source, v.doc.Error = 1, v.src.String(), ""
+	if failed != nil {
+		v.doc.Error = failed.Error()
+	} else {
+		v.doc.Passed = v.now().UTC()
+	}
+	err := statestore.Update(ctx, v.state, control.LifecycleSourceKey(v.src), func(d *control.LifecycleSource) error {
+		*d = *v.doc
+		return nil
+	})
+	if err != nil {
+		return err
+	}
+	err = statestore.Update(ctx, v.state, control.LifecycleFindingsKey(v.src), func(d *control.Findings) error {
+		if !d.Note(v.src, v.now(), v.found, v.looked...) {
+			return statestore.ErrUnchanged
+		}
+		return nil
+	})
+	if err != nil {
+		return fmt.Errorf("leave the findings about %s: %w", v.src, err)
+	}
+	return nil
+}
