@@ -106,20 +106,32 @@ func verify(s *settings.Settings) Document {
 	return append(d, parameters(s, settings.Verify, true), report(s))
 }
 
+// lifecycle removes and extends, in the replica too: the same decisions hold there, and a removal that only one of the
+// two has seen would leave the other with snapshots that nothing names.
 func lifecycle(s *settings.Settings) Document {
-	bucket := s.BucketARN(s.Bucket)
-	d := append(repository(s), Document{
-		allow("ListVersions", []string{"s3:ListBucketVersions"}, bucket),
+	d := append(repository(s), tending(s.BucketARN(s.Bucket))...)
+	if s.Replica != nil {
+		at := s.In(s.Replica)
+		for _, st := range append(repository(at), tending(at.BucketARN(at.Bucket))...) {
+			st.Sid += "Replica"
+			d = append(d, st)
+		}
+	}
+	d = append(d, state(s, []string{"/freeze/*", "/restores/*"}, []string{"/lifecycle/*"})...)
+	return append(d, parameters(s, settings.Lifecycle, true), report(s))
+}
+
+func tending(bucket string) Document {
+	return Document{
+		allow("ReadVersions", []string{"s3:GetBucketVersioning", "s3:ListBucketVersions"}, bucket),
 		{
-			Sid: "Announce", Effect: Allow, Action: []string{"s3:PutObject"}, Resource: kinds(bucket+"/v1/*", "condemned", "expired"),
+			Sid: "Announce", Effect: Allow, Action: []string{"s3:PutObject"}, Resource: kinds(bucket+"/v1/*", "condemned", "expired", "receipts/cloud"),
 			Condition: Conditions{"Null": {"s3:if-none-match": "false"}},
 		},
 		allow("Remove", []string{"s3:DeleteObject", "s3:DeleteObjectVersion"},
 			kinds(bucket+"/v1/*", "snapshots", "keys", "packs", "lists", "log", "condemned", "damaged", "marks", "receipts")...),
-		allow("Extend", []string{"s3:GetObjectRetention", "s3:PutObjectRetention"}, bucket+"/v1/*"),
-	}...)
-	d = append(d, state(s, []string{"/freeze/*", "/restores/*"}, []string{"/lifecycle/*"})...)
-	return append(d, parameters(s, settings.Lifecycle, true), report(s))
+		allow("Extend", []string{"s3:GetObjectLegalHold", "s3:GetObjectRetention", "s3:PutObjectLegalHold", "s3:PutObjectRetention"}, bucket+"/v1/*"),
+	}
 }
 
 func monitor(s *settings.Settings) Document {

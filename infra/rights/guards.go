@@ -14,8 +14,9 @@ func encrypted(action string, resources ...string) Statement {
 	}
 }
 
-// RepositoryBucket guards the repository. What it denies holds whatever an identity's policy allows.
-func RepositoryBucket(s *settings.Settings) Document {
+// RepositoryBucket guards the repository. What it denies holds whatever an identity's policy allows; lifecycle is the
+// ARN of the only role that may delete.
+func RepositoryBucket(s *settings.Settings, lifecycle string) Document {
 	bucket := s.BucketARN(s.Bucket)
 	all := bucket + "/*"
 	agents := func(more Conditions) Conditions {
@@ -44,7 +45,7 @@ func RepositoryBucket(s *settings.Settings) Document {
 	}
 	return append(d,
 		deny("LockedUntilItEnds", []string{all}, except(s), "s3:BypassGovernanceRetention"),
-		deny("OnlyLifecycleDeletes", []string{all}, except(s, s.FunctionRole(settings.Lifecycle)), "s3:DeleteObject", "s3:DeleteObjectVersion"),
+		deny("OnlyLifecycleDeletes", []string{all}, except(s, lifecycle), "s3:DeleteObject", "s3:DeleteObjectVersion"),
 		deny("LockStaysOn", []string{bucket}, except(s), "s3:DeleteBucket"),
 	)
 }
@@ -96,18 +97,26 @@ func LogBucket(s *settings.Settings, bucket string, of ...string) Document {
 	}}
 }
 
-// ReplicaBucket is RepositoryBucket for the replica's bucket, which the replication role also fills. s is the replica's;
-// source is the ARN of the role.
-func ReplicaBucket(s *settings.Settings, source string) Document {
-	return append(RepositoryBucket(s), Statement{
-		Sid: "Replicate", Effect: Allow, Principal: map[string]any{"AWS": source},
-		Action:   []string{"s3:ReplicateObject", "s3:ReplicateTags"},
-		Resource: []string{s.BucketARN(s.Bucket) + "/*"},
-	}, Statement{
-		Sid: "ReplicateSettings", Effect: Allow, Principal: map[string]any{"AWS": source},
-		Action:   []string{"s3:GetBucketVersioning", "s3:ListBucket"},
-		Resource: []string{s.BucketARN(s.Bucket)},
-	})
+// ReplicaBucket is RepositoryBucket for the replica's bucket, which the replication role also fills. s is the replica's,
+// first the settings of the other region, whose roles come from another account where the replica has its own.
+func ReplicaBucket(s, first *settings.Settings) Document {
+	lifecycle := first.FunctionRole(settings.Lifecycle)
+	d := RepositoryBucket(s, lifecycle)
+	bucket := s.BucketARN(s.Bucket)
+	from := func(sid, role string, actions []string, resources ...string) {
+		d = append(d, Statement{Sid: sid, Effect: Allow, Principal: map[string]any{"AWS": role}, Action: actions, Resource: resources})
+	}
+	replicate := first.RoleARN("/holdfast/", settings.ReplicaRole)
+	from("Replicate", replicate, []string{"s3:ReplicateObject", "s3:ReplicateTags"}, bucket+"/*")
+	from("ReplicateSettings", replicate, []string{"s3:GetBucketVersioning", "s3:ListBucket"}, bucket)
+	if s.Account != first.Account {
+		for _, st := range append(repository(s), tending(bucket)...) {
+			st.Sid, st.Principal = "Lifecycle"+st.Sid, map[string]any{"AWS": lifecycle}
+			d = append(d, st)
+		}
+		from("MonitorLists", first.FunctionRole(settings.Monitor), []string{"s3:ListBucket"}, bucket)
+	}
+	return d
 }
 
 // Replicate is what S3 may do on our behalf to copy objects to the second region. Neither deletions nor their markers

@@ -57,7 +57,7 @@ func (s *Settings) BucketARN(bucket string) string {
 // In returns the settings as seen from the replica's region: its account, region, bucket and key.
 func (s *Settings) In(r *Replica) *Settings {
 	at := *s
-	at.Account, at.Region, at.Bucket, at.Key, at.Second = r.Account, r.Region, r.Bucket, r.Key, true
+	at.Account, at.Region, at.Bucket, at.Address, at.Key, at.Second = r.Account, r.Region, r.Bucket, r.Address, r.Key, true
 	return &at
 }
 

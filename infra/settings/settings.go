@@ -56,6 +56,7 @@ type Settings struct {
 	Runbook      string   // where docs/runbook.md can be read
 	Key          string   // ARN of a key that an earlier deployment left; empty: one is made
 	Bucket       string   // of the repository
+	Address      string   // of the repository, as the policy writes it
 	Replica      *Replica // nil: none
 	Policy       *policy.Policy
 	Second       bool // these are the settings of the replica's region
@@ -66,6 +67,7 @@ type Replica struct {
 	Account string
 	Region  string
 	Bucket  string
+	Address string // as the policy writes it
 	Key     string // ARN of a key that an earlier deployment left; empty: one is made
 }
 
@@ -181,7 +183,7 @@ func (s *Settings) places(p *policy.Policy, context func(string) string) error {
 	if primary == nil {
 		return errors.New("primary repository of the policy: the control plane works on a bucket: write s3://bucket?region=…")
 	}
-	s.Bucket, s.Region = primary.Bucket, primary.Region
+	s.Bucket, s.Region, s.Address = primary.Bucket, primary.Region, p.Repository.Primary
 	for i, c := range p.Repository.Copies {
 		at, err := place(c)
 		if err != nil {
@@ -194,7 +196,8 @@ func (s *Settings) places(p *policy.Policy, context func(string) string) error {
 			return fmt.Errorf("copy %d of the policy: the bucket is in %s like the primary: name another region", i+1, at.Region)
 		}
 		s.Replica = &Replica{
-			Account: or(context("replica-account"), s.Account), Region: at.Region, Bucket: at.Bucket, Key: context("replica-key"),
+			Account: or(context("replica-account"), s.Account), Region: at.Region, Bucket: at.Bucket, Address: c,
+			Key: context("replica-key"),
 		}
 		if !accountPattern.MatchString(s.Replica.Account) {
 			return fmt.Errorf("replica-account %q: want twelve digits", s.Replica.Account)

@@ -3,6 +3,7 @@ package stack
 import (
 	"fmt"
 	"path"
+	"time"
 
 	"github.com/aws/aws-cdk-go/awscdk/v2"
 	"github.com/aws/aws-cdk-go/awscdk/v2/awsiam"
@@ -23,7 +24,7 @@ import (
 const receives = 5
 
 // function makes a function with all that belongs to it: log, role, dead letters, queue, schedule.
-func (b *builder) function(st awscdk.Stack, f settings.Function, scheduler awsiam.CfnRole) {
+func (b *builder) function(st awscdk.Stack, f settings.Function, scheduler awsiam.CfnRole) awslambda.CfnFunction {
 	s := b.s
 	name, id := settings.FunctionName(f.Verb), title(f.Verb)
 	group := awslogs.NewCfnLogGroup(st, jsii.String(id+"Log"), &awslogs.CfnLogGroupProps{
@@ -64,6 +65,7 @@ func (b *builder) function(st awscdk.Stack, f settings.Function, scheduler awsia
 	if f.Schedule != "" {
 		b.schedule(st, f, fn, scheduler, deadLetters)
 	}
+	return fn
 }
 
 // title makes an id of a verb.
@@ -153,7 +155,7 @@ func (b *builder) variables(f settings.Function) map[string]any {
 // Environment is what a function is told. first is nil in the first region.
 func Environment(s, first *settings.Settings, verb string) (any, error) {
 	cloud := environment.Cloud{
-		State: s.StateBucket(), Trust: settings.TrustParameter, Repository: fmt.Sprintf("s3://%s?region=%s", s.Bucket, s.Region),
+		State: s.StateBucket(), Trust: settings.TrustParameter, Repository: s.Address,
 	}
 	signed := cloud
 	signed.Signer = settings.SignerParameter + verb
@@ -166,7 +168,11 @@ func Environment(s, first *settings.Settings, verb string) (any, error) {
 	case settings.Verify:
 		return environment.Verify{Cloud: signed}, nil
 	case settings.Lifecycle:
-		return environment.Lifecycle{Cloud: signed}, nil
+		e := environment.Lifecycle{Cloud: signed, Lock: s.LockMode, Default: time.Duration(s.LockDays) * 24 * time.Hour}
+		if s.Replica != nil {
+			e.Replica = s.Replica.Address
+		}
+		return e, nil
 	case settings.Monitor:
 		return environment.Monitor{Cloud: cloud, Topic: topic, Bus: events.BusName, Ping: s.Ping, Runbook: s.Runbook}, nil
 	case settings.Watchdog:

@@ -22,10 +22,10 @@ func (b *builder) storage(st awscdk.Stack) {
 	b.key(st)
 	b.stateBucket(st, logName).AddResourceDependency(logs, nil)
 	if s.Second {
-		b.guard(st, "RepositoryPolicy", repository, rights.ReplicaBucket(s, b.first.RoleARN("/holdfast/", settings.ReplicaRole)))
+		b.guard(st, "RepositoryPolicy", repository, rights.ReplicaBucket(s, b.first))
 		return
 	}
-	b.guard(st, "RepositoryPolicy", repository, rights.RepositoryBucket(s))
+	b.guard(st, "RepositoryPolicy", repository, rights.RepositoryBucket(s, s.FunctionRole(settings.Lifecycle)))
 	b.agents(st)
 }
 

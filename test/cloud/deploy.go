@@ -1,0 +1,94 @@
+package cloud
+
+import (
+	"encoding/json"
+	"os"
+	"path/filepath"
+	"testing"
+)
+
+// Deployed is a deployment into an emulator.
+type Deployed struct {
+	*Emulator
+	Assembly string // directory of the templates as deployed
+}
+
+// Functions builds the functions' binaries for this machine into a directory.
+func Functions(t testing.TB, programs ...string) string {
+	t.Helper()
+	dir := t.TempDir()
+	for _, p := range programs {
+		Run(t, Root(t), append(os.Environ(), "CGO_ENABLED=0"), "go", "build", "-buildvcs=false", "-tags", "lambda.norpc", "-trimpath",
+			"-ldflags", "-s -w", "-o", filepath.Join(dir, p, "bootstrap"), "./functions/"+p)
+	}
+	return dir
+}
+
+// Deploy synthesizes, bootstraps and deploys with the CDK's command line, as `make deploy` does. Resources of a kind that
+// the emulator does not know are left out of the templates before.
+func (e *Emulator) Deploy(t testing.TB, policyFile, functions string, regions []string, context ...string) *Deployed {
+	t.Helper()
+	d := &Deployed{Emulator: e, Assembly: filepath.Join(t.TempDir(), "cdk.out")}
+	infra := filepath.Join(t.TempDir(), "infra")
+	Run(t, Root(t), os.Environ(), "go", "build", "-buildvcs=false", "-o", infra, "./infra")
+	env := append(e.Env(regions[0]), "PATH="+Node(t)+string(filepath.ListSeparator)+os.Getenv("PATH"))
+	args := []string{
+		"synth", "--quiet", "--app", infra, "--output", d.Assembly, "-c", "policy=" + policyFile, "-c", "account=" + Account,
+		"-c", "assets=" + functions, "-c", "architecture=" + Architecture(),
+	}
+	for _, c := range context {
+		args = append(args, "-c", c)
+	}
+	cdk := filepath.Join(Node(t), "cdk")
+	Run(t, Root(t), env, cdk, args...)
+	leaveOut(t, d.Assembly, "AWS::CloudWatch::CompositeAlarm", "AWS::RolesAnywhere::Profile")
+	bootstrap := []string{"bootstrap", "--app", d.Assembly}
+	for _, r := range regions {
+		bootstrap = append(bootstrap, "aws://"+Account+"/"+r)
+	}
+	Run(t, t.TempDir(), env, cdk, bootstrap...)
+	d.Again(t, regions[0])
+	return d
+}
+
+// Again deploys the same templates once more.
+func (d *Deployed) Again(t testing.TB, region string) {
+	t.Helper()
+	env := append(d.Env(region), "PATH="+Node(t)+string(filepath.ListSeparator)+os.Getenv("PATH"))
+	Run(t, t.TempDir(), env, filepath.Join(Node(t), "cdk"), "deploy", "--app", d.Assembly, "--all", "--require-approval", "never",
+		"--import-existing-resources", "--concurrency", "2", "--progress", "events")
+}
+
+// leaveOut removes resources of some types from all templates.
+func leaveOut(t testing.TB, dir string, types ...string) {
+	t.Helper()
+	templates, err := filepath.Glob(filepath.Join(dir, "*.template.json"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, name := range templates {
+		text, err := os.ReadFile(name) //nolint:gosec // a test's own
+		if err != nil {
+			t.Fatal(err)
+		}
+		var template map[string]any
+		if err := json.Unmarshal(text, &template); err != nil {
+			t.Fatal(err)
+		}
+		resources, _ := template["Resources"].(map[string]any)
+		for id, r := range resources {
+			for _, unwanted := range types {
+				if m, _ := r.(map[string]any); m["Type"] == unwanted {
+					delete(resources, id)
+				}
+			}
+		}
+		out, err := json.Marshal(template)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if err := os.WriteFile(name, out, 0o600); err != nil {
+			t.Fatal(err)
+		}
+	}
+}

@@ -1,0 +1,140 @@
+package cloud
+
+import (
+	"context"
+	"net"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"runtime"
+	"strings"
+	"syscall"
+	"testing"
+	"time"
+
+	"github.com/aws/aws-sdk-go-v2/aws"
+)
+
+// Account is the account that the emulator has. It takes the access key for the account's number.
+const Account = "123456789012"
+
+// Emulator is a running ministack. It enforces no IAM policy and no Object Lock; docs/deploy.md tells what else
+// it does not do.
+type Emulator struct {
+	Endpoint string // http://127.0.0.1:port
+	log      string
+}
+
+// Start starts ministack on a free port of the loopback interface. It ends with the test, or with this process.
+func Start(t testing.TB) *Emulator {
+	t.Helper()
+	dir := t.TempDir()
+	e := &Emulator{log: filepath.Join(dir, "ministack.log")}
+	for range 3 {
+		if e.try(t, dir) {
+			return e
+		}
+	}
+	said, _ := os.ReadFile(e.log)
+	t.Fatalf("ministack does not start:\n%s", said)
+	return nil
+}
+
+func (e *Emulator) try(t testing.TB, dir string) bool {
+	t.Helper()
+	l, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	_, port, _ := net.SplitHostPort(l.Addr().String())
+	_ = l.Close()
+	e.Endpoint = "http://127.0.0.1:" + port
+	f, err := os.Create(e.log) //nolint:gosec // in the test's directory
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer func() { _ = f.Close() }()
+	cmd := exec.Command(filepath.Join(Python(t), "ministack"))
+	cmd.Dir = dir
+	cmd.Stdout, cmd.Stderr = f, f
+	cmd.Env = append(os.Environ(),
+		"BIND_HOST=127.0.0.1", "GATEWAY_PORT="+port, "MINISTACK_ACCOUNT_ID="+Account, "AWS_ENDPOINT_URL="+e.Endpoint,
+		"TMPDIR="+dir, "STATE_DIR="+filepath.Join(dir, "state"), "LAMBDA_EXECUTOR=local", "LOG_LEVEL=INFO")
+	cmd.SysProcAttr = &syscall.SysProcAttr{Setpgid: true, Pdeathsig: syscall.SIGKILL}
+	if err := cmd.Start(); err != nil {
+		t.Fatalf("start ministack: %v", err)
+	}
+	stop := func() {
+		// The whole group: functions run as its children.
+		_ = syscall.Kill(-cmd.Process.Pid, syscall.SIGKILL)
+		_ = cmd.Wait()
+	}
+	if !accepts("127.0.0.1:"+port, time.Minute) {
+		stop()
+		return false
+	}
+	t.Cleanup(func() {
+		stop()
+		if t.Failed() {
+			t.Logf("ministack said:\n%s", tail(e.log, 80))
+		}
+	})
+	return true
+}
+
+func accepts(address string, within time.Duration) bool {
+	for end := time.Now().Add(within); time.Now().Before(end); time.Sleep(50 * time.Millisecond) {
+		if c, err := net.DialTimeout("tcp", address, time.Second); err == nil {
+			_ = c.Close()
+			return true
+		}
+	}
+	return false
+}
+
+// tail returns the last lines of a file.
+func tail(name string, lines int) string {
+	text, _ := os.ReadFile(name) //nolint:gosec // a test's own
+	all := strings.Split(string(text), "\n")
+	return strings.Join(all[max(0, len(all)-lines):], "\n")
+}
+
+// Env is the environment with which programs talk to the emulator and to nobody else.
+func (e *Emulator) Env(region string) []string {
+	return append(os.Environ(),
+		"AWS_ENDPOINT_URL="+e.Endpoint, "AWS_ACCESS_KEY_ID="+Account, "AWS_SECRET_ACCESS_KEY=test", "AWS_SESSION_TOKEN=", "AWS_PROFILE=",
+		"AWS_REGION="+region, "AWS_DEFAULT_REGION="+region, "AWS_EC2_METADATA_DISABLED=true",
+		"AWS_CONFIG_FILE=/dev/null", "AWS_SHARED_CREDENTIALS_FILE=/dev/null", "CDK_DISABLE_CLI_TELEMETRY=true")
+}
+
+// Config is the configuration of AWS clients for a region.
+func (e *Emulator) Config(region string) aws.Config {
+	return aws.Config{
+		Region: region, BaseEndpoint: aws.String(e.Endpoint),
+		Credentials: aws.CredentialsProviderFunc(func(context.Context) (aws.Credentials, error) {
+			return aws.Credentials{AccessKeyID: Account, SecretAccessKey: "test"}, nil
+		}),
+	}
+}
+
+// Run runs a program and returns what it wrote; both streams. A failure ends the test.
+func Run(t testing.TB, dir string, env []string, name string, args ...string) string {
+	t.Helper()
+	ctx, cancel := context.WithTimeout(t.Context(), 4*time.Minute)
+	defer cancel()
+	cmd := exec.CommandContext(ctx, name, args...) //nolint:gosec // programs of the test
+	cmd.Dir, cmd.Env = dir, env
+	out, err := cmd.CombinedOutput()
+	if err != nil {
+		t.Fatalf("%s: %v\n%s", strings.Join(append([]string{filepath.Base(name)}, args...), " "), err, out)
+	}
+	return string(out)
+}
+
+// Architecture is that of this machine, as Lambda names it.
+func Architecture() string {
+	if runtime.GOARCH == "arm64" {
+		return "arm64"
+	}
+	return "x86_64"
+}
