@@ -53,7 +53,13 @@ func (q *sqsQueues) Send(ctx context.Context, host string, job *events.Job) erro
 	if err != nil {
 		return err
 	}
-	if _, err := q.client.SendMessage(ctx, &sqs.SendMessageInput{QueueUrl: aws.String(url), MessageBody: aws.String(string(body))}); err != nil {
+	out, err := q.client.SendMessageBatch(ctx, &sqs.SendMessageBatchInput{
+		QueueUrl: aws.String(url), Entries: []types.SendMessageBatchRequestEntry{{Id: aws.String("0"), MessageBody: aws.String(string(body))}},
+	})
+	if err == nil && len(out.Failed) > 0 {
+		err = errors.New(aws.ToString(out.Failed[0].Code))
+	}
+	if err != nil {
 		return fmt.Errorf("send restore %s to queue %s: %w", job.ID, name, err)
 	}
 	return nil
