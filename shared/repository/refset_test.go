@@ -3,8 +3,12 @@ package repository
 import (
 	"encoding/binary"
 	"errors"
+	"fmt"
 	"testing"
+	"time"
 
+	"github.com/btcdecoded/holdfast/shared/keyring"
+	"github.com/btcdecoded/holdfast/shared/objstore/mem"
 	"github.com/btcdecoded/holdfast/shared/snapshot"
 )
 
@@ -145,5 +149,73 @@ func TestRefsetParentFails(t *testing.T) {
 	}
 	if calls != 1 {
 		t.Errorf("the parent was read %d times", calls)
+	}
+}
+
+// TestSessionWithDamagedTables damages what a session knows on disk between its first and its second half: chunks that
+// come again are stored again, and the snapshot is what it should be.
+func TestSessionWithDamagedTables(t *testing.T) {
+	id, err := keyring.NewIdentity()
+	if err != nil {
+		t.Fatal(err)
+	}
+	r, err := Init(t.Context(), mem.New(), id, id.Recipients(), time.Now())
+	if err != nil {
+		t.Fatal(err)
+	}
+	src := snapshot.Source{Host: "host", Name: "files"}
+	s, err := r.Begin(t.Context(), BeginOptions{Source: src, Kind: "files", State: t.TempDir(), Tool: "test", Now: time.Now})
+	if err != nil {
+		t.Fatal(err)
+	}
+	const n = 40_000
+	content := func(i int) []byte { return fmt.Appendf(nil, "content %d", i%n) }
+	for i := range 2 * n {
+		if i == n {
+			for _, table := range s.state.tables {
+				for block := range int64(table.blocks) {
+					flip(t, table, block*int64(table.blockSize())+block%100)
+				}
+			}
+		}
+		plain := content(i)
+		ref, err := s.Chunk(t.Context(), snapshot.Content, plain)
+		if err != nil {
+			t.Fatal(err)
+		}
+		e := &snapshot.Entry{Path: fmt.Sprintf("/%06d", i), Type: snapshot.File, Size: uint64(len(plain)), Extents: []snapshot.Extent{{Ref: ref, Length: uint64(len(plain))}}}
+		if err := s.Emit(t.Context(), e); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if s.refs.chunks.blocks == 0 {
+		t.Fatal("nothing was on disk")
+	}
+	stored, err := s.Commit(t.Context(), Result{Roots: []string{"/"}, Started: time.Now()})
+	if err != nil {
+		t.Fatal(err)
+	}
+	snap, err := r.Snapshot(t.Context(), stored)
+	if err != nil {
+		t.Fatal(err)
+	}
+	var refs []KindRef
+	for e, err := range snap.Entries(t.Context(), "") {
+		if err != nil {
+			t.Fatal(err)
+		}
+		refs = append(refs, KindRef{Kind: snapshot.Content, Ref: e.Extents[0].Ref})
+	}
+	if len(refs) != 2*n {
+		t.Fatalf("%d entries", len(refs))
+	}
+	err = snap.Chunks(t.Context(), refs, func(i int, plain []byte, err error) error {
+		if err == nil && string(plain) != string(content(i)) {
+			err = fmt.Errorf("entry %d is %q", i, plain)
+		}
+		return err
+	})
+	if err != nil {
+		t.Error(err)
 	}
 }
