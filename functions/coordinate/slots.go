@@ -7,6 +7,7 @@ import (
 	"time"
 
 	"github.com/btcdecoded/holdfast/shared/control"
+	"github.com/btcdecoded/holdfast/shared/policy"
 	"github.com/btcdecoded/holdfast/shared/statestore"
 )
 
@@ -69,7 +70,7 @@ func (s *slots) release(ctx context.Context, firsts []string) error {
 }
 
 // clean frees slots of runs that are not open: those of a crash, or of hosts that left the policy.
-func (s *slots) clean(ctx context.Context, now time.Time) error {
+func (s *slots) clean(ctx context.Context, p *policy.Policy, now time.Time) error {
 	d, _, err := statestore.Read[control.Slots](ctx, s.state, control.SlotsKey)
 	if errors.Is(err, statestore.ErrNotExist) {
 		return nil
@@ -79,6 +80,10 @@ func (s *slots) clean(ctx context.Context, now time.Time) error {
 	}
 	var over []string
 	for _, first := range d.Doubtful(now) {
+		if _, err := p.Lookup(d.Held[first].Host, d.Held[first].Source); err != nil {
+			over = append(over, first)
+			continue
+		}
 		h, _, err := statestore.Read[control.HostJobs](ctx, s.state, control.JobsKey(d.Held[first].Host))
 		switch {
 		case errors.Is(err, statestore.ErrNotExist):

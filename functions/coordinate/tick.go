@@ -124,7 +124,7 @@ func (r *round) run(ctx context.Context, hosts []string, key string, first bool)
 	r.shard = *shard
 	r.Looked = len(pending)
 	if first && r.slots.limit > 0 {
-		if err := r.slots.clean(ctx, r.now); err != nil {
+		if err := r.slots.clean(ctx, r.p, r.now); err != nil {
 			r.failed(ctx, "", err)
 		}
 	}

@@ -158,7 +158,7 @@ func Store(ctx context.Context, at string) (objstore.Store, error) {
 		return nil, err
 	}
 	if l.Scheme != "s3" {
-		return nil, fmt.Errorf("open repository: the control plane works on one in S3, not on one of the kind %s:", l.Scheme)
+		return nil, fmt.Errorf("open repository: the control plane works on one in S3, not on one of kind %s", l.Scheme)
 	}
 	store, err := s3.Open(ctx, s3.Options{
 		Bucket: l.S3.Bucket, Prefix: l.S3.Prefix, Region: l.S3.Region, Endpoint: l.S3.Endpoint, PathStyle: l.S3.PathStyle,

@@ -32,7 +32,6 @@ type cloud struct {
 	state    *s3state.Store
 	identity *keyring.Identity
 	repo     *repository.Repository
-	secret   string // of the signer parameter
 }
 
 func startCloud(t *testing.T) *cloud {
