@@ -7,7 +7,6 @@ import (
 	"io"
 	"math"
 	"net/http"
-	"slices"
 	"strings"
 
 	raw "google.golang.org/api/storage/v1"
@@ -26,7 +25,12 @@ func (s *Store) Get(ctx context.Context, key string, offset, length int64) (io.R
 		}
 		return http.NoBody, nil
 	}
-	call := s.raw.Get(s.name, s.prefix+key).Context(ctx)
+	return s.download(ctx, key, s.raw.Get(s.name, s.prefix+key), offset, length)
+}
+
+// download reads length bytes, or all if that is negative, of what call names.
+func (s *Store) download(ctx context.Context, key string, call *raw.ObjectsGetCall, offset, length int64) (io.ReadCloser, error) {
+	call.Context(ctx)
 	switch {
 	case length > 0 && length <= math.MaxInt64-offset:
 		call.Header().Set("Range", fmt.Sprintf("bytes=%d-%d", offset, offset+length-1))
@@ -150,26 +154,13 @@ func (s *Store) Delete(ctx context.Context, key string) error {
 	if err := objstore.CheckKey(key); err != nil {
 		return err
 	}
-	var generations []int64
-	call := s.raw.List(s.name).Prefix(s.prefix + key).Versions(true)
-	err := s.each(ctx, key, call, func(page *raw.Objects) error {
-		for _, o := range page.Items {
-			switch {
-			case o.Name == s.prefix+key:
-				generations = append(generations, o.Generation)
-			case o.Name > s.prefix+key:
-				return errEnough // the key itself sorts before all longer ones that it begins
-			}
-		}
-		return nil
-	})
-	if err != nil && !errors.Is(err, errEnough) {
+	all, err := s.generations(ctx, key)
+	if err != nil {
 		return err
 	}
 	// Oldest first: if we stop between two, what is current stays current, and an older one never comes back to light.
-	slices.Sort(generations)
-	for _, g := range generations {
-		err := s.raw.Delete(s.name, s.prefix+key).Generation(g).Context(ctx).Do()
+	for _, o := range all {
+		err := s.raw.Delete(s.name, s.prefix+key).Generation(o.Generation).Context(ctx).Do()
 		if err != nil && status(err) != http.StatusNotFound {
 			return s.wrap(ctx, "delete", key, err)
 		}
@@ -178,3 +169,10 @@ func (s *Store) Delete(ctx context.Context, key string) error {
 }
 
 var errEnough = errors.New("enough")
+
+func ignoreEnough(err error) error {
+	if errors.Is(err, errEnough) {
+		return nil
+	}
+	return err
+}

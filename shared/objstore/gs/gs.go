@@ -42,9 +42,10 @@ type Options struct {
 
 // Store is an object store in a bucket.
 type Store struct {
-	raw    *raw.ObjectsService
-	name   string
-	prefix string // ends in '/' or is empty
+	raw     *raw.ObjectsService
+	buckets *raw.BucketsService
+	name    string
+	prefix  string // ends in '/' or is empty
 }
 
 // Open returns the store. It talks to nobody yet, except where credentials are looked for.
@@ -74,7 +75,7 @@ func Open(ctx context.Context, o Options) (*Store, error) {
 		return nil, fmt.Errorf("open Google Cloud Storage bucket %s: %w", o.Bucket, err)
 	}
 	s := &Store{
-		raw: service.Objects, name: o.Bucket, prefix: strings.Trim(o.Prefix, "/"),
+		raw: service.Objects, buckets: service.Buckets, name: o.Bucket, prefix: strings.Trim(o.Prefix, "/"),
 	}
 	if s.prefix != "" {
 		s.prefix += "/"

@@ -80,15 +80,24 @@ func (s *Store) Put(ctx context.Context, key string, c objstore.Content) error {
 }
 
 func (s *Store) upload(ctx context.Context, key string, c objstore.Content, sum sums) error {
-	object := &raw.Object{
-		Name: s.prefix + key, ContentType: "application/octet-stream",
+	return s.send(s.insert(ctx, key, sum).IfGenerationMatch(0), c)
+}
+
+// insert begins the call that stores an object with these sums.
+func (s *Store) insert(ctx context.Context, key string, sum sums) *raw.ObjectsInsertCall {
+	return s.raw.Insert(s.name, &raw.Object{
+		Name: s.prefix + key, ContentType: contentType,
 		Crc32c:  base64.StdEncoding.EncodeToString(binary.BigEndian.AppendUint32(nil, sum.crc)),
 		Md5Hash: base64.StdEncoding.EncodeToString(sum.md5[:]),
-	}
-	// One request, nothing kept in memory, never sent again by itself.
-	_, err := s.raw.Insert(s.name, object).IfGenerationMatch(0).Context(ctx).
-		WithRetry(nil, func(error) bool { return false }).
-		Media(io.NewSectionReader(c, 0, c.Size), googleapi.ChunkSize(0), googleapi.ContentType(object.ContentType)).Do()
+	}).Context(ctx)
+}
+
+const contentType = "application/octet-stream"
+
+// send sends the content: one request, nothing kept in memory, never sent again by itself.
+func (s *Store) send(call *raw.ObjectsInsertCall, c objstore.Content) error {
+	_, err := call.WithRetry(nil, func(error) bool { return false }).
+		Media(io.NewSectionReader(c, 0, c.Size), googleapi.ChunkSize(0), googleapi.ContentType(contentType)).Do()
 	return err
 }
 
