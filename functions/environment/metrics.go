@@ -60,8 +60,6 @@ const (
 	MetricWatchdogPass      = "WatchdogPass"
 	MetricPrimaryHeartbeat  = "PrimaryHeartbeatAge"
 	MetricReplicaNewestLag  = "ReplicaNewestAge"
-	MetricFunctionFailures  = "Failures"
-	MetricFunctionUnhandled = "Unhandled"
 )
 
 // The verbs of the functions that emit metrics.
@@ -73,7 +71,7 @@ const (
 // Metrics lists every metric that the functions emit. Infrastructure takes names for alarms and widgets from here, and a
 // test of the functions proves that they emit nothing else.
 func Metrics() []Metric {
-	tier, kind, source, function := []string{DimensionTier}, []string{DimensionKind}, []string{DimensionSource}, []string{DimensionFunction}
+	tier, kind, source := []string{DimensionTier}, []string{DimensionKind}, []string{DimensionSource}
 	return []Metric{
 		{MetricMonitorPass, UnitCount, nil, FunctionMonitor, true, "1 at the end of every pass of monitor"},
 		{MetricSources, UnitCount, tier, FunctionMonitor, true, "sources of the policy"},
@@ -99,8 +97,6 @@ func Metrics() []Metric {
 		{MetricWatchdogPass, UnitCount, nil, FunctionWatchdog, true, "1 at the end of every pass of the watchdog, in the region of the replica"},
 		{MetricPrimaryHeartbeat, UnitSeconds, nil, FunctionWatchdog, true, "time since the primary's monitor was last at work"},
 		{MetricReplicaNewestLag, UnitSeconds, nil, FunctionWatchdog, true, "time since the newest manifest that was replicated"},
-		{MetricFunctionFailures, UnitCount, function, "", false, "invocations that ended in an error"},
-		{MetricFunctionUnhandled, UnitCount, function, "", false, "messages that were given back to their queue"},
 	}
 }
 

@@ -150,6 +150,60 @@ func TestGolden(t *testing.T) {
 		{"key-never", true, func(o *policy.Objectives, f *compliance.Facts) {
 			f.KeyProven, o.KeyCheck = time.Time{}, policy.Duration(hour)
 		}},
+		{"job-lost", true, func(_ *policy.Objectives, f *compliance.Facts) {
+			f.Lost = []compliance.LostJob{{ID: "0a", Kind: "backup", Due: now().Add(-2 * hour), Lost: now().Add(-hour)}, {ID: "0b", Kind: "backup", Due: now().Add(-hour)}}
+		}},
+		{"never-lost", true, func(_ *policy.Objectives, f *compliance.Facts) {
+			f.Snapshots, f.LastSeen, f.LastRun = nil, 0, nil
+			f.Lost = []compliance.LostJob{{ID: "0a", Kind: "backup", Due: now().Add(-2 * hour), Lost: now().Add(-hour)}}
+		}},
+		{"no-receipt", true, func(_ *policy.Objectives, f *compliance.Facts) {
+			f.CheckWithin = hour
+			for i := range 9 {
+				f.Snapshots[i].Checked = true
+			}
+		}},
+		{"receipt-due", false, func(_ *policy.Objectives, f *compliance.Facts) {
+			f.CheckWithin = hour
+			f.Snapshots[10].Checked = true
+		}},
+		{"lock-short", true, func(_ *policy.Objectives, f *compliance.Facts) {
+			f.Lock = &compliance.Lock{Sequence: 4, Until: now().Add(day), Wanted: now().Add(30 * day), Checked: now().Add(-hour)}
+		}},
+		{"lock-none", true, func(_ *policy.Objectives, f *compliance.Facts) {
+			f.Lock = &compliance.Lock{Sequence: 4, Wanted: now().Add(30 * day)}
+		}},
+		{"locked", false, func(_ *policy.Objectives, f *compliance.Facts) {
+			f.Lock = &compliance.Lock{Sequence: 4, Until: now().Add(31 * day), Wanted: now().Add(30 * day)}
+		}},
+		{"not-looked", true, func(_ *policy.Objectives, f *compliance.Facts) {
+			f.Looked, f.LookError = now().Add(-2*hour), "access denied"
+		}},
+		{"copy-unseen", false, func(_ *policy.Objectives, f *compliance.Facts) {
+			f.Copies[0] = compliance.Copy{Place: "file:///mnt/backup", Unseen: true}
+		}},
+		{"filling", false, func(_ *policy.Objectives, f *compliance.Facts) {
+			for i := range 10 {
+				f.Growth = append(f.Growth, compliance.Sample{Time: now().Add(time.Duration(i-10) * day), Bytes: int64(i) << 30})
+			}
+			f.Stored = 9 << 30
+		}},
+		{"growing-slowly", false, func(_ *policy.Objectives, f *compliance.Facts) {
+			for i := range 10 {
+				f.Growth = append(f.Growth, compliance.Sample{Time: now().Add(time.Duration(i-10) * day), Bytes: int64(i) << 20})
+			}
+		}},
+		{"findings", true, func(_ *policy.Objectives, f *compliance.Facts) {
+			f.Findings = []compliance.Finding{
+				{By: "versions", Problem: "more than one version", Key: "v1/a", First: now().Add(-hour)},
+				{By: "versions", Problem: "hidden", Key: "v1/b", First: now().Add(-2 * hour)},
+				{By: "rotation", Problem: "unnamed", Key: "v1/c", First: now().Add(-hour), Warning: true},
+				{By: "retention", Problem: "retention was shortened", Detail: "3 snapshots go", Key: "h/s", First: now(), Warning: true},
+				{By: "replica", Problem: "the replica is not like the primary", Key: "h/s", First: now()},
+				{By: "lock", Problem: "locked for less time than it is kept", Key: "h/s", First: now()},
+				{By: "arrival", Problem: "missing", Key: "v1/d", First: now()},
+			}
+		}},
 		{"small", false, newest(func(s *compliance.Snapshot) { s.Bytes = 1 << 20 })},
 		{"long", false, newest(func(s *compliance.Snapshot) { s.Started = s.Started.Add(-10 * time.Minute) })},
 	} {
@@ -236,5 +290,72 @@ func TestHost(t *testing.T) {
 	}
 	if got := compliance.Worst(nil); got.Code != "" {
 		t.Errorf("worst of nothing: %+v", got)
+	}
+}
+
+func TestAgent(t *testing.T) {
+	codes := func(a compliance.Agent) map[compliance.Code]bool {
+		out := map[compliance.Code]bool{}
+		states := compliance.EvaluateAgent("h", a, now())
+		checkStates(t, states)
+		for _, s := range states {
+			out[s.Code] = s.Breach
+		}
+		return out
+	}
+	for name, tt := range map[string]struct {
+		agent compliance.Agent
+		want  map[compliance.Code]bool
+	}{
+		"heard":     {compliance.Agent{Heard: now().Add(-hour), Within: 2 * hour}, map[compliance.Code]bool{compliance.OK: false}},
+		"new":       {compliance.Agent{Known: now().Add(-hour), Within: 2 * hour}, map[compliance.Code]bool{compliance.OK: false}},
+		"silent":    {compliance.Agent{Heard: now().Add(-3 * hour), Within: 2 * hour}, map[compliance.Code]bool{compliance.HostSilent: true}},
+		"never":     {compliance.Agent{Known: now().Add(-3 * hour), Within: 2 * hour}, map[compliance.Code]bool{compliance.HostSilent: true}},
+		"no queue":  {compliance.Agent{Heard: now(), Within: hour, Problem: "no such queue", Since: now()}, map[compliance.Code]bool{compliance.JobLost: true, compliance.OK: false}},
+		"forged":    {compliance.Agent{Heard: now(), Within: hour, Refused: []compliance.Refused{{Time: now().Add(-hour), Code: "forged"}}}, map[compliance.Code]bool{compliance.JobRefused: true, compliance.OK: false}},
+		"long over": {compliance.Agent{Heard: now(), Within: hour, Refused: []compliance.Refused{{Time: now().Add(-25 * hour), Code: "forged"}}}, map[compliance.Code]bool{compliance.OK: false}},
+	} {
+		if diff := cmp.Diff(tt.want, codes(tt.agent)); diff != "" {
+			t.Errorf("%s: %s", name, diff)
+		}
+	}
+	unseen := compliance.EvaluateUnseen("h/s", now(), "access denied")
+	checkStates(t, unseen)
+	if !compliance.Breached(unseen) || !compliance.Told(unseen[0]) || !compliance.Told(compliance.State{Code: compliance.RetentionWaits}) || compliance.Told(compliance.State{Code: compliance.Unusual}) {
+		t.Errorf("%+v", unseen)
+	}
+}
+
+func TestReaches(t *testing.T) {
+	f := facts()
+	want := f.Snapshots[11].Arrived.Add(-time.Minute)
+	if got := compliance.Reaches(&f); !got.Equal(want) {
+		t.Errorf("%s, want %s", got, want)
+	}
+	f.Snapshots[11].Damaged = true
+	if got := compliance.Reaches(&f); !got.Equal(want.Add(-50 * time.Minute)) {
+		t.Errorf("%s", got)
+	}
+	f.LogUntil = now()
+	if got := compliance.Reaches(&f); !got.Equal(now()) {
+		t.Errorf("%s", got)
+	}
+	if got := compliance.Reaches(&compliance.Facts{}); !got.IsZero() {
+		t.Errorf("%s", got)
+	}
+}
+
+func TestGrowth(t *testing.T) {
+	if perDay, over := compliance.Growth(nil); perDay != 0 || over != 0 {
+		t.Error(perDay, over)
+	}
+	samples := []compliance.Sample{{Time: now(), Bytes: 100}, {Time: now().Add(day), Bytes: 300}, {Time: now().Add(2 * day), Bytes: 500}}
+	if perDay, over := compliance.Growth(samples); perDay < 199.9 || perDay > 200.1 || over != 2*day {
+		t.Error(perDay, over)
+	}
+	for bytes, want := range map[float64]string{512: "512 B", 1536: "1.5 KiB", 3 << 40: "3 TiB"} {
+		if got := compliance.RoughSize(bytes); got != want {
+			t.Errorf("%v: %s", bytes, got)
+		}
 	}
 }
