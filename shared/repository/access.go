@@ -69,17 +69,26 @@ func (r *Repository) Recipients() ([]keyring.Recipient, error) {
 	return out, nil
 }
 
-// loadAccess reads all access documents in order; each must be signed by a signer for "*" that the one before trusts.
-func (r *Repository) loadAccess(ctx context.Context) error {
-	var keys []string
-	err := r.store.List(ctx, layout.AccessPrefix, func(o objstore.Info) error {
-		keys = append(keys, o.Key)
+// accessList is which access documents there are.
+type accessList struct {
+	keys []string
+	err  error
+}
+
+func listAccess(ctx context.Context, store objstore.Store) (l accessList) {
+	l.err = store.List(ctx, layout.AccessPrefix, func(o objstore.Info) error {
+		l.keys = append(l.keys, o.Key)
 		return nil
 	})
-	if err != nil {
-		return fmt.Errorf("list access documents: %w", err)
+	return l
+}
+
+// loadAccess reads all access documents in order; each must be signed by a signer for "*" that the one before trusts.
+func (r *Repository) loadAccess(ctx context.Context, listed accessList) error {
+	if listed.err != nil {
+		return fmt.Errorf("list access documents: %w", listed.err)
 	}
-	access, trust, err := r.readAccess(ctx, keys)
+	access, trust, err := r.readAccess(ctx, listed.keys)
 	if err != nil {
 		return err
 	}
@@ -201,5 +210,5 @@ func (r *Repository) ChangeAccess(ctx context.Context, change func(*Access) erro
 	if err := r.PutDocument(ctx, key, next); err != nil {
 		return err
 	}
-	return r.loadAccess(ctx)
+	return r.loadAccess(ctx, listAccess(ctx, r.store))
 }

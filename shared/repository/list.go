@@ -46,13 +46,22 @@ func (r *Repository) Sources(ctx context.Context) ([]snapshot.Source, error) {
 	if err != nil {
 		return nil, err
 	}
+	hosts = slices.DeleteFunc(hosts, func(host string) bool { return layout.Prefix+host+"/" == layout.AccessPrefix })
+	sources := make([][]string, len(hosts))
+	g, gctx := errgroup.WithContext(ctx)
+	g.SetLimit(manifestReaders)
+	for i, host := range hosts {
+		g.Go(func() (err error) {
+			sources[i], err = names(gctx, r.store, layout.Prefix+host+"/")
+			return err
+		})
+	}
+	if err := g.Wait(); err != nil {
+		return nil, err
+	}
 	var out []snapshot.Source
-	for _, host := range hosts {
-		sources, err := names(ctx, r.store, layout.Prefix+host+"/")
-		if err != nil {
-			return nil, err
-		}
-		for _, name := range sources {
+	for i, host := range hosts {
+		for _, name := range sources[i] {
 			src := snapshot.Source{Host: host, Name: name}
 			if src.Check() == nil {
 				out = append(out, src)
@@ -110,14 +119,28 @@ func (r *Repository) numbered(ctx context.Context, prefix string) ([]Listed, err
 // Errors: ErrNoSnapshot, those of [keyring.Open], snapshot.ErrFormat.
 func (r *Repository) Manifest(ctx context.Context, id snapshot.ID) (*Stored, error) {
 	key := layout.ManifestKey(id)
-	info, err := r.store.Stat(ctx, key)
-	if errors.Is(err, objstore.ErrNotExist) {
+	// When it arrived is asked for while it is read.
+	type looked struct {
+		info objstore.Info
+		err  error
+	}
+	stat := make(chan looked, 1)
+	go func() {
+		info, err := r.store.Stat(ctx, key)
+		stat <- looked{info, err}
+	}()
+	doc, err := objstore.ReadAll(ctx, r.store, key, maxDocument)
+	at := <-stat
+	if errors.Is(at.err, objstore.ErrNotExist) {
 		return nil, fmt.Errorf("%w: %s", ErrNoSnapshot, id)
 	}
-	if err != nil {
-		return nil, fmt.Errorf("look for %s: %w", key, err)
+	if at.err != nil {
+		return nil, fmt.Errorf("look for %s: %w", key, at.err)
 	}
-	return r.readManifest(ctx, id.Source, Listed{Sequence: id.Sequence, Info: info})
+	if err != nil {
+		return nil, fmt.Errorf("read manifest %s: %w", id, err)
+	}
+	return r.parseManifest(id, doc, at.info.Modified)
 }
 
 func (r *Repository) readManifest(ctx context.Context, src snapshot.Source, at Listed) (*Stored, error) {
@@ -216,15 +239,19 @@ func (r *Repository) Lists(ctx context.Context, m *snapshot.Manifest) ([]snapsho
 
 // allLists returns the packs that the lists of m name, also those that the snapshot does not use.
 func (r *Repository) allLists(ctx context.Context, m *snapshot.Manifest) ([]snapshot.PackInfo, error) {
-	var all []snapshot.PackInfo
-	for _, l := range m.Lists {
-		packs, err := r.readList(ctx, m.ID().Source, l.List)
-		if err != nil {
-			return nil, err
-		}
-		all = append(all, packs...)
+	lists := make([][]snapshot.PackInfo, len(m.Lists))
+	g, gctx := errgroup.WithContext(ctx)
+	g.SetLimit(manifestReaders)
+	for i, l := range m.Lists {
+		g.Go(func() (err error) {
+			lists[i], err = r.readList(gctx, m.ID().Source, l.List)
+			return err
+		})
 	}
-	return all, nil
+	if err := g.Wait(); err != nil {
+		return nil, err
+	}
+	return slices.Concat(lists...), nil
 }
 
 // LivePacks returns those of all, the packs of m's lists together, that m uses, ascending by number.

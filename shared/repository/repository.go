@@ -130,7 +130,11 @@ func Open(ctx context.Context, store objstore.Store, identity *keyring.Identity)
 }
 
 func open(ctx context.Context, store objstore.Store, identity *keyring.Identity) (*Repository, error) {
+	// Which access documents there are is asked for at the same time: each round trip to a store far away counts.
+	listed := make(chan accessList, 1)
+	go func() { listed <- listAccess(ctx, store) }()
 	doc, err := objstore.ReadAll(ctx, store, layout.RepositoryKey, maxDocument)
+	access := <-listed
 	if errors.Is(err, objstore.ErrNotExist) {
 		return nil, ErrNoRepository
 	}
@@ -156,7 +160,7 @@ func open(ctx context.Context, store objstore.Store, identity *keyring.Identity)
 	if err := d.check(); err != nil {
 		return nil, err
 	}
-	if err := r.loadAccess(ctx); err != nil {
+	if err := r.loadAccess(ctx, access); err != nil {
 		return nil, err
 	}
 	return r, nil
