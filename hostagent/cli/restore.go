@@ -97,10 +97,7 @@ func (a *app) restore(ctx context.Context, f restoreFlags, args []string) error 
 	if m.Kind != policy.KindFiles {
 		return fmt.Errorf("restore %s: snapshots of kind %s can not be restored by this version", a.name(m.ID()), m.Kind)
 	}
-	if err := a.judge(ctx, repo, m); err != nil {
-		return err
-	}
-	snap, err := openContent(ctx, repo, m)
+	snap, err := a.openJudged(ctx, repo, m)
 	if err != nil {
 		return err
 	}
@@ -144,6 +141,26 @@ func (a *app) restore(ctx context.Context, f restoreFlags, args []string) error 
 		return fmt.Errorf("restore %s: %w", a.name(m.ID()), err)
 	}
 	return a.printRestore(result)
+}
+
+// openJudged opens the content of a snapshot while it looks up what a person should know before restoring it: to a store
+// that is far away both take several round trips.
+func (a *app) openJudged(ctx context.Context, repo *repository.Repository, m *repository.Stored) (*repository.Snapshot, error) {
+	var snap *repository.Snapshot
+	var fault error
+	opened := make(chan struct{})
+	go func() {
+		defer close(opened)
+		if snap, fault = openContent(ctx, repo, m); fault == nil {
+			_, _ = snap.Root(ctx) // kept; who needs it meets the error
+		}
+	}()
+	err := a.judge(ctx, repo, m)
+	<-opened
+	if err != nil {
+		return nil, err
+	}
+	return snap, fault
 }
 
 // measure notes how long a restore of a whole source took, for the objective of its time. A restore that found
