@@ -125,6 +125,9 @@ func (a *app) agent(ctx context.Context, f agentFlags) error {
 	log.Info("agent", "version", a.version, "host", host, "policy", path, "queue", name, "reports", bus != nil)
 	if f.once {
 		ended, err := daemon.New(c).Once(ctx)
+		if ctx.Err() != nil {
+			err = together(err, ctx.Err())
+		}
 		return a.agentOnce(ended, err)
 	}
 	return daemon.New(c).Run(ctx)
@@ -166,9 +169,13 @@ func (a *app) agentOnce(ended []events.JobFinished, err error) error {
 }
 
 func finishedLine(f events.JobFinished) string {
-	text := fmt.Sprintf("%s of %s: %s", f.Kind, f.Source, f.Result)
-	if f.Snapshot > 0 {
-		text += fmt.Sprintf(", %s@%d", f.Source, f.Snapshot)
+	source := f.Source
+	if source == "" {
+		source = "another host's source"
+	}
+	text := fmt.Sprintf("%s of %s: %s", f.Kind, source, f.Result)
+	if f.Snapshot > 0 && f.Source != "" {
+		text += fmt.Sprintf(", %s@%d", source, f.Snapshot)
 	}
 	if f.Error != "" {
 		text += ": " + printable(f.Error)

@@ -9,6 +9,7 @@ import (
 	"log/slog"
 	"net/url"
 	"runtime/debug"
+	"slices"
 	"strings"
 	"sync"
 	"time"
@@ -156,6 +157,9 @@ func (w *agentWork) Restore(ctx context.Context, p *policy.Policy, r *approval.R
 	if err := a.readAs(w.restoreBy); err != nil {
 		return daemon.Outcome{}, err
 	}
+	if h := p.Hosts[w.host]; !r.InPlace && (h == nil || !reallyBelow(h.Restore.Targets, r.Target)) {
+		return daemon.Outcome{}, fmt.Errorf("restore to %s: a symbolic link on the way leads out of where the policy lets restores go", r.Target)
+	}
 	args := []string{"--to=" + r.Target}
 	if r.InPlace {
 		args = []string{"--in-place"}
@@ -187,6 +191,15 @@ func (w *agentWork) Restore(ctx context.Context, p *policy.Policy, r *approval.R
 		}
 	}
 	return out, err
+}
+
+// reallyBelow reports whether a target lies below one of the roots also when symbolic links are followed: an earlier
+// restore, or whoever may write there, could have made one that leads elsewhere.
+func reallyBelow(roots []string, target string) bool {
+	real := realPath(target)
+	return slices.ContainsFunc(roots, func(root string) bool {
+		return snapshot.Within(realPath(root), real) && realPath(root) != real
+	})
 }
 
 // readAs makes a command read the repository with another AWS profile: that of the agent may add, and not read what is

@@ -3,6 +3,7 @@ package daemon
 import (
 	"context"
 	"errors"
+	"slices"
 	"time"
 
 	"github.com/btcdecoded/holdfast/events"
@@ -45,26 +46,41 @@ func (a *Agent) heartbeat() {
 			h.Queued = append(h.Queued, e.Job.ID)
 		}
 	}
-	room := events.MaxMessage / 2
-	for source, f := range a.Journal.Last() {
-		if _, err := a.Policies.Current().Lookup(a.Host, source); err != nil {
-			continue
-		}
-		// Many sources with long errors: the errors are in the events of the jobs as well.
-		text := f.Error
-		if room -= len(text); room < 0 {
-			text = ""
-		}
-		h.Sources[source] = events.LastRun{
-			Job: f.Job, Kind: f.Kind, Type: f.Type, Due: f.Due, Result: f.Result, Error: text, Snapshot: f.Snapshot,
-			Started: f.Started, Finished: f.Finished,
-		}
-	}
+	a.lastRuns(&h)
 	if err := a.Journal.Report(now, a.event(events.TypeHeartbeat, now, h)...); err != nil {
 		a.Log.Error("a heartbeat can not be noted", "error", err)
 		return
 	}
 	nudge(a.mail)
+}
+
+// lastRuns adds how the sources of the policy were backed up last, as far as a message has room: the newest first, and
+// long errors only as long as there is much of it. Both are in the events of the jobs as well.
+func (a *Agent) lastRuns(h *events.Heartbeat) {
+	const entry = 400 // bytes of one without its error, and more than enough
+	room := events.MaxMessage - 16<<10
+	p := a.Policies.Current()
+	var list []events.JobFinished
+	for source, f := range a.Journal.Last() {
+		if _, err := p.Lookup(a.Host, source); err == nil {
+			list = append(list, f)
+		}
+	}
+	slices.SortFunc(list, func(x, y events.JobFinished) int { return y.Finished.Compare(x.Finished) })
+	for _, f := range list {
+		if room -= entry; room < 0 {
+			return
+		}
+		text := f.Error
+		if 2*len(text) > room/2 { // JSON may write a byte as several
+			text = ""
+		}
+		room -= 2 * len(text)
+		h.Sources[f.Source] = events.LastRun{
+			Job: f.Job, Kind: f.Kind, Type: f.Type, Due: f.Due, Result: f.Result, Error: text, Snapshot: f.Snapshot,
+			Started: f.Started, Finished: f.Finished,
+		}
+	}
 }
 
 // send sends events as they come until ctx ends. While the network is away they wait in the journal.

@@ -115,6 +115,12 @@ func (a *Agent) finish(job *events.Job, out Outcome, err error, began time.Time)
 		Result: out.Result, Snapshot: out.Snapshot, Started: began.UTC(), Finished: now.UTC(), BytesAdded: out.Added, Counts: out.Counts,
 		Error: clip(out.Problem),
 	}
+	if f.Source == "" && job.Restore != nil {
+		// What another host had is none of this host's sources.
+		if r, err := approval.Decode(job.Restore.Request); err == nil && r.From().Host == a.Host {
+			f.Source = r.From().Name
+		}
+	}
 	if out.Type != "" {
 		f.Type = out.Type
 	}

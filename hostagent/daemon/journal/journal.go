@@ -26,10 +26,11 @@ const (
 	// Remember is how long the ids of accepted jobs are kept at least, so that a message which comes again is known.
 	Remember = 14 * 24 * time.Hour
 	// MaxSeen is how many ids are kept. Beyond it, ids of jobs that would be refused as stale anyway are forgotten, and
-	// if there are none, no job is accepted.
+	// if there are none, no job of the queue is accepted.
 	MaxSeen = 100_000
-	// MaxOpen is how many jobs may wait.
-	MaxOpen = 1000
+	// MaxOpen is how many jobs of the queue may wait, and MaxOpenSource how many of one source.
+	MaxOpen       = 1000
+	MaxOpenSource = 10
 	// MaxHeartbeats is how many heartbeats wait to be sent, a day of them; the oldest are dropped. Results never are.
 	MaxHeartbeats = 288
 	// MaxUnsent is how many events may wait before nothing more is refused: who sends rubbish must wait as well.
@@ -170,11 +171,12 @@ func (j *Journal) Accept(job *events.Job, origin string, now time.Time, report .
 	if _, ok := j.state.Seen[job.ID]; ok {
 		return fmt.Errorf("accept job %s: %w", job.ID, ErrDuplicate)
 	}
-	if len(j.state.Open) >= MaxOpen {
-		return fmt.Errorf("accept job %s: %d jobs wait: %w", job.ID, MaxOpen, ErrFull)
-	}
-	if j.state.forget(now); len(j.state.Seen) >= MaxSeen {
-		return fmt.Errorf("accept job %s: %d ids are remembered: %w", job.ID, MaxSeen, ErrFull)
+	j.state.forget(now)
+	// Whoever floods the queue must not keep the schedule of the host itself from being followed.
+	if origin == FromQueue {
+		if err := j.state.room(job); err != nil {
+			return fmt.Errorf("accept job %s: %w", job.ID, err)
+		}
 	}
 	return j.append(record{Op: opAccepted, At: now, ID: job.ID, Job: job, Origin: origin, Events: report})
 }

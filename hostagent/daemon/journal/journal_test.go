@@ -193,13 +193,29 @@ func TestBounds(t *testing.T) {
 	dir := t.TempDir()
 	j := mustOpen(t, dir)
 	var err error
+	job := func(i, sources int) *events.Job {
+		job := testJob(i)
+		job.Source = fmt.Sprint("s", i%sources)
+		return job
+	}
 	for i := range MaxOpen + 1 {
-		if err = j.Accept(testJob(i), FromQueue, noon()); err != nil {
+		if err = j.Accept(job(i, 200), FromQueue, noon()); err != nil {
 			break
 		}
 	}
 	if !errors.Is(err, ErrFull) || len(j.Waiting()) != MaxOpen {
 		t.Errorf("%d wait, %v", len(j.Waiting()), err)
+	}
+	// The schedule of the host has its place all the same.
+	if err := j.Accept(job(MaxOpen+1, 200), FromSchedule, noon()); err != nil {
+		t.Error(err)
+	}
+	single := mustOpen(t, t.TempDir())
+	for i := range MaxOpenSource + 1 {
+		err = single.Accept(job(i, 1), FromQueue, noon())
+	}
+	if !errors.Is(err, ErrFull) || len(single.Waiting()) != MaxOpenSource {
+		t.Errorf("%d of one source wait, %v", len(single.Waiting()), err)
 	}
 	for _, e := range j.Waiting() {
 		if err := j.Finish(e.Job.ID, &events.JobFinished{Job: e.Job.ID}, noon()); err != nil {

@@ -24,7 +24,7 @@ func operate(j *Journal, r *rand.Rand, n int, now time.Time) error {
 	switch r.IntN(7) {
 	case 0, 1:
 		err := j.Accept(testJob(r.IntN(n+1)), []string{FromQueue, FromSchedule}[r.IntN(2)], now, event(events.TypeJobAccepted, n))
-		if errors.Is(err, ErrDuplicate) {
+		if errors.Is(err, ErrDuplicate) || errors.Is(err, ErrFull) {
 			return nil
 		}
 		return err

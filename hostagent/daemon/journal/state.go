@@ -1,6 +1,7 @@
 package journal
 
 import (
+	"fmt"
 	"maps"
 	"slices"
 	"time"
@@ -74,6 +75,29 @@ func newState() *State {
 // open finds an open job.
 func (s *State) open(id string) int {
 	return slices.IndexFunc(s.Open, func(e Entry) bool { return e.Job.ID == id })
+}
+
+// room says why a job of the queue must wait there.
+func (s *State) room(job *events.Job) error {
+	all, same := 0, 0
+	for _, e := range s.Open {
+		if e.Origin != FromQueue {
+			continue
+		}
+		all++
+		if e.Job.Source == job.Source && e.Job.Kind == job.Kind {
+			same++
+		}
+	}
+	switch {
+	case all >= MaxOpen:
+		return fmt.Errorf("%d jobs wait: %w", all, ErrFull)
+	case same >= MaxOpenSource:
+		return fmt.Errorf("%d jobs of source %s wait: %w", same, job.Source, ErrFull)
+	case len(s.Seen) >= MaxSeen:
+		return fmt.Errorf("%d ids are remembered: %w", len(s.Seen), ErrFull)
+	}
+	return nil
 }
 
 // apply changes the state by a record. Live changes and the reading of the file both come here, so that what is found
