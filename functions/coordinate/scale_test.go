@@ -1,0 +1,108 @@
+package main
+
+import (
+	"fmt"
+	"runtime"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/btcdecoded/holdfast/events"
+	"github.com/btcdecoded/holdfast/shared/policy"
+	"github.com/btcdecoded/holdfast/shared/snapshot"
+	"github.com/btcdecoded/holdfast/shared/statestore/memstate"
+)
+
+// fleet is a policy of so many hosts with sources each, all due at the full hour.
+func fleet(hosts, sources int) string {
+	var b strings.Builder
+	b.WriteString("version: 1\nrepository: {primary: \"s3://bucket?region=eu-central-1\"}\nhosts:\n")
+	for h := range hosts {
+		fmt.Fprintf(&b, "  host-%04d:\n    sources:\n", h)
+		for s := range sources {
+			fmt.Fprintf(&b, "      s%02d: {files: {roots: [/srv/%d]}, schedule: {full: \"0 3 1 * *\", incremental: \"0 * * * *\"}}\n", s, s)
+		}
+	}
+	return b.String()
+}
+
+// TestTenThousandSources lets a day of 1,000 hosts with 10,000 hourly sources pass, minute by minute, and counts
+// what AWS would charge for.
+func TestTenThousandSources(t *testing.T) {
+	const hosts, sources, hours = 1000, 10, 1
+	text := fleet(hosts, sources)
+	began := time.Now()
+	if _, err := policy.Parse([]byte(text)); err != nil {
+		t.Fatal(err)
+	}
+	t.Logf("a policy of %d KiB is read in %s", len(text)>>10, time.Since(began).Round(time.Millisecond))
+
+	w := calm(t, text)
+	w.clock = w.clock.Add(-30 * time.Minute)
+	w.must(w.tick()) // two shards
+	invocations, slowest := 1, time.Duration(0)
+	minute := func() (asked int) {
+		w.clock = w.clock.Add(time.Minute)
+		w.own = nil
+		w.must(w.tick())
+		invocations++
+		for _, tick := range w.own {
+			began := time.Now()
+			s, err := w.fn.tick(t.Context(), &tick)
+			if err != nil {
+				t.Fatal(err)
+			}
+			invocations++
+			slowest = max(slowest, time.Since(began))
+			asked += s.Asked
+		}
+		return asked
+	}
+	for range 20 { // whatever the first looks had to do
+		minute()
+	}
+	gets, puts, looks := w.state.Count(memstate.Get), w.state.Count(memstate.Put), w.looked
+	invocations, slowest = 0, 0
+	jobs, batches := 0, 0
+	for range hours * 60 {
+		jobs += minute()
+		w.finishAll(t, &batches)
+	}
+	var memory runtime.MemStats
+	runtime.ReadMemStats(&memory)
+	gets, puts, looks = w.state.Count(memstate.Get)-gets, w.state.Count(memstate.Put)-puts, w.looked-looks
+	t.Logf("%d hours: %d jobs, %d invocations by ticks and %d by events; state: %d reads, %d writes; repository: %d requests",
+		hours, jobs, invocations, batches, gets, puts, looks)
+	t.Logf("per job: %.2f reads, %.2f writes, %.2f requests to the repository; the slowest tick of a shard took %s; heap %d MiB",
+		float64(gets)/float64(jobs), float64(puts)/float64(jobs), float64(looks)/float64(jobs), slowest.Round(time.Millisecond), memory.HeapSys>>20)
+	if jobs != hours*hosts*sources {
+		t.Errorf("%d jobs, want %d", jobs, hours*hosts*sources)
+	}
+	// A job is written down, and its end, with others of its host where they come together; and one look shows its snapshot.
+	if gets > 4*jobs || puts > 3*jobs || looks > jobs {
+		t.Error("more requests than planned for")
+	}
+	if slowest > 20*time.Second {
+		t.Errorf("a tick takes %s", slowest)
+	}
+}
+
+// finishAll lets all agents finish what is in their queues, and tells of it in batches of ten.
+func (w *world) finishAll(t *testing.T, batches *int) {
+	t.Helper()
+	var bodies [][]byte
+	for host := range w.p.Hosts {
+		for _, j := range w.take(host) {
+			src := snapshot.Source{Host: host, Name: j.Source}
+			n := w.put(src.String(), snapshot.SnapshotType(j.Type), w.clock)
+			w.stored[src.String()][n-1].arrived = w.clock
+			bodies = append(bodies, w.accepted(j), w.finished(j, events.OK, n))
+		}
+	}
+	for len(bodies) > 0 {
+		n := min(10, len(bodies))
+		w.tell(bodies[:n]...)
+		bodies = bodies[n:]
+		*batches++
+	}
+}
