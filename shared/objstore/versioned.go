@@ -39,3 +39,25 @@ type Versioned interface {
 	// proves to be the right ones. Errors: ErrChecksum, ErrDenied, ErrFull.
 	PutVersion(ctx context.Context, key string, c Content) error
 }
+
+// VersionedOf returns s as a store that may keep versions. Errors: ErrNoVersions.
+func VersionedOf(s Store) (Versioned, error) {
+	if v, ok := s.(Versioned); ok {
+		return v, nil
+	}
+	return nil, ErrNoVersions
+}
+
+// OneVersion is s, but that Get reads the version with this id: what a decorator does with Get it does with GetVersion by
+// decorating that.
+func OneVersion(s Store, versions Versioned, id string) Store { return oneVersion{s, versions, id} }
+
+type oneVersion struct {
+	Store
+	versions Versioned
+	id       string
+}
+
+func (o oneVersion) Get(ctx context.Context, key string, offset, length int64) (io.ReadCloser, error) {
+	return o.versions.GetVersion(ctx, key, o.id, offset, length)
+}

@@ -7,17 +7,9 @@ import (
 	"github.com/btcdecoded/holdfast/shared/objstore"
 )
 
-// versioned is the store below, if it can keep versions.
-func (s *Store) versioned() (objstore.Versioned, error) {
-	if v, ok := s.store.(objstore.Versioned); ok {
-		return v, nil
-	}
-	return nil, objstore.ErrNoVersions
-}
-
 // ListVersions implements [objstore.Versioned].
 func (s *Store) ListVersions(ctx context.Context, prefix string, fn func(objstore.Version) error) error {
-	below, err := s.versioned()
+	below, err := objstore.VersionedOf(s.store)
 	if err != nil {
 		return err
 	}
@@ -26,23 +18,12 @@ func (s *Store) ListVersions(ctx context.Context, prefix string, fn func(objstor
 
 // GetVersion implements [objstore.Versioned].
 func (s *Store) GetVersion(ctx context.Context, key, id string, offset, length int64) (io.ReadCloser, error) {
-	below, err := s.versioned()
+	below, err := objstore.VersionedOf(s.store)
 	if err != nil {
 		return nil, err
 	}
-	one := &Store{store: oneVersion{s.store, below, id}, down: s.down, slots: s.slots}
+	one := &Store{store: objstore.OneVersion(s.store, below, id), down: s.down, slots: s.slots}
 	return one.Get(ctx, key, offset, length)
-}
-
-// oneVersion is a store whose Get reads one version.
-type oneVersion struct {
-	objstore.Store
-	below objstore.Versioned
-	id    string
-}
-
-func (o oneVersion) Get(ctx context.Context, key string, offset, length int64) (io.ReadCloser, error) {
-	return o.below.GetVersion(ctx, key, o.id, offset, length)
 }
 
 // DeleteVersion implements [objstore.Versioned].
@@ -66,7 +47,7 @@ func (s *Store) PutVersion(ctx context.Context, key string, c objstore.Content) 
 }
 
 func (s *Store) inSlot(ctx context.Context, fn func(objstore.Versioned) error) error {
-	below, err := s.versioned()
+	below, err := objstore.VersionedOf(s.store)
 	if err != nil {
 		return err
 	}

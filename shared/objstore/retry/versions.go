@@ -7,18 +7,10 @@ import (
 	"github.com/btcdecoded/holdfast/shared/objstore"
 )
 
-// versioned is the store below, if it can keep versions.
-func (s *Store) versioned() (objstore.Versioned, error) {
-	if v, ok := s.store.(objstore.Versioned); ok {
-		return v, nil
-	}
-	return nil, objstore.ErrNoVersions
-}
-
 // ListVersions implements [objstore.Versioned]. After trouble it goes on behind the last key of which all versions were
 // given out.
 func (s *Store) ListVersions(ctx context.Context, prefix string, fn func(objstore.Version) error) error {
-	below, err := s.versioned()
+	below, err := objstore.VersionedOf(s.store)
 	if err != nil {
 		return err
 	}
@@ -65,28 +57,17 @@ func (s *Store) ListVersions(ctx context.Context, prefix string, fn func(objstor
 
 // GetVersion implements [objstore.Versioned].
 func (s *Store) GetVersion(ctx context.Context, key, id string, offset, length int64) (io.ReadCloser, error) {
-	below, err := s.versioned()
+	below, err := objstore.VersionedOf(s.store)
 	if err != nil {
 		return nil, err
 	}
-	one := &Store{store: oneVersion{s.store, below, id}, options: s.options}
+	one := &Store{store: objstore.OneVersion(s.store, below, id), options: s.options}
 	return one.Get(ctx, key, offset, length)
-}
-
-// oneVersion is a store whose Get reads one version.
-type oneVersion struct {
-	objstore.Store
-	below objstore.Versioned
-	id    string
-}
-
-func (o oneVersion) Get(ctx context.Context, key string, offset, length int64) (io.ReadCloser, error) {
-	return o.below.GetVersion(ctx, key, o.id, offset, length)
 }
 
 // DeleteVersion implements [objstore.Versioned].
 func (s *Store) DeleteVersion(ctx context.Context, key, id string) error {
-	below, err := s.versioned()
+	below, err := objstore.VersionedOf(s.store)
 	if err != nil {
 		return err
 	}
@@ -95,7 +76,7 @@ func (s *Store) DeleteVersion(ctx context.Context, key, id string) error {
 
 // PutVersion implements [objstore.Versioned]. A retry may leave the same version twice.
 func (s *Store) PutVersion(ctx context.Context, key string, c objstore.Content) error {
-	below, err := s.versioned()
+	below, err := objstore.VersionedOf(s.store)
 	if err != nil {
 		return err
 	}
@@ -104,7 +85,7 @@ func (s *Store) PutVersion(ctx context.Context, key string, c objstore.Content) 
 
 // Hide implements [objstore.Versioned]. A retry may leave two markers, which hide no more than one.
 func (s *Store) Hide(ctx context.Context, key string) error {
-	below, err := s.versioned()
+	below, err := objstore.VersionedOf(s.store)
 	if err != nil {
 		return err
 	}

@@ -1,7 +1,6 @@
 package s3_test
 
 import (
-	"bytes"
 	"errors"
 	"fmt"
 	"io"
@@ -44,39 +43,11 @@ func TestTroubleIsTransient(t *testing.T) {
 	var now atomic.Int32
 	proxy := bucket.StartProxy(t, server.Endpoint, func(*http.Request) bucket.Trouble { return bucket.Trouble(now.Load()) })
 	s, direct := open(t, proxy.Endpoint, "bucket", ""), open(t, server.Endpoint, "bucket", "")
-	data := bytes.Repeat([]byte("data"), 1000)
-	if err := s.Put(t.Context(), "old", objstore.Bytes(data)); err != nil {
-		t.Fatal(err)
-	}
-	for i, trouble := range []bucket.Trouble{bucket.Unavailable, bucket.Throttle, bucket.Cut, bucket.CutAnswer} {
-		now.Store(int32(trouble))
-		key := fmt.Sprintf("new-%d", i)
-		errs := map[string]error{
-			"put":    s.Put(t.Context(), key, objstore.Bytes(data)),
-			"list":   s.List(t.Context(), "", func(objstore.Info) error { return nil }),
-			"delete": s.Delete(t.Context(), "none"),
-		}
-		_, errs["get"] = s.Get(t.Context(), "old", 0, -1)
-		_, errs["stat"] = s.Stat(t.Context(), "old")
-		for op, err := range errs {
-			if !objstore.IsTransient(err) {
-				t.Errorf("trouble %d: %s: %v", trouble, op, err)
-			}
-		}
-		_, err := direct.Stat(t.Context(), key)
-		if arrived := err == nil; arrived != (trouble == bucket.CutAnswer) {
-			t.Errorf("trouble %d: the object is there: %v (%v)", trouble, arrived, err)
-		}
-	}
-	now.Store(int32(bucket.CutBody))
-	r, err := s.Get(t.Context(), "old", 0, -1)
-	if err != nil {
-		t.Fatal(err)
-	}
-	if _, err := io.ReadAll(r); !objstore.IsTransient(err) {
-		t.Errorf("a body that was cut: %v", err)
-	}
-	_ = r.Close()
+	to := func(trouble bucket.Trouble) func() { return func() { now.Store(int32(trouble)) } }
+	storetest.RunTrouble(t, storetest.Network{
+		Store: s, Direct: direct, Lost: to(bucket.CutAnswer), Cut: to(bucket.CutBody),
+		Before: []func(){to(bucket.Unavailable), to(bucket.Throttle), to(bucket.Cut)},
+	})
 }
 
 // A lost answer needs no second upload.
@@ -121,19 +92,7 @@ func TestWriteOnlyCredentials(t *testing.T) {
 		return bucket.Pass
 	})
 	s := open(t, proxy.Endpoint, "bucket", "")
-	for range 2 {
-		if err := s.Put(t.Context(), "k", objstore.Bytes([]byte("data"))); err != nil {
-			t.Error(err)
-		}
-	}
-	for _, other := range []string{"DATA", "longer data"} {
-		if err := s.Put(t.Context(), "k", objstore.Bytes([]byte(other))); !errors.Is(err, objstore.ErrExist) {
-			t.Errorf("got %v", err)
-		}
-	}
-	if _, err := s.Get(t.Context(), "k", 0, -1); !errors.Is(err, objstore.ErrDenied) || objstore.IsTransient(err) {
-		t.Errorf("got %v", err)
-	}
+	storetest.RunWriteOnly(t, s)
 }
 
 // What is changed on the way is refused by the server, by the checksum and by the signature.
