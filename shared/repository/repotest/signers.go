@@ -16,6 +16,16 @@ import (
 // identity that has only this signer and trust in the fixture's own, as a function of the control plane has.
 func (f *Fixture) Grant(t testing.TB, host string, only ...string) *keyring.Identity {
 	t.Helper()
+	id, err := keyring.ParseIdentity(strings.NewReader(f.GrantText(t, host, only...)))
+	if err != nil {
+		t.Fatal(err)
+	}
+	return id
+}
+
+// GrantText is [Fixture.Grant] with the text of the identity.
+func (f *Fixture) GrantText(t testing.TB, host string, only ...string) string {
+	t.Helper()
 	text := f.SignerText(t)
 	id, err := keyring.ParseIdentity(strings.NewReader(text))
 	if err != nil {
@@ -31,7 +41,7 @@ func (f *Fixture) Grant(t testing.TB, host string, only ...string) *keyring.Iden
 		t.Fatal(err)
 	}
 	f.Repo = f.Open(t, f.Store)
-	return id
+	return text
 }
 
 // SignerText is the text of an identity with a new signer, which nobody knows yet, and trust in the fixture's own.
