@@ -98,23 +98,25 @@ func Endpoint(getenv func(string) string, service string) string {
 // Policy returns the policy that is in force and its tag, which changes with each upload. The text is parsed again only
 // where the tag is another. A policy that can't be read is an error: without it, nothing is decided.
 func (c *Cloud) Policy(ctx context.Context) (*policy.Policy, string, error) {
-	body, tag, err := c.State.Get(ctx, control.PolicyKey)
-	if errors.Is(err, statestore.ErrNotExist) {
-		return nil, "", fmt.Errorf("read policy %s: %w: upload it, then the control plane begins to work", control.PolicyKey, err)
-	}
-	if err != nil {
-		return nil, "", fmt.Errorf("read policy %s: %w", control.PolicyKey, err)
-	}
 	c.mu.Lock()
-	defer c.mu.Unlock()
-	if c.policy != nil && c.policyTag == tag {
-		return c.policy, tag, nil
+	have, tag := c.policy, c.policyTag
+	c.mu.Unlock()
+	body, tag, err := statestore.GetUnless(ctx, c.State, control.PolicyKey, tag)
+	switch {
+	case errors.Is(err, statestore.ErrUnmodified):
+		return have, tag, nil
+	case errors.Is(err, statestore.ErrNotExist):
+		return nil, "", fmt.Errorf("read policy %s: %w: upload it, then the control plane begins to work", control.PolicyKey, err)
+	case err != nil:
+		return nil, "", fmt.Errorf("read policy %s: %w", control.PolicyKey, err)
 	}
 	p, err := policy.Parse(body)
 	if err != nil {
 		return nil, tag, fmt.Errorf("read policy %s (%s): %w", control.PolicyKey, tag, err)
 	}
 	Log(ctx).Info("policy", "tag", tag, "hosts", len(p.Hosts))
+	c.mu.Lock()
+	defer c.mu.Unlock()
 	c.policy, c.policyTag = p, tag
 	return p, tag, nil
 }

@@ -22,6 +22,8 @@ var (
 	ErrNotExist = errors.New("document does not exist")
 	// ErrConflict says that the document is not what the caller believes: somebody else wrote it meanwhile.
 	ErrConflict = errors.New("document was changed by another")
+	// ErrUnmodified says that the document is still the version that the caller has.
+	ErrUnmodified = errors.New("document is unmodified")
 	// ErrDenied says that the credentials do not allow the operation.
 	ErrDenied = errors.New("access denied")
 )
@@ -40,6 +42,25 @@ type Store interface {
 	// List calls fn for each key that begins with prefix, in ascending order, and stops at fn's first error, which it
 	// returns as it is.
 	List(ctx context.Context, prefix string, fn func(key string) error) error
+}
+
+// Conditional is implemented by stores that need not send what the caller has already.
+type Conditional interface {
+	// GetUnless is Get, unless the document's current version has the tag: then the error is ErrUnmodified.
+	GetUnless(ctx context.Context, key, tag string) (body []byte, current string, err error)
+}
+
+// GetUnless returns a document unless its current version has the tag, which is not empty; then the error is
+// [ErrUnmodified]. Of a store that is [Conditional], what the caller has is not sent again.
+func GetUnless(ctx context.Context, s Store, key, tag string) (body []byte, current string, err error) {
+	if c, ok := s.(Conditional); ok && tag != "" {
+		return c.GetUnless(ctx, key, tag)
+	}
+	body, current, err = s.Get(ctx, key)
+	if err == nil && tag != "" && current == tag {
+		return nil, tag, ErrUnmodified
+	}
+	return body, current, err
 }
 
 // attempts is how often Update reads and writes before it gives up.

@@ -50,7 +50,22 @@ func New(cfg aws.Config, o Options) *Store {
 
 // Get implements [statestore.Store].
 func (s *Store) Get(ctx context.Context, key string) ([]byte, string, error) {
-	out, err := s.client.GetObject(ctx, &s3.GetObjectInput{Bucket: &s.o.Bucket, Key: aws.String(s.o.Prefix + key)})
+	return s.get(ctx, key, nil)
+}
+
+// GetUnless implements [statestore.Conditional].
+func (s *Store) GetUnless(ctx context.Context, key, tag string) ([]byte, string, error) {
+	return s.get(ctx, key, &tag)
+}
+
+func (s *Store) get(ctx context.Context, key string, unless *string) ([]byte, string, error) {
+	out, err := s.client.GetObject(ctx, &s3.GetObjectInput{
+		Bucket: &s.o.Bucket, Key: aws.String(s.o.Prefix + key), IfNoneMatch: unless,
+	})
+	var answer *smithyhttp.ResponseError
+	if unless != nil && errors.As(err, &answer) && answer.HTTPStatusCode() == http.StatusNotModified {
+		return nil, *unless, statestore.ErrUnmodified
+	}
 	if err != nil {
 		return nil, "", s.wrap("get", key, err)
 	}

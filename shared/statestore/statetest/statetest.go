@@ -60,6 +60,14 @@ func versions(ctx context.Context, t *testing.T, s statestore.Store, at string) 
 	if err != nil || string(body) != "two" || tag != second {
 		t.Errorf("get: %q, %q, %v; want tag %q", body, tag, err, second)
 	}
+	if body, tag, err := statestore.GetUnless(ctx, s, key, second); !errors.Is(err, statestore.ErrUnmodified) || body != nil || tag != second {
+		t.Errorf("get unless it is the same: %q, %q, %v", body, tag, err)
+	}
+	for _, old := range []string{first, ""} {
+		if body, tag, err := statestore.GetUnless(ctx, s, key, old); err != nil || string(body) != "two" || tag != second {
+			t.Errorf("get unless it is %q: %q, %q, %v", old, body, tag, err)
+		}
+	}
 	if err := s.Delete(ctx, key, second); err != nil {
 		t.Errorf("delete: %v", err)
 	}
