@@ -14,7 +14,7 @@ import (
 	"github.com/btcdecoded/holdfast/shared/compliance"
 	"github.com/btcdecoded/holdfast/shared/control"
 	"github.com/btcdecoded/holdfast/shared/emf"
-	"github.com/btcdecoded/holdfast/shared/objstore/open"
+	"github.com/btcdecoded/holdfast/shared/objstore/address"
 	"github.com/btcdecoded/holdfast/shared/observe"
 	"github.com/btcdecoded/holdfast/shared/policy"
 	"github.com/btcdecoded/holdfast/shared/statestore"
@@ -115,30 +115,31 @@ func (f *function) fleet(ctx context.Context, p *policy.Policy) (*observe.Fleet,
 		return nil, err
 	}
 	w := &observe.Watch{Repo: repo, Copied: copied}
-	for _, address := range p.Repository.Copies {
-		w.Places = append(w.Places, f.place(ctx, p.Repository.Primary, address))
+	for _, at := range p.Repository.Copies {
+		w.Places = append(w.Places, f.place(ctx, p.Repository.Primary, at))
 	}
 	return &observe.Fleet{Watch: w, State: f.state, Policy: p, Parallel: f.env.Parallel, Now: f.now}, nil
 }
 
 // place opens a copy, once.
-func (f *function) place(ctx context.Context, primary, address string) observe.Place {
+func (f *function) place(ctx context.Context, primary, at string) observe.Place {
 	f.mu.Lock()
 	defer f.mu.Unlock()
-	if p, ok := f.places[address]; ok {
+	if p, ok := f.places[at]; ok {
 		return p
 	}
-	p := observe.Place{Address: address, Dependent: observe.Dependence(primary, address) != ""}
-	if l, err := open.Parse(address); err == nil && l.Scheme == "file" {
+	p := observe.Place{Address: at, Dependent: observe.Dependence(primary, at) != ""}
+	// A disk is its host's to look at, and what other credentials open is theirs.
+	if l, err := address.Parse(at); err == nil && (l.Scheme != "s3" || l.S3.Profile != "") {
 		p.Unseen = true
-	} else if p.Store, p.Err = open.Open(ctx, address, open.Options{}); p.Err != nil {
+	} else if p.Store, p.Err = invoke.Store(ctx, at); p.Err != nil {
 		p.Store = nil
 		return p // it is tried again
 	}
 	if f.places == nil {
 		f.places = map[string]observe.Place{}
 	}
-	f.places[address] = p
+	f.places[at] = p
 	return p
 }
 

@@ -8,10 +8,12 @@ import (
 	"maps"
 	"net/http"
 	"net/http/httptest"
+	"net/http/httputil"
 	"net/url"
 	"slices"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -23,7 +25,9 @@ import (
 	"github.com/btcdecoded/holdfast/shared/emf"
 	"github.com/btcdecoded/holdfast/shared/keyring"
 	"github.com/btcdecoded/holdfast/shared/objstore/open"
+	"github.com/btcdecoded/holdfast/shared/observe"
 	"github.com/btcdecoded/holdfast/shared/repository"
+	"github.com/btcdecoded/holdfast/shared/statestore"
 	"github.com/btcdecoded/holdfast/shared/statestore/s3state"
 	"github.com/btcdecoded/holdfast/test/bucket"
 )
@@ -78,6 +82,7 @@ type binary struct {
 	env      map[string]string
 	services *cloudServices
 	state    *s3state.Store
+	stall    *atomic.Bool // listings of the host's objects get no answer
 }
 
 func startBinary(t *testing.T) *binary {
@@ -90,7 +95,7 @@ func startBinary(t *testing.T) *binary {
 	t.Cleanup(web.Close)
 	parameters := invoketest.StartAWS(t)
 	options := server.Client.Options()
-	b := &binary{services: services, state: s3state.New(
+	b := &binary{services: services, stall: &atomic.Bool{}, state: s3state.New(
 		aws.Config{Region: options.Region, Credentials: options.Credentials}, s3state.Options{Bucket: "state", Endpoint: server.Endpoint},
 	)}
 	var err error
@@ -100,7 +105,7 @@ func startBinary(t *testing.T) *binary {
 	if err != nil {
 		t.Fatal(err)
 	}
-	maps.Copy(b.env, map[string]string{"AWS_ENDPOINT_URL_S3": server.Endpoint, "AWS_ENDPOINT_URL_SNS": web.URL, "AWS_ENDPOINT_URL_EVENTBRIDGE": web.URL})
+	maps.Copy(b.env, map[string]string{"AWS_ENDPOINT_URL_S3": b.proxy(t, server.Endpoint), "AWS_ENDPOINT_URL_SNS": web.URL, "AWS_ENDPOINT_URL_EVENTBRIDGE": web.URL})
 	maps.Copy(b.env, parameters.Env())
 	for _, e := range server.Env() {
 		name, value, _ := strings.Cut(e, "=")
@@ -120,11 +125,102 @@ func startBinary(t *testing.T) *binary {
 	signer, _ := identity.Signer()
 	parameters.Parameter("/holdfast/trust", "trust "+signer.Public().String()+" *\n")
 	parameters.Parameter("/holdfast/ping", web.URL+"/ping")
-	policy := fmt.Sprintf("version: 1\nrepository: {primary: %q}\nhosts: {web-1: {sources: {etc: {files: {roots: [/etc]}, objectives: {tier: critical, rpo: 1h}}}}}\n", server.URL("backup", ""))
+	address := bucket.S3URL(b.env["AWS_ENDPOINT_URL_S3"], "backup", "")
+	policy := fmt.Sprintf("version: 1\nrepository: {primary: %q}\nhosts: {web-1: {sources: {etc: {files: {roots: [/etc]}, objectives: {tier: critical, rpo: 1h}}}}}\n", address)
 	if _, err := b.state.Put(t.Context(), control.PolicyKey, []byte(policy), ""); err != nil {
 		t.Fatal(err)
 	}
 	return b
+}
+
+// proxy stands before the S3 server.
+func (b *binary) proxy(t *testing.T, endpoint string) string {
+	t.Helper()
+	target, err := url.Parse(endpoint)
+	if err != nil {
+		t.Fatal(err)
+	}
+	forward := &httputil.ReverseProxy{Rewrite: func(r *httputil.ProxyRequest) {
+		r.SetURL(target)
+		r.Out.Host = r.In.Host // it is signed
+	}}
+	server := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		if b.stall.Load() && strings.HasPrefix(r.URL.Path, "/backup") && strings.HasPrefix(r.URL.Query().Get("prefix"), "v1/web-1/") {
+			<-r.Context().Done()
+			return
+		}
+		forward.ServeHTTP(w, r)
+	}))
+	t.Cleanup(server.Close)
+	return server.URL
+}
+
+// TestDeadline: a store that does not answer ends the looks, not the pass. What is known is told, and what was not reached
+// is said.
+func TestDeadline(t *testing.T) {
+	b := startBinary(t)
+	r := invoketest.Start(t, invoketest.Build(t, "."), b.env)
+	b.stall.Store(true)
+	r.Deadline = 4 * time.Second
+	got := r.Invoke([]byte(`{}`))
+	late := `"sources":1,"breached":0,"looks":0,"audits":0,"late":1`
+	if got.Err != nil || got.Failure != nil || !strings.Contains(string(got.Body), late) {
+		t.Fatalf("%+v %s", got, got.Body)
+	}
+	if !r.Said(`"MonitorPass":1`) {
+		t.Error("no metrics")
+	}
+	b.stall.Store(false)
+	r.Deadline = 10 * time.Second
+	got = r.Invoke([]byte(`{}`))
+	if got.Err != nil || got.Failure != nil || !strings.Contains(string(got.Body), `"looks":1`) {
+		t.Errorf("%+v %s", got, got.Body)
+	}
+	// Now only the look is late.
+	b.stall.Store(true)
+	r.Deadline = 4 * time.Second
+	err := statestore.Update(t.Context(), b.state, observe.ShardKey(observe.ShardOf("web-1")), func(s *observe.Shard) error {
+		s.Sources["web-1/etc"].Looked = time.Now().Add(-30 * time.Minute)
+		return nil
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	got = r.Invoke([]byte(`{}`))
+	if got.Err != nil || got.Failure != nil || !strings.Contains(string(got.Body), `"looks":0,"audits":0,"late":1`) || got.Duration > 4*time.Second {
+		t.Errorf("%+v %s", got, got.Body)
+	}
+}
+
+// TestWatchdogBinary runs the binary in the other region's mode.
+func TestWatchdogBinary(t *testing.T) {
+	b := startBinary(t)
+	env, err := environment.Map(environment.Watchdog{
+		Cloud: environment.Cloud{State: "state", Repository: bucket.S3URL(b.env["AWS_ENDPOINT_URL_S3"], "backup", ""), Trust: "/holdfast/trust"},
+		Mode:  environment.ModeWatchdog, Topic: "arn:aws:sns:us-east-1:1:t", Primary: "state", PrimaryRegion: "us-east-1", SilentAfter: time.Minute,
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	all := maps.Clone(b.env)
+	maps.Copy(all, env)
+	err = statestore.Update(t.Context(), b.state, control.MonitorKey, func(m *control.Monitor) error {
+		m.Time = time.Now().Add(-time.Hour)
+		return nil
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	r := invoketest.Start(t, invoketest.Build(t, "."), all)
+	if got := r.Invoke([]byte(`{}`)); got.Err != nil || got.Failure != nil || !strings.Contains(string(got.Body), `"sent_messages":1`) {
+		t.Fatalf("%+v %s", got, got.Body)
+	}
+	if m := b.services.messages(); len(m) != 1 || !strings.Contains(m[0], "primary_silent") {
+		t.Errorf("%q", m)
+	}
+	if !r.Said(`"WatchdogPass":1`) {
+		t.Error("no metrics")
+	}
 }
 
 // TestBinary runs the real binary: its cold start, a pass with its messages and metrics, the widget, an action, and what
@@ -191,11 +287,11 @@ func TestBinary(t *testing.T) {
 	if err != nil || memory > 128<<20 {
 		t.Errorf("%d bytes of memory, %v", memory, err)
 	}
-	best := invoketest.Quickest(t, program, b.env, 10)
+	best := invoketest.Quickest(t, program, b.env, 15*time.Millisecond, 20)
 	if best > 75*time.Millisecond { // five times what a quiet machine takes
-		t.Errorf("the quickest start of ten took %s", best)
+		t.Errorf("the quickest start took %s", best)
 	}
-	t.Logf("ready after %s, the quickest of ten after %s; warm %s, memory %d MiB", took, best, warm, memory>>20)
+	t.Logf("ready after %s, at best after %s; warm %s, memory %d MiB", took, best, warm, memory>>20)
 	bare := invoketest.Start(t, program, nil)
 	if _, err := bare.Init(); err == nil || !bare.Said("HOLDFAST_ALERT_TOPIC") {
 		t.Errorf("started without its environment: %v", err)

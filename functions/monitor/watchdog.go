@@ -16,7 +16,6 @@ import (
 	"github.com/btcdecoded/holdfast/shared/control"
 	"github.com/btcdecoded/holdfast/shared/emf"
 	"github.com/btcdecoded/holdfast/shared/objstore"
-	"github.com/btcdecoded/holdfast/shared/objstore/open"
 	"github.com/btcdecoded/holdfast/shared/policy"
 	"github.com/btcdecoded/holdfast/shared/repository/layout"
 	"github.com/btcdecoded/holdfast/shared/snapshot"
@@ -57,7 +56,7 @@ func buildWatchdog() (invoke.Handler, error) {
 		env: env, state: c.State, out: os.Stdout, now: time.Now, people: newPeople(env.Topic, "", snsClient(c.Config), nil),
 		primary: s3state.New(there, s3state.Options{Bucket: env.Primary, Endpoint: primaryEndpoint(env)}),
 		replica: func(ctx context.Context) (objstore.Store, error) {
-			return open.Open(ctx, env.Repository, open.Options{})
+			return invoke.Store(ctx, env.Repository)
 		},
 	}
 	return w.handle, nil

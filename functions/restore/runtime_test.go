@@ -103,5 +103,5 @@ hosts:
 	if body := call(map[string]string{"action": "status", "id": id}); !strings.Contains(body, `"status":"sent"`) {
 		t.Errorf("status: %s", body)
 	}
-	t.Logf("ready after %s at best", invoketest.Quickest(t, program, env, 5))
+	t.Logf("ready after %s at best", invoketest.Quickest(t, program, env, 15*time.Millisecond, 20))
 }

@@ -31,7 +31,7 @@ const (
 	Unusual      Code = "unusual"       // size or duration far from what it was
 	ClockOff     Code = "clock_off"     // the host's clock is off
 	Filling      Code = "filling"       // at its growth the source reaches its size limit soon
-	CopyUnseen   Code = "copy_unseen"   // only the host itself can look at the copy
+	CopyUnseen   Code = "copy_unseen"   // the control plane can not look at the copy
 	Noted        Code = "noted"         // verify or lifecycle found something by which nothing is lost
 	// RetentionWaits is no breach, and people are told of it all the same: they must agree, or change the policy back.
 	RetentionWaits Code = "retention_waits"
@@ -114,7 +114,7 @@ type Copy struct {
 	Missing   int       `json:"missing"`          // snapshots that are not there yet
 	Waiting   time.Time `json:"waiting,omitzero"` // arrival, in the primary, of the oldest of them
 	Dependent bool      `json:"dependent"`        // whoever can delete the primary can delete it: it does not count as a copy
-	Unseen    bool      `json:"unseen,omitempty"` // only its host can look at it: nothing is known
+	Unseen    bool      `json:"unseen,omitempty"` // not from here: nothing is known
 }
 
 // Restore is a measured restore.

@@ -248,7 +248,7 @@ func (e *evaluation) copies() {
 		switch {
 		case c.Unseen:
 			unseen++
-			e.add("copies", CopyUnseen, false, time.Time{}, fmt.Sprintf("only the host can look at copy %s", c.Place), "holdfast status "+e.name())
+			e.add("copies", CopyUnseen, false, time.Time{}, fmt.Sprintf("the control plane can't look at copy %s", c.Place), "holdfast status "+e.name())
 			continue
 		case c.Error != "":
 			e.add("copies", CopyLate, true, time.Time{}, fmt.Sprintf("copy %s can't be looked at: %s", c.Place, c.Error), next)

@@ -150,7 +150,8 @@ func (p *passing) shard(ctx, looking context.Context, n int, members []member) e
 	}
 	next := &Shard{Version: 1, Sources: map[string]*Memory{}, Hosts: map[string]*HostMemory{}}
 	var mu sync.Mutex // guards next and changed
-	changed := len(s.Sources) != len(members)
+	// Hosts first: that a repository does not answer must not hide that an agent is silent.
+	changed := p.hosts(looking, n, s, next, members) || len(s.Sources) != len(members)
 	for _, m := range members {
 		next.Sources[m.src.String()] = s.Sources[m.src.String()]
 	}
@@ -176,7 +177,7 @@ func (p *passing) shard(ctx, looking context.Context, n int, members []member) e
 		})
 	}
 	wg.Wait()
-	if p.hosts(looking, n, s, next, members) || changed {
+	if changed {
 		if _, err := statestore.Write(ctx, p.fleet.State, ShardKey(n), next, tag); errors.Is(err, statestore.ErrConflict) {
 			p.mu.Lock()
 			p.pass.Conflicts++
