@@ -141,9 +141,9 @@ func helpers(root *cobra.Command) {
 func (a *app) commands() []func() *cobra.Command {
 	return []func() *cobra.Command{
 		a.initCommand, a.backupCommand, a.snapshotsCommand, a.lsCommand, a.catCommand, a.diffCommand, a.findCommand,
-		a.restoreCommand, a.mountCommand,
+		a.restoreCommand, a.mountCommand, a.agentCommand, a.approveCommand,
 		a.verifyCommand, a.statusCommand, a.copyCommand, a.repairCommand, a.pruneCommand, a.pinCommand, a.unpinCommand, a.tagCommand,
-		a.keyCommand,
+		a.keyCommand, a.hostCommand,
 		a.policyCommand,
 		a.versionCommand, a.manCommand,
 	}
