@@ -76,7 +76,7 @@ func (e *Emulator) try(t testing.TB, dir string) bool {
 	t.Cleanup(func() {
 		stop()
 		if t.Failed() {
-			t.Logf("ministack said:\n%s", tail(e.log, 80))
+			t.Logf("ministack said:\n%s", tail(e.log, 300))
 		}
 	})
 	return true

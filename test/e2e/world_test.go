@@ -1,0 +1,298 @@
+package e2e_test
+
+import (
+	"bytes"
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"strings"
+	"syscall"
+	"testing"
+	"time"
+
+	"github.com/aws/aws-sdk-go-v2/aws"
+	"github.com/aws/aws-sdk-go-v2/service/eventbridge"
+	ebtypes "github.com/aws/aws-sdk-go-v2/service/eventbridge/types"
+	"github.com/aws/aws-sdk-go-v2/service/lambda"
+	"github.com/aws/aws-sdk-go-v2/service/s3"
+	"github.com/aws/aws-sdk-go-v2/service/sns"
+	"github.com/aws/aws-sdk-go-v2/service/sqs"
+	"github.com/aws/aws-sdk-go-v2/service/ssm"
+	ssmtypes "github.com/aws/aws-sdk-go-v2/service/ssm/types"
+
+	"github.com/btcdecoded/holdfast/infra/settings"
+	"github.com/btcdecoded/holdfast/test/cloud"
+)
+
+const (
+	region = "eu-central-1"
+	second = "eu-west-1"
+	bucket = "holdfast-e2e"
+	state  = "holdfast-state-" + cloud.Account + "-" + region
+	host   = "web-1"
+)
+
+// world is a deployment with one host.
+type world struct {
+	*cloud.Deployed
+	t        *testing.T
+	dir      string
+	holdfast string // the binary
+	policy   string // the policy file of host and control plane
+	s3       *s3.Client
+	sqs      *sqs.Client
+	lambda   *lambda.Client
+	events   *eventbridge.Client
+	sns      *sns.Client
+	ssm      *ssm.Client
+	told     string // URL of a queue that gets what the agent reports
+	alerts   string // URL of a queue that gets the alerts
+	agent    *exec.Cmd
+}
+
+// newWorld deploys, makes the repository and its signers, uploads the policy and adds the host.
+func newWorld(t *testing.T, policyText string) *world {
+	t.Helper()
+	w := &world{t: t, dir: t.TempDir()}
+	w.policy = w.write("policy.yaml", policyText)
+	w.holdfast = filepath.Join(w.dir, "holdfast")
+	e := cloud.Start(t)
+	cloud.Run(t, cloud.Root(t), append(os.Environ(), "CGO_ENABLED=0"), "go", "build", "-buildvcs=false", "-o", w.holdfast, "./hostagent")
+	w.Deployed = e.Deploy(t, w.policy, cloud.Functions(t, cloud.Programs()...), []string{region, second}, "email=operator@example.org")
+	cfg := e.Config(region)
+	w.s3 = s3.NewFromConfig(cfg, func(o *s3.Options) { o.UsePathStyle = true })
+	w.sqs, w.lambda, w.events = sqs.NewFromConfig(cfg), lambda.NewFromConfig(cfg), eventbridge.NewFromConfig(cfg)
+	w.sns, w.ssm = sns.NewFromConfig(cfg), ssm.NewFromConfig(cfg)
+	w.keys()
+	w.upload()
+	w.listen()
+	return w
+}
+
+func (w *world) path(name string) string { return filepath.Join(w.dir, name) }
+
+func (w *world) write(name, text string) string {
+	w.t.Helper()
+	at := w.path(name)
+	if err := os.MkdirAll(filepath.Dir(at), 0o700); err != nil {
+		w.t.Fatal(err)
+	}
+	if err := os.WriteFile(at, []byte(text), 0o600); err != nil {
+		w.t.Fatal(err)
+	}
+	return at
+}
+
+func (w *world) must(err error) {
+	w.t.Helper()
+	if err != nil {
+		w.t.Fatal(err)
+	}
+}
+
+// as is the environment of a command of one identity.
+func (w *world) as(who string) []string {
+	return append(w.Env(region), "HOLDFAST_POLICY="+w.policy, "HOLDFAST_IDENTITY="+w.path(who+".identity"), "HOLDFAST_STATE="+w.path("state-"+who),
+		"HOLDFAST_HOST="+host)
+}
+
+func (w *world) run(who string, args ...string) string {
+	w.t.Helper()
+	return cloud.Run(w.t, w.dir, w.as(who), w.holdfast, args...)
+}
+
+// keys makes the repository, an identity for the host and one for each function that signs, as docs/deploy.md says.
+func (w *world) keys() {
+	w.t.Helper()
+	w.run("admin", "init")
+	trust := strings.TrimSpace(w.run("admin", "key", "show", "--only", "trust"))
+	w.parameter(settings.TrustParameter, trust+"\n", false)
+	for verb, parts := range map[string]string{settings.Verify: "receipts/cloud,damaged", settings.Lifecycle: "condemned,expired,receipts/cloud"} {
+		w.run("admin", "key", "new", w.path(verb+".identity"))
+		signer := strings.TrimSpace(w.run(verb, "key", "show", "--only", "signer"))
+		w.run("admin", "key", "add", "--signer", signer, "--for-host", "*", "--only", parts, "--label", verb)
+		w.parameter(settings.SignerParameter+verb, w.secretLine(verb), true)
+	}
+	w.run("admin", "key", "new", w.path("host.identity"))
+	f, err := os.OpenFile(w.path("host.identity"), os.O_APPEND|os.O_WRONLY, 0)
+	w.must(err)
+	_, err = f.WriteString(trust + "\n")
+	w.must(errors.Join(err, f.Close()))
+	signer := strings.TrimSpace(w.run("host", "key", "show", "--only", "signer"))
+	w.run("admin", "host", "add", host, "--signer", signer)
+}
+
+// secretLine is the line of an identity file that signs, without the one that opens.
+func (w *world) secretLine(who string) string {
+	w.t.Helper()
+	text, err := os.ReadFile(w.path(who + ".identity"))
+	w.must(err)
+	for line := range strings.Lines(string(text)) {
+		if strings.HasPrefix(line, "HOLDFAST-SIGNER-") {
+			return line
+		}
+	}
+	w.t.Fatalf("the identity of %s has no signer", who)
+	return ""
+}
+
+func (w *world) parameter(name, value string, secret bool) {
+	w.t.Helper()
+	kind := ssmtypes.ParameterTypeString
+	if secret {
+		kind = ssmtypes.ParameterTypeSecureString
+	}
+	_, err := w.ssm.PutParameter(w.t.Context(), &ssm.PutParameterInput{Name: &name, Value: &value, Type: kind, Overwrite: aws.Bool(true)})
+	w.must(err)
+}
+
+// upload puts the policy where the control plane reads it; no deployment is needed for a change.
+func (w *world) upload() {
+	w.t.Helper()
+	text, err := os.ReadFile(w.policy)
+	w.must(err)
+	_, err = w.s3.PutObject(w.t.Context(), &s3.PutObjectInput{Bucket: aws.String(state), Key: aws.String("config/policy.yaml"), Body: bytes.NewReader(text)})
+	w.must(err)
+}
+
+// listen makes queues for what the bus and the topic carry, so that the test hears it.
+func (w *world) listen() {
+	w.t.Helper()
+	queue := func(name string) (url, arn string) {
+		out, err := w.sqs.CreateQueue(w.t.Context(), &sqs.CreateQueueInput{QueueName: &name})
+		w.must(err)
+		return *out.QueueUrl, fmt.Sprintf("arn:aws:sqs:%s:%s:%s", region, cloud.Account, name)
+	}
+	url, arn := queue("test-told")
+	w.told = url
+	_, err := w.events.PutRule(w.t.Context(), &eventbridge.PutRuleInput{
+		Name: aws.String("test-told"), EventBusName: aws.String("holdfast"), EventPattern: aws.String(`{"source":["holdfast.agent","holdfast.control"]}`),
+	})
+	w.must(err)
+	_, err = w.events.PutTargets(w.t.Context(), &eventbridge.PutTargetsInput{
+		Rule: aws.String("test-told"), EventBusName: aws.String("holdfast"), Targets: []ebtypes.Target{{Id: aws.String("q"), Arn: &arn}},
+	})
+	w.must(err)
+	url, arn = queue("test-alerts")
+	w.alerts = url
+	_, err = w.sns.Subscribe(w.t.Context(), &sns.SubscribeInput{
+		TopicArn: aws.String("arn:aws:sns:" + region + ":" + cloud.Account + ":" + settings.TopicName), Protocol: aws.String("sqs"), Endpoint: &arn,
+	})
+	w.must(err)
+}
+
+// start starts the agent; stop ends it as systemd would.
+func (w *world) start() {
+	w.t.Helper()
+	log, err := os.OpenFile(w.path("agent.log"), os.O_CREATE|os.O_APPEND|os.O_WRONLY, 0o600)
+	w.must(err)
+	defer func() { _ = log.Close() }()
+	w.agent = exec.Command(w.holdfast, "agent", "--queue", "holdfast-"+host, "--heartbeat", "5s", "--grace", "5s") //nolint:gosec // the test's own
+	w.agent.Env, w.agent.Dir = w.as("host"), w.dir
+	w.agent.Stdout, w.agent.Stderr = log, log
+	w.agent.SysProcAttr = &syscall.SysProcAttr{Pdeathsig: syscall.SIGKILL}
+	w.must(w.agent.Start())
+	w.t.Cleanup(func() {
+		w.stop()
+		if w.t.Failed() {
+			text, _ := os.ReadFile(w.path("agent.log"))
+			w.t.Logf("the agent said:\n%s", text[max(0, len(text)-4000):])
+		}
+	})
+}
+
+func (w *world) stop() {
+	if w.agent == nil {
+		return
+	}
+	_ = w.agent.Process.Signal(syscall.SIGTERM)
+	done := make(chan struct{})
+	go func(cmd *exec.Cmd) { _ = cmd.Wait(); close(done) }(w.agent)
+	select {
+	case <-done:
+	case <-time.After(20 * time.Second):
+		_ = w.agent.Process.Kill()
+		<-done
+	}
+	w.agent = nil
+}
+
+// invoke calls a function and decodes its answer; an error of the function ends the test.
+func (w *world) invoke(verb string, payload any) map[string]any {
+	w.t.Helper()
+	text, err := json.Marshal(payload)
+	w.must(err)
+	out, err := w.lambda.Invoke(w.t.Context(), &lambda.InvokeInput{FunctionName: aws.String(settings.FunctionName(verb)), Payload: text})
+	w.must(err)
+	if out.FunctionError != nil {
+		w.t.Fatalf("%s %s: %s", verb, text, out.Payload)
+	}
+	var answer map[string]any
+	_ = json.Unmarshal(out.Payload, &answer)
+	return answer
+}
+
+// tick is one beat of a schedule.
+func (w *world) tick(verb string, at time.Time) map[string]any {
+	w.t.Helper()
+	return w.invoke(verb, map[string]any{"version": 1, "time": at.UTC().Format(time.RFC3339)})
+}
+
+// within waits until a condition holds; what it last said is in the failure.
+func (w *world) within(limit time.Duration, what string, holds func() (ok bool, said string)) {
+	w.t.Helper()
+	said := ""
+	for end := time.Now().Add(limit); time.Now().Before(end); time.Sleep(200 * time.Millisecond) {
+		var ok bool
+		if ok, said = holds(); ok {
+			return
+		}
+	}
+	w.t.Fatalf("%s: not within %v: %s", what, limit, said)
+}
+
+// objects lists the keys of a bucket below a prefix.
+func (w *world) objects(bucket, prefix string) []string {
+	w.t.Helper()
+	var keys []string
+	pages := s3.NewListObjectsV2Paginator(w.s3, &s3.ListObjectsV2Input{Bucket: &bucket, Prefix: &prefix})
+	for pages.HasMorePages() {
+		page, err := pages.NextPage(w.t.Context())
+		w.must(err)
+		for _, o := range page.Contents {
+			keys = append(keys, *o.Key)
+		}
+	}
+	return keys
+}
+
+// messages takes what is in a queue.
+func (w *world) messages(url string) []string {
+	w.t.Helper()
+	var out []string
+	for {
+		got, err := w.sqs.ReceiveMessage(w.t.Context(), &sqs.ReceiveMessageInput{QueueUrl: &url, MaxNumberOfMessages: 10})
+		w.must(err)
+		if len(got.Messages) == 0 {
+			return out
+		}
+		for _, m := range got.Messages {
+			out = append(out, *m.Body)
+			_, err := w.sqs.DeleteMessage(w.t.Context(), &sqs.DeleteMessageInput{QueueUrl: &url, ReceiptHandle: m.ReceiptHandle})
+			w.must(err)
+		}
+	}
+}
+
+// send puts a message into the host's queue.
+func (w *world) send(body string) {
+	w.t.Helper()
+	url, err := w.sqs.GetQueueUrl(context.Background(), &sqs.GetQueueUrlInput{QueueName: aws.String("holdfast-" + host)})
+	w.must(err)
+	_, err = w.sqs.SendMessage(context.Background(), &sqs.SendMessageInput{QueueUrl: url.QueueUrl, MessageBody: &body})
+	w.must(err)
+}
