@@ -5,6 +5,7 @@ import (
 	"crypto/rand"
 	"errors"
 	"fmt"
+	"slices"
 	"time"
 
 	"github.com/btcdecoded/holdfast/shared/objstore"
@@ -184,7 +185,11 @@ func (s *Session) packsInStore(ctx context.Context) (map[snapshot.Hash]uint64, e
 	return out, nil
 }
 
-// damagedPacks are the numbers of those packs of the newest snapshot and the parent that failed a check.
+// maxLooked is up to how many packs of a chain a run looks whether they are there: a page of a listing has 1,000.
+const maxLooked = 10_000
+
+// damagedPacks are the numbers of those packs of the newest snapshot and the parent that failed a check, or that are gone:
+// nothing may be built on them. Of a chain of very many packs only verify notices what is gone.
 func (s *Session) damagedPacks(ctx context.Context) (map[uint64]bool, error) {
 	bad := map[string]bool{}
 	prefix := layout.DamagedPrefix(s.src)
@@ -195,23 +200,46 @@ func (s *Session) damagedPacks(ctx context.Context) (map[uint64]bool, error) {
 	if err != nil {
 		return nil, fmt.Errorf("list %s: %w", prefix, err)
 	}
-	if len(bad) == 0 || s.plan.newest == nil {
+	look := s.plan.newest != nil && len(s.plan.packs) <= maxLooked
+	if s.plan.newest == nil || len(bad) == 0 && !look {
 		return nil, nil
 	}
-	out := map[uint64]bool{}
-	// A differential's parent may use packs that the newest snapshot does not.
-	for _, m := range []*Stored{s.plan.newest, s.plan.parent.stored} {
-		packs, err := s.repo.Lists(ctx, m.Manifest)
+	var there map[snapshot.Hash]uint64 // nil: not looked
+	if look {
+		if there, err = s.packsInStore(ctx); err != nil {
+			return nil, err
+		}
+	}
+	packs, err := LivePacks(s.plan.newest.Manifest, slices.Clone(s.plan.packs))
+	if err != nil {
+		return nil, err
+	}
+	if base := s.plan.parent.stored; base.Sequence != s.plan.newest.Sequence {
+		// A differential's parent may use packs that the newest snapshot does not.
+		more, err := s.repo.Lists(ctx, base.Manifest)
 		if err != nil {
 			return nil, err
 		}
-		for _, p := range packs {
-			if bad[layout.DamagedKey(s.src, p.ID)] {
-				out[p.Number] = true
-			}
+		packs = append(packs, more...)
+	}
+	return s.judgePacks(packs, bad, there), nil
+}
+
+// judgePacks returns the numbers of those packs that must not be built on, and warns of what is gone.
+func (s *Session) judgePacks(packs []snapshot.PackInfo, bad map[string]bool, there map[snapshot.Hash]uint64) map[uint64]bool {
+	out, gone := map[uint64]bool{}, map[uint64]bool{}
+	for _, p := range packs {
+		if bad[layout.DamagedKey(s.src, p.ID)] {
+			out[p.Number] = true
+		} else if there != nil && there[p.ID] != p.Size {
+			out[p.Number], gone[p.Number] = true, true
 		}
 	}
-	return out, nil
+	if len(gone) > 0 {
+		s.plan.warnings = append(s.plan.warnings, fmt.Errorf("%d packs of the chain are missing: what they held is stored again; "+
+			"`holdfast verify` tells which earlier snapshots are hit", len(gone)))
+	}
+	return out
 }
 
 func newChainID() (snapshot.ChainID, error) {

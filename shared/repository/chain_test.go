@@ -44,6 +44,17 @@ func TestDifferentialOverJoinedLists(t *testing.T) {
 	if second.Lists[0] == first.Lists[0] {
 		t.Fatal("the incremental did not write its lists anew")
 	}
+	live, err := r.Lists(t.Context(), second.Manifest)
+	if err != nil {
+		t.Fatal(err)
+	}
+	sum := uint64(0)
+	for _, p := range live {
+		sum += p.Size
+	}
+	if second.Counts.PackBytes != sum {
+		t.Errorf("it counts %d bytes of packs instead of %d", second.Counts.PackBytes, sum)
+	}
 	third := mustBackup(t, r, state, snapshot.Differential, one)
 	if third.Type != snapshot.Differential {
 		t.Fatalf("it is %s", third.Type)
@@ -301,4 +312,49 @@ func TestMissingListBeginsAChain(t *testing.T) {
 			})
 		}
 	}
+}
+
+// TestMissingPackIsStoredAgain loses a pack that no check has found yet: the next snapshot does not build on it, and is
+// whole.
+func TestMissingPackIsStoredAgain(t *testing.T) {
+	for _, kind := range []snapshot.SnapshotType{"", snapshot.Differential} {
+		m := mem.New()
+		r, _ := initialise(t, m)
+		state := t.TempDir()
+		tree := noise(22, 40, 1<<20)
+		first := mustBackup(t, r, state, "", tree)
+		packs, err := r.Lists(t.Context(), first.Manifest)
+		if err != nil || len(packs) < 3 {
+			t.Fatalf("%d packs: %v", len(packs), err)
+		}
+		lost := layout.PackKey(src, mustChain(t, first), packs[1].ID)
+		m.Tamper(lost, nil)
+		s, err := begin(t.Context(), r, state, kind)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if w := s.Warnings(); len(w) != 1 || !strings.Contains(w[0].Error(), "1 packs of the chain are missing") {
+			t.Errorf("%s: warnings %v", kind, w)
+		}
+		if err := s.Close(); err != nil {
+			t.Fatal(err)
+		}
+		second := mustBackup(t, r, state, kind, tree)
+		if second.Chain != first.Chain || second.Counts.AddedBytes > 20<<20 {
+			t.Errorf("%s: %d bytes added", kind, second.Counts.AddedBytes)
+		}
+		wantRestored(t, r, second, tree)
+		if again := mustBackup(t, r, state, "", tree); again.Counts.AddedBytes > 100<<10 {
+			t.Errorf("%s: once more %d bytes", kind, again.Counts.AddedBytes)
+		}
+	}
+}
+
+func mustChain(t *testing.T, m *repository.Stored) snapshot.ChainID {
+	t.Helper()
+	chain, err := layout.ParseChain(m.Chain)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return chain
 }

@@ -137,6 +137,11 @@ func (s *Session) putLists(ctx context.Context, m *snapshot.Manifest, live *bits
 	}
 	slices.SortFunc(old, byNumber)
 	dead := slices.DeleteFunc(slices.Clone(old), func(p snapshot.PackInfo) bool { return live.has(p.Number) })
+	for _, p := range append(slices.Clone(old), added...) {
+		if live.has(p.Number) {
+			m.Counts.PackBytes += p.Size
+		}
+	}
 	if len(m.Lists) >= maxLists || len(dead)*deadShare > len(old) {
 		used := slices.DeleteFunc(old, func(p snapshot.PackInfo) bool { return !live.has(p.Number) })
 		m.Lists, dead = nil, nil
@@ -144,11 +149,6 @@ func (s *Session) putLists(ctx context.Context, m *snapshot.Manifest, live *bits
 		slices.SortFunc(added, byNumber)
 	}
 	m.Without = ranges(dead)
-	for _, p := range append(slices.Clone(old), added...) {
-		if live.has(p.Number) {
-			m.Counts.PackBytes += p.Size
-		}
-	}
 	for part := range slices.Chunk(added, maxListPacks) {
 		if err := s.putList(ctx, m, part, live); err != nil {
 			return err

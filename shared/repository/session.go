@@ -36,7 +36,7 @@ type Session struct {
 	packs   *packWriter
 	journal *journal
 	tree    *treeBuilder
-	damaged map[uint64]bool // packs that failed a check: nothing of them is used again
+	damaged map[uint64]bool // packs that failed a check, or are gone: nothing of them is used again
 
 	mu      sync.Mutex
 	written []storedPack // packs of this run that no manifest names, and those of the interrupted one; guarded by mu
