@@ -23,21 +23,22 @@ type mapSum struct {
 }
 
 // mapChecks checks the maps of a chain while its packs are read, so that none is read twice: a map waits until the
-// packs that its extents lead to have been read. Packs are read in ascending order and a map mostly leads to its own
-// pack or earlier ones, so that few wait.
+// packs that its extents lead to have been read. Packs are read in ascending order. A pack of maps has a low number and
+// was filled while many packs of content were: its maps, perhaps those of a hundred gigabytes of files, wait in a file.
 type mapChecks struct {
 	mu      sync.Mutex
 	order   []uint64        // numbers of the packs that will be read, ascending; guarded by mu, as all below
 	read    map[uint64]bool // those of order that were read
 	waiting []waitingMap
+	store   waitingRoom
 	sums    map[chunkAt]mapSum
 }
 
 type waitingMap struct {
-	chain   *chain
-	at      chunkAt
-	extents []snapshot.Extent
-	last    uint64 // highest pack number in extents
+	chain *chain
+	at    chunkAt
+	last  uint64 // highest pack number in extents
+	plain waiter
 }
 
 // expect says which packs will be read.
@@ -55,7 +56,7 @@ func (m *mapChecks) expect(packs []*pack, ch *chain) {
 // add takes a map chunk that was just opened.
 func (m *mapChecks) add(ch *chain, at chunkAt, plain []byte) {
 	extents, err := snapshot.DecodeMap(plain)
-	w := waitingMap{chain: ch, at: at, extents: extents}
+	w := waitingMap{chain: ch, at: at}
 	for _, x := range extents {
 		if !x.Hole {
 			w.last = max(w.last, x.Ref.Pack)
@@ -67,6 +68,7 @@ func (m *mapChecks) add(ch *chain, at chunkAt, plain []byte) {
 		m.sums[at] = mapSum{verdict: verdict{wrong: err.Error()}}
 		return
 	}
+	w.plain = m.store.put(plain)
 	m.waiting = append(m.waiting, w)
 }
 
@@ -91,6 +93,7 @@ func (m *mapChecks) finish() {
 	defer m.mu.Unlock()
 	m.order = nil
 	m.check()
+	m.store.close()
 }
 
 // check sums up the maps whose packs were all read. It is called with mu held; the tables that it looks at are
@@ -100,9 +103,17 @@ func (m *mapChecks) check() {
 		if len(m.order) > 0 && m.order[0] <= w.last {
 			return false
 		}
-		m.sums[w.at] = w.chain.sumMap(w.extents, nil)
+		// One that does not come back is read again when the walk comes to it.
+		if plain, err := m.store.take(w.plain); err == nil {
+			if extents, err := snapshot.DecodeMap(plain); err == nil {
+				m.sums[w.at] = w.chain.sumMap(extents, nil)
+			}
+		}
 		return true
 	})
+	if len(m.waiting) == 0 {
+		m.waiting = nil
+	}
 }
 
 // sumMap checks the extents of a map.
