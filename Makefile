@@ -30,7 +30,7 @@ FUNCTIONS    := $(patsubst functions/%/main.go,%,$(wildcard functions/*/main.go)
 CDK_CONTEXT   = -c policy=$(policy) -c architecture=$(architecture) $(if $(email),-c email=$(email)) $(CDK)
 
 .PHONY: help build test setup lint vuln arch unit integration demo fuzz bench soak man clean
-.PHONY: cloud-tools functions cloud e2e synth diff deploy destroy alarm-test policy-given
+.PHONY: cloud-tools functions cloud e2e bootstrap synth diff deploy destroy alarm-test policy-given
 
 help: ## this help
 	@echo "Holdfast: backup and recovery. Targets:"; echo
@@ -66,7 +66,7 @@ integration: setup ## the real binary, real servers, the demo, the guide and a s
 cloud: cloud-tools ## the templates of the deployment: rights, metrics, cdk-nag, cfn-lint
 	go test $(GOTESTFLAGS) ./test/iam
 
-e2e: cloud-tools functions ## deploys both regions into an emulator with the CDK and lets an agent work with it
+e2e: cloud-tools ## deploys both regions into an emulator with the CDK and lets an agent work with it
 	go test $(GOTESTFLAGS) -count=1 ./test/e2e
 
 functions: ## the functions' binaries in bin/functions; architecture=x86_64 for other processors
@@ -78,6 +78,9 @@ functions: ## the functions' binaries in bin/functions; architecture=x86_64 for 
 
 policy-given:
 	@[[ -n "$(policy)" ]] || { echo "say which policy: make synth policy=FILE (deploy, diff, destroy and alarm-test too)" >&2; exit 2; }
+
+bootstrap: policy-given cloud-tools functions ## prepares the regions of the policy for the CDK; once for each account
+	cdk bootstrap $(CDK_CONTEXT)
 
 synth: policy-given cloud-tools functions ## the CloudFormation templates, into bin/cdk.out
 	cdk synth --quiet $(CDK_CONTEXT)
