@@ -43,7 +43,7 @@ type Runtime struct {
 	t       testing.TB
 	cmd     *exec.Cmd
 	server  *http.Server
-	started time.Time
+	started time.Time // guarded by mu
 	next    chan *invocation
 	asked   chan struct{} // the process has asked for its first invocation
 	exited  chan struct{} // the process has ended; exit is set
@@ -112,7 +112,9 @@ func Start(t testing.TB, bin string, env map[string]string) *Runtime {
 		r.cmd.Env = append(r.cmd.Env, name+"="+value) // of two, the later counts
 	}
 	r.cmd.Stdout, r.cmd.Stderr = lines{r}, lines{r}
+	r.mu.Lock()
 	r.started = time.Now()
+	r.mu.Unlock()
 	if err := r.cmd.Start(); err != nil {
 		t.Fatal(err)
 	}
