@@ -77,6 +77,12 @@ func (c *cloudServices) messages() []string {
 	return slices.Clone(c.published)
 }
 
+func (c *cloudServices) counts() (events, pings int) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	return c.events, c.pings
+}
+
 // binary is the real function under the Runtime API, with a real S3 server.
 type binary struct {
 	env      map[string]string
@@ -277,8 +283,8 @@ func TestBinary(t *testing.T) {
 	if m := b.services.messages(); len(m) != 2 || !strings.Contains(m[1], "Nothing is wrong") {
 		t.Errorf("messages %q", m)
 	}
-	if b.services.events != 1 || b.services.pings != 1 {
-		t.Errorf("%d events, %d pings", b.services.events, b.services.pings)
+	if events, pings := b.services.counts(); events != 1 || pings != 1 {
+		t.Errorf("%d events, %d pings", events, pings)
 	}
 	if got := r.Invoke([]byte(`{"action":"nonsense"}`)); got.Failure == nil {
 		t.Errorf("%+v", got)
