@@ -23,6 +23,7 @@ type Identity struct {
 	keys   []ageKey
 	signer *Signer // nil: none
 	trust  []TrustedSigner
+	kms    KMS // nil: none
 }
 
 type ageKey struct {

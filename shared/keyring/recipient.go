@@ -41,10 +41,13 @@ type Unwrapper interface {
 	Unwrap(ctx context.Context, wrapped []snapshot.Wrapped, c seal.Context) (seal.DataKey, error)
 }
 
-// ParseRecipient parses the public key of a recipient: "age1…".
+// ParseRecipient parses a recipient: the public key "age1…", or the ARN of a key of AWS KMS.
 func ParseRecipient(s string) (Recipient, error) {
 	if strings.HasPrefix(s, "arn:") {
-		return Recipient{}, fmt.Errorf("recipient %q: keys of AWS KMS are %w; use an age public key (age1…)", short(s), ErrUnsupported)
+		if !kmsARN(s) {
+			return Recipient{}, fmt.Errorf("recipient %q: want the ARN of a key of AWS KMS (arn:aws:kms:REGION:ACCOUNT:key/ID), not of an alias", short(s))
+		}
+		return Recipient{Type: TypeKMS, Recipient: s}, nil
 	}
 	r := Recipient{Type: TypeAge, Recipient: s}
 	if _, err := r.age(); err != nil {
@@ -55,6 +58,9 @@ func ParseRecipient(s string) (Recipient, error) {
 
 // age returns the recipient as age knows it.
 func (r Recipient) age() (age.Recipient, error) {
+	if r.Type == TypeKMS {
+		return nil, fmt.Errorf("recipient %s: %w", short(r.Recipient), ErrNoKMS)
+	}
 	if r.Type != TypeAge {
 		return nil, fmt.Errorf("recipient of type %q: %w", short(r.Type), ErrUnsupported)
 	}
@@ -74,7 +80,7 @@ func (r Recipient) ID() string {
 	return hex.EncodeToString(h[:16])
 }
 
-// Wrap returns the data key, readable for the recipient only.
+// Wrap returns the data key, readable for the recipient only. For keys of KMS, use [Identity.Wrap].
 func (r Recipient) Wrap(_ context.Context, key seal.DataKey, _ seal.Context) ([]byte, error) {
 	to, err := r.age()
 	if err != nil {
@@ -94,8 +100,26 @@ func (r Recipient) Wrap(_ context.Context, key seal.DataKey, _ seal.Context) ([]
 	return out.Bytes(), nil
 }
 
-// Unwrap implements [Unwrapper]. Entries for the identity's own recipients come first.
-func (id *Identity) Unwrap(ctx context.Context, wrapped []snapshot.Wrapped, _ seal.Context) (seal.DataKey, error) {
+// Unwrap implements [Unwrapper]. Entries for the identity's own recipients come first, those for KMS last: what can be
+// opened here needs nobody else.
+func (id *Identity) Unwrap(ctx context.Context, wrapped []snapshot.Wrapped, c seal.Context) (seal.DataKey, error) {
+	key, err := id.unwrapByAge(ctx, wrapped)
+	if err == nil || id.kms == nil || ctx.Err() != nil {
+		return key, err
+	}
+	key, kerr := id.openByKMS(ctx, wrapped, c)
+	switch {
+	case kerr == nil:
+		return key, nil
+	case errors.Is(kerr, ErrWrongIdentity): // nothing is wrapped for it
+		return key, err
+	case errors.Is(err, ErrNoIdentity):
+		return key, fmt.Errorf("%w; %w", err, kerr)
+	}
+	return key, errors.Join(err, kerr)
+}
+
+func (id *Identity) unwrapByAge(ctx context.Context, wrapped []snapshot.Wrapped) (seal.DataKey, error) {
 	if len(id.keys) == 0 {
 		return seal.DataKey{}, fmt.Errorf("%w: it has no AGE-SECRET-KEY line", ErrNoIdentity)
 	}

@@ -129,8 +129,14 @@ func TestParseRecipient(t *testing.T) {
 	if err != nil || got != r {
 		t.Fatal(got, err)
 	}
-	if _, err := ParseRecipient("arn:aws:kms:eu-central-1:111122223333:key/1234"); !errors.Is(err, ErrUnsupported) {
-		t.Error(err)
+	arn := "arn:aws:kms:eu-central-1:111122223333:key/1234abcd-12ab-34cd-56ef-1234567890ab"
+	if r, err := ParseRecipient(arn); err != nil || r.Type != TypeKMS || r.Recipient != arn {
+		t.Errorf("%+v, %v", r, err)
+	}
+	for _, bad := range []string{"arn:", "arn:aws:kms:eu-central-1:111122223333:alias/holdfast", arn + "\n", "arn:aws:s3:::bucket", arn + "/../x"} {
+		if r, err := ParseRecipient(bad); err == nil {
+			t.Errorf("%q passes as %+v", bad, r)
+		}
 	}
 	for _, s := range []string{"", "age1", r.Recipient[1:], r.Recipient + "q", strings.ToUpper(r.Recipient), "ssh-ed25519 AAAA", "AGE-SECRET-KEY-1"} {
 		if got, err := ParseRecipient(s); err == nil {

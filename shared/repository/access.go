@@ -207,6 +207,9 @@ func (r *Repository) ChangeAccess(ctx context.Context, change func(*Access) erro
 	if len(next.Recipients) == 0 {
 		return errors.New("the last recipient can not be removed: nobody could read new snapshots")
 	}
+	if !slices.ContainsFunc(next.Recipients, func(a AccessRecipient) bool { return a.Type != keyring.TypeKMS }) {
+		return errNoOffline
+	}
 	if err := r.PutDocument(ctx, key, next); err != nil {
 		return err
 	}

@@ -92,7 +92,7 @@ func (r *Repository) shareKey(ctx context.Context, m *Stored, rec keyring.Recipi
 	if err != nil {
 		return 0, err
 	}
-	wrapped, err := rec.Wrap(ctx, key, seal.Context{Repository: r.id, Source: src, Chain: chain})
+	wrapped, err := r.identity.Wrap(ctx, rec, key, seal.Context{Repository: r.id, Source: src, Chain: chain})
 	if err != nil {
 		return 0, fmt.Errorf("seal the key of %s for %s: %w", m.ID(), rec.Recipient, err)
 	}

@@ -293,7 +293,7 @@ func (p *planner) chainKey(ctx context.Context, out *plan, newest *Stored, chain
 	var c chainState
 	if p.state.load(chainFile, &c) && c.Chain == newest.Chain && len(c.Key) == len(out.key) {
 		if out.key = seal.DataKey(c.Key); out.key.ID(p.repo.id).String() == newest.Keys[0].Key {
-			return ""
+			return p.complete(ctx, out, chain)
 		}
 	}
 	key, err := p.repo.unwrapKey(ctx, newest.Manifest, chain)
@@ -301,6 +301,31 @@ func (p *planner) chainKey(ctx context.Context, out *plan, newest *Stored, chain
 		return "the key of the chain is neither in the state directory nor can the identity open it"
 	}
 	out.key = key
+	return p.complete(ctx, out, chain)
+}
+
+// complete wraps the chain's key for keys of KMS that could not be reached when the chain began, and stores that. What
+// fails again is said, and is no reason to begin a chain. Other recipients that have no entry are left as they are: who
+// was added later is given the old keys by whoever adds them.
+func (p *planner) complete(ctx context.Context, out *plan, chain snapshot.ChainID) string {
+	context := seal.Context{Repository: p.repo.id, Source: p.options.Source, Chain: chain}
+	keyID := out.key.ID(p.repo.id).String()
+	for _, r := range p.repo.access.Recipients {
+		if r.Type != keyring.TypeKMS || slices.ContainsFunc(out.wrapped, func(w snapshot.Wrapped) bool { return w.Type == r.Type && w.Recipient == r.Recipient }) {
+			continue
+		}
+		w := snapshot.Wrapped{Type: r.Type, Recipient: r.Recipient}
+		var err error
+		if w.Wrapped, err = p.repo.identity.Wrap(ctx, keyring.Recipient{Type: r.Type, Recipient: r.Recipient}, out.key, context); err == nil {
+			// Before the manifest that repeats it, as always. A crash leaves an object that the next run takes over.
+			err = p.repo.PutDocument(ctx, layout.KeyKey(p.options.Source, keyID, RecipientID(w.Type, w.Recipient)), KeyDocument{Key: keyID, Chain: chain.String(), Wrapped: w})
+		}
+		if err != nil {
+			out.warnings = append(out.warnings, fmt.Errorf("seal the chain's key for %s: %w; the backup goes on without, the next one asks again", r.Recipient, err))
+			continue
+		}
+		out.wrapped = append(out.wrapped, w)
+	}
 	return ""
 }
 
@@ -357,16 +382,20 @@ func (p *planner) newChain(ctx context.Context, out *plan) error {
 	if p.state.load(pendingFile, &pending) && pending.Sequence == out.next && len(pending.Key) == len(out.key) && p.now.Sub(pending.Begun).Abs() < maxRun {
 		if chain, err := layout.ParseChain(pending.Chain); err == nil && pending.Signer == p.signer() && p.sealedForAll(pending.Wrapped) {
 			out.chain, out.key, out.wrapped, out.begun = chain, seal.DataKey(pending.Key), pending.Wrapped, pending.Begun
-			return nil
+			if err := p.wrap(ctx, out, chain); err != nil || len(out.wrapped) == len(pending.Wrapped) {
+				return err
+			}
+			// Before the key objects: wrapped once more by a service, the same key is other bytes.
+			pending.Wrapped = out.wrapped
+			return p.state.save(pendingFile, pending)
 		}
 	}
 	chain, err := newChainID()
 	if err != nil {
 		return err
 	}
-	out.chain, out.key = chain, seal.NewDataKey()
-	out.wrapped, err = p.wrap(ctx, out.key, chain)
-	if err != nil {
+	out.chain, out.key, out.wrapped = chain, seal.NewDataKey(), nil // what is there may be of a chain that can't go on
+	if err := p.wrap(ctx, out, chain); err != nil {
 		return err
 	}
 	return p.state.save(pendingFile, chainState{Chain: chain.String(), Key: out.key[:], Wrapped: out.wrapped, Signer: p.signer(), Begun: p.now, Sequence: out.next})
@@ -382,33 +411,52 @@ func (p *planner) signer() string {
 	return s.Public().String()
 }
 
-// sealedForAll reports whether wrapped is for exactly the recipients of today.
+// sealedForAll reports whether wrapped is for exactly the recipients of today. What a service did not wrap when it was
+// asked is no reason to begin anew: it is asked again.
 func (p *planner) sealedForAll(wrapped []snapshot.Wrapped) bool {
-	want := p.repo.access.Recipients
-	if len(wrapped) != len(want) {
-		return false
-	}
-	for i, w := range wrapped {
-		if w.Recipient != want[i].Recipient || w.Type != want[i].Type {
+	found := 0
+	for _, want := range p.repo.access.Recipients {
+		has := slices.ContainsFunc(wrapped, func(w snapshot.Wrapped) bool { return w.Recipient == want.Recipient && w.Type == want.Type })
+		if !has && want.Type != keyring.TypeKMS {
 			return false
 		}
+		if has {
+			found++
+		}
 	}
-	return true
+	return found == len(wrapped)
 }
 
-func (p *planner) wrap(ctx context.Context, key seal.DataKey, chain snapshot.ChainID) ([]snapshot.Wrapped, error) {
+// wrap seals the chain's key for each recipient of today that has no entry yet. A key of KMS that can't be reached must
+// not cost a backup: its entry is left out, which is said, and later runs of the chain ask again. Without any entry that
+// needs no service nothing is written.
+func (p *planner) wrap(ctx context.Context, out *plan, chain snapshot.ChainID) error {
 	recipients, err := p.repo.Recipients()
 	if err != nil {
-		return nil, err
+		return err
 	}
 	context := seal.Context{Repository: p.repo.id, Source: p.options.Source, Chain: chain}
-	var out []snapshot.Wrapped
+	offline := false
 	for _, r := range recipients {
-		b, err := r.Wrap(ctx, key, context)
-		if err != nil {
-			return nil, fmt.Errorf("seal the chain's key for %s: %w", r.Recipient, err)
+		offline = offline || r.Type != keyring.TypeKMS
+		if slices.ContainsFunc(out.wrapped, func(w snapshot.Wrapped) bool { return w.Type == r.Type && w.Recipient == r.Recipient }) {
+			continue
 		}
-		out = append(out, snapshot.Wrapped{Type: r.Type, Recipient: r.Recipient, Wrapped: b})
+		b, err := p.repo.identity.Wrap(ctx, r, out.key, context)
+		switch {
+		case err == nil:
+			out.wrapped = append(out.wrapped, snapshot.Wrapped{Type: r.Type, Recipient: r.Recipient, Wrapped: b})
+		case r.Type == keyring.TypeKMS && ctx.Err() == nil:
+			out.warnings = append(out.warnings, fmt.Errorf("seal the chain's key for %s: %w; the backup goes on without, the next one asks again", r.Recipient, err))
+		default:
+			return fmt.Errorf("seal the chain's key for %s: %w", r.Recipient, err)
+		}
 	}
-	return out, nil
+	if !offline {
+		return errNoOffline
+	}
+	return nil
 }
+
+// errNoOffline says that nobody could read a chain without a service.
+var errNoOffline = errors.New("no recipient is an age public key: without one, a key that is disabled would close the repository")

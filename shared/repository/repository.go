@@ -81,6 +81,9 @@ func Init(ctx context.Context, store objstore.Store, identity *keyring.Identity,
 	if len(recipients) == 0 {
 		return nil, errors.New("no recipient to encrypt for")
 	}
+	if !slices.ContainsFunc(recipients, func(r keyring.Recipient) bool { return r.Type != keyring.TypeKMS }) {
+		return nil, errNoOffline
+	}
 	r, err := open(ctx, store, identity)
 	switch {
 	case errors.Is(err, ErrNoRepository):

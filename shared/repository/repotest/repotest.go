@@ -129,10 +129,17 @@ func (f *Fixture) Abandon(t testing.TB, tree Tree) {
 	}
 }
 
+// Options are those with which Backup begins.
+func (f *Fixture) Options(kind snapshot.SnapshotType) repository.BeginOptions {
+	return repository.BeginOptions{
+		Source: f.Source, Kind: "files", Type: kind, State: f.state, Tool: "test", Now: func() time.Time { return f.Now },
+	}
+}
+
 func (f *Fixture) begin(ctx context.Context, kind snapshot.SnapshotType, state string) (*repository.Session, error) {
-	return f.Repo.Begin(ctx, repository.BeginOptions{
-		Source: f.Source, Kind: "files", Type: kind, State: state, Tool: "test", Now: func() time.Time { return f.Now },
-	})
+	o := f.Options(kind)
+	o.State = state
+	return f.Repo.Begin(ctx, o)
 }
 
 func (f *Fixture) backup(ctx context.Context, kind snapshot.SnapshotType, tree Tree) (*repository.Stored, error) {
