@@ -176,8 +176,8 @@ func (a *app) keyAddCommand() *cobra.Command {
 	cmd := &cobra.Command{
 		Use:   "add KEY",
 		Short: "Add a recipient or a signer",
-		Long: `Add a recipient (an age public key), who can then open all snapshots: the keys of old ones are sealed for it as
-well. Copies learn of it by the next ` + "`holdfast copy`" + `. With --signer, add a public signing key whose signatures count for --for-host, or for all hosts if "*".
+		Long: `Add a recipient (an age public key, or the ARN of a key of AWS KMS), who can then open all snapshots: the keys of old
+ones are sealed for it as well. Copies learn of it by the next ` + "`holdfast copy`" + `. With --signer, add a public signing key whose signatures count for --for-host, or for all hosts if "*".
 
 --only limits a signer to parts of sources, so that who checks can forge no snapshot, and who removes can forge neither
 snapshot nor mark: ` + strings.Join(keyring.ScopedParts(), ", ") + `.

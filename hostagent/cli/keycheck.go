@@ -75,6 +75,8 @@ func (a *app) keyCheckCommand() *cobra.Command {
 		Long: `Open the newest snapshot of every chain with the identity, such as the copy that is kept offline. Exit code 12 if it
 does not open all of them.
 
+Keys of AWS KMS are not asked: the proof is that of the file alone.
+
 Only an identity file other than this host's own counts as a proof for the objective key_check.`,
 		Example: "  holdfast key check --identity /media/usb/identity",
 		Args:    arguments(0, 0, ""),
@@ -83,6 +85,7 @@ Only an identity file other than this host's own counts as a proof for the objec
 			if err != nil {
 				return err
 			}
+			repo.Identity().UseKMS(nil) // the day on which nothing but the file is left is what is proven
 			chains, err := checkChains(cmd.Context(), repo)
 			if err != nil {
 				return err

@@ -11,6 +11,7 @@ import (
 
 	"github.com/btcdecoded/holdfast/hostagent/state"
 	"github.com/btcdecoded/holdfast/shared/keyring"
+	"github.com/btcdecoded/holdfast/shared/keyring/awskms"
 	"github.com/btcdecoded/holdfast/shared/objstore"
 	"github.com/btcdecoded/holdfast/shared/objstore/versions"
 	"github.com/btcdecoded/holdfast/shared/observe"
@@ -78,6 +79,7 @@ func (a *app) identity() (*keyring.Identity, error) {
 	if err != nil {
 		return nil, identityError{err}
 	}
+	id.UseKMS(awskms.New(awskms.Options{})) // asks nobody until a key of KMS is needed
 	return id, nil
 }
 

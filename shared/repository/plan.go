@@ -321,7 +321,7 @@ func (p *planner) complete(ctx context.Context, out *plan, chain snapshot.ChainI
 			err = p.repo.PutDocument(ctx, layout.KeyKey(p.options.Source, keyID, RecipientID(w.Type, w.Recipient)), KeyDocument{Key: keyID, Chain: chain.String(), Wrapped: w})
 		}
 		if err != nil {
-			out.warnings = append(out.warnings, fmt.Errorf("seal the chain's key for %s: %w; the backup goes on without, the next one asks again", r.Recipient, err))
+			out.warnings = append(out.warnings, fmt.Errorf("%w; the backup goes on without it, the next one asks again", err))
 			continue
 		}
 		out.wrapped = append(out.wrapped, w)
@@ -447,7 +447,7 @@ func (p *planner) wrap(ctx context.Context, out *plan, chain snapshot.ChainID) e
 		case err == nil:
 			out.wrapped = append(out.wrapped, snapshot.Wrapped{Type: r.Type, Recipient: r.Recipient, Wrapped: b})
 		case r.Type == keyring.TypeKMS && ctx.Err() == nil:
-			out.warnings = append(out.warnings, fmt.Errorf("seal the chain's key for %s: %w; the backup goes on without, the next one asks again", r.Recipient, err))
+			out.warnings = append(out.warnings, fmt.Errorf("%w; the backup goes on without it, the next one asks again", err))
 		default:
 			return fmt.Errorf("seal the chain's key for %s: %w", r.Recipient, err)
 		}
