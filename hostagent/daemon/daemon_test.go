@@ -161,23 +161,21 @@ func TestSilentControlPlane(t *testing.T) {
 		if n := len(b.work.did()); n != 3 {
 			t.Fatalf("%d runs while the control plane asked", n)
 		}
-		b.queue.down = errors.New("no network")
-		last := b.work.begun[len(b.work.begun)-1]
+		b.queue.breaks(errors.New("no network"))
 		pass(24 * time.Hour)
-		previous := last
-		for _, at := range b.work.begun[3:] {
+		begun := b.work.when()
+		previous := begun[2]
+		for _, at := range begun[3:] {
 			if gap := at.Sub(previous); gap > 2*time.Hour || gap < time.Hour {
 				t.Errorf("%s between two backups", gap)
 			}
 			previous = at
 		}
-		if n := len(b.work.begun); n < 15 {
+		if n := len(begun); n < 15 {
 			t.Errorf("%d runs in a day of silence", n)
 		}
 		// It is back.
-		b.queue.mu.Lock()
-		b.queue.down = nil
-		b.queue.mu.Unlock()
+		b.queue.breaks(nil)
 		next := func() {
 			pass(time.Until(time.Now().Truncate(time.Hour).Add(time.Hour + time.Second)))
 			b.queue.sendJob(t, b.due("etc"))
@@ -268,9 +266,7 @@ func TestFailuresAreTriedAgain(t *testing.T) {
 		if n := len(b.work.did()); n != 4 { // at once, after 5, 10 and 20 minutes more
 			t.Errorf("%d attempts", n)
 		}
-		b.work.mu.Lock()
-		b.work.fail = nil
-		b.work.mu.Unlock()
+		b.work.change(func(w *fakeWork) { w.fail = nil })
 		pass(time.Hour)
 		b.end()
 		f := b.bus.finished(t)
@@ -286,14 +282,14 @@ func TestBetterAnIncremental(t *testing.T) {
 		b := newBench(t, hourly)
 		b.start()
 		pass(time.Hour + time.Minute) // 1 o'clock
-		b.work.mu.Lock()
-		b.work.fail = func(_ string, t snapshot.SnapshotType) error {
-			if t == snapshot.Full {
-				return errors.New("too large")
+		b.work.change(func(w *fakeWork) {
+			w.fail = func(_ string, t snapshot.SnapshotType) error {
+				if t == snapshot.Full {
+					return errors.New("too large")
+				}
+				return nil
 			}
-			return nil
-		}
-		b.work.mu.Unlock()
+		})
 		pass(10 * time.Hour)
 		b.end()
 		n := 0
@@ -424,7 +420,7 @@ func TestHeartbeatSaysWhatGoesOn(t *testing.T) {
 		b.start()
 		b.queue.sendJob(t, b.due("etc"))
 		pass(time.Minute)
-		b.work.takes = 10 * time.Minute
+		b.work.change(func(w *fakeWork) { w.takes = 10 * time.Minute })
 		app, etc := b.job("app", "full"), b.job("etc", "incremental")
 		b.queue.sendJob(t, app)
 		pass(10 * time.Second)

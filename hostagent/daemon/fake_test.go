@@ -108,6 +108,19 @@ func (w *fakeWork) did() []string {
 	return append([]string(nil), w.ran...)
 }
 
+// change changes how the work goes while it goes on.
+func (w *fakeWork) change(f func(w *fakeWork)) {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	f(w)
+}
+
+func (w *fakeWork) when() []time.Time {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	return append([]time.Time(nil), w.begun...)
+}
+
 // fakeQueue delivers at least once: what was taken and not deleted comes again after its visibility is over.
 type fakeQueue struct {
 	mu       sync.Mutex
@@ -167,10 +180,14 @@ func (q *fakeQueue) Receive(ctx context.Context, wait time.Duration) ([]Message,
 		if down != nil {
 			return nil, down
 		}
-		if out := q.take(); len(out) > 0 || !time.Now().Before(end) || ctx.Err() != nil {
+		if out := q.take(); len(out) > 0 || !time.Now().Before(end) {
 			return out, nil
 		}
-		sleep(ctx, time.Second)
+		select {
+		case <-ctx.Done():
+			return nil, nil
+		case <-time.After(time.Second):
+		}
 	}
 }
 
@@ -190,6 +207,12 @@ func (q *fakeQueue) Delete(_ context.Context, handle string) error {
 	delete(q.messages, handle)
 	q.deleted++
 	return nil
+}
+
+func (q *fakeQueue) breaks(err error) {
+	q.mu.Lock()
+	defer q.mu.Unlock()
+	q.down = err
 }
 
 func (q *fakeQueue) left() int {
