@@ -380,3 +380,37 @@ func TestNoCheckpoints(t *testing.T) {
 		t.Errorf("every %s", got)
 	}
 }
+
+// TestCheckpointsBesideStoring commits after each file while other goroutines go on storing content, some of which no
+// entry ever names.
+func TestCheckpointsBesideStoring(t *testing.T) {
+	r, _ := initialise(t, mem.New())
+	s, err := r.Begin(t.Context(), repository.BeginOptions{
+		Source: src, Kind: "files", State: t.TempDir(), Tool: "test", Now: time.Now,
+		Checkpoint: repository.Checkpoint{Every: 1, Roots: []string{"/etc"}},
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	var others sync.WaitGroup
+	for seed := range byte(3) {
+		others.Go(func() {
+			for _, content := range noise(30+seed, 30, 400<<10) {
+				if _, err := s.Chunk(t.Context(), snapshot.Content, content); err != nil {
+					t.Error(err)
+				}
+			}
+		})
+	}
+	tree := noise(33, 20, 250<<10)
+	if err := store(t.Context(), s, tree); err != nil {
+		t.Fatal(err)
+	}
+	others.Wait()
+	last, err := s.Commit(t.Context(), repository.Result{Roots: []string{"/etc"}, Counts: snapshot.Counts{Files: 20}, Started: time.Now()})
+	if err != nil || last.Sequence < 10 {
+		t.Fatalf("%+v, %v", last, err)
+	}
+	wantRestored(t, r, last, tree)
+	wantVerified(t, r)
+}
