@@ -17,7 +17,7 @@ const (
 	groupFirst = 4
 	// groupMost and groupBytes end this growth; groupBytes is of plain bytes and bounds, with groupsAhead, memory.
 	groupMost  = 64
-	groupBytes = 512 << 10
+	groupBytes = 256 << 10
 	// groupsAhead is how many reads are under way while an earlier one is used.
 	groupsAhead = 2
 )

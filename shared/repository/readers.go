@@ -10,7 +10,7 @@ import (
 
 const (
 	// readAhead bounds the sealed bytes that are on their way from the store or wait to be opened.
-	readAhead = 12 << 20
+	readAhead = 10 << 20
 	// fewOpeners is how many spans are opened, and their chunks given away, at the same time at least.
 	fewOpeners = 4
 	// manyOpeners is how many are at most, on a machine of many processors.
