@@ -163,8 +163,9 @@ func (r *Restore) Expire(now time.Time) bool {
 	return true
 }
 
-// Accepted, Refuse and Finish enter what the agent reports. Events come late, twice and out of order: what is later in the
-// life of a job wins, and what the agent did counts more than what was said here. They report whether anything changed.
+// Accepted enters that the agent has the job in its journal. Events come late, twice and out of order: what is later in
+// the life of a job wins, and what the agent did counts more than what was said here. As Refuse and Finish do, it reports
+// whether anything changed.
 func (r *Restore) Accepted(e *events.JobAccepted, now time.Time) bool {
 	if e.Host != r.Request.Host || r.Finished != nil || r.Refused != nil || r.Status == RestoreAccepted {
 		return false

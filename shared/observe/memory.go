@@ -54,7 +54,7 @@ const (
 // Kept is a snapshot that is remembered.
 type Kept struct {
 	compliance.Snapshot
-	Manifest string // the first 32 hex digits of the manifest's hash
+	Manifest string // the first 32 hex digits of the manifest's hash; empty for older ones
 	Added    int64  // bytes stored for it
 	listed   time.Time
 	failed   bool
@@ -151,6 +151,9 @@ func (m *Memory) trim(now time.Time) {
 			damaged++
 		}
 		haveUsable, haveProven = haveUsable || k.usable(), haveProven || k.proven()
+		if fromEnd >= keepNewest && !k.Damaged {
+			k.Manifest = "" // it is half of what is kept, and that the listing shows the same object is enough for old ones
+		}
 		keep = append(keep, *k)
 	}
 	slices.Reverse(keep)
