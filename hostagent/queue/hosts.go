@@ -9,6 +9,7 @@ import (
 	"maps"
 	"slices"
 	"strconv"
+	"strings"
 
 	"github.com/aws/aws-sdk-go-v2/aws"
 	"github.com/aws/aws-sdk-go-v2/service/sqs"
@@ -146,7 +147,7 @@ func (h *Hosts) host(ctx context.Context, at string) (out Host, ok bool, err err
 	}
 	name := tags.Tags[HostTag]
 	queue, err := events.QueueName(name)
-	if name == "" || err != nil {
+	if name == "" || err != nil || !strings.HasSuffix(at, "/"+queue) {
 		return out, false, nil //nolint:nilerr // a queue of something else
 	}
 	attributes, err := h.client.GetQueueAttributes(ctx, &sqs.GetQueueAttributesInput{

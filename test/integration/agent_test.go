@@ -2,7 +2,10 @@ package integration
 
 import (
 	"bufio"
+	"bytes"
+	"crypto/ed25519"
 	"encoding/json"
+	"encoding/pem"
 	"errors"
 	"fmt"
 	"io"
@@ -13,6 +16,12 @@ import (
 	"syscall"
 	"testing"
 	"time"
+
+	"golang.org/x/crypto/ssh"
+
+	"github.com/btcdecoded/holdfast/events"
+	"github.com/btcdecoded/holdfast/hostagent/queue/queuetest"
+	"github.com/btcdecoded/holdfast/shared/approval"
 )
 
 // agentHost is a host with a policy for its agent; hooks of the source wait for a file, so that a test knows when a job
@@ -283,5 +292,105 @@ func TestAgentWithoutAServer(t *testing.T) {
 	a.signal(syscall.SIGTERM)
 	if err := a.wait(); err != nil {
 		t.Error(err)
+	}
+}
+
+// TestAgentOfAQueue gives the agent jobs by a queue: a backup that runs once however often it comes, a restore that two
+// people have signed with the command line, and what must not run.
+func TestAgentOfAQueue(t *testing.T) {
+	aws := queuetest.Start(t)
+	const q = "holdfast-test"
+	aws.Make(q)
+	h := agentHost(t)
+	h.env = append(h.env, aws.Environment()...)
+	var approvers string
+	for i, name := range []string{"one", "two"} {
+		key := ed25519.NewKeyFromSeed(bytes.Repeat([]byte{byte(i + 1)}, ed25519.SeedSize))
+		block, err := ssh.MarshalPrivateKey(key, "")
+		if err != nil {
+			t.Fatal(err)
+		}
+		write(t, h.path(name), string(pem.EncodeToMemory(block)))
+		public, err := ssh.NewPublicKey(key.Public())
+		if err != nil {
+			t.Fatal(err)
+		}
+		approvers += fmt.Sprintf("  - {name: %s, key: %s}\n", name, strings.TrimSpace(string(ssh.MarshalAuthorizedKey(public))))
+	}
+	write(t, h.path("policy.yaml"), fmt.Sprintf("version: 1\napprovers:\n%shosts:\n  test:\n    restore: {targets: [%s]}\n    sources:\n      tree: {files: {roots: [%s]}}\n",
+		approvers, h.path("out"), h.path("tree")))
+	now := time.Now().UTC().Truncate(time.Second)
+	send := func(job *events.Job) {
+		t.Helper()
+		body, err := events.EncodeJob(job)
+		if err != nil {
+			t.Fatal(err)
+		}
+		aws.Send(q, string(body))
+	}
+	backup := &events.Job{
+		Version: 1, ID: events.JobID("x", "test/tree", now, "backup", "full"), Host: "test", Source: "tree", Kind: events.Backup,
+		Type: "full", Due: now, NotAfter: now.Add(time.Hour),
+	}
+	foreign := *backup
+	foreign.Host = "other"
+	send(backup)
+	send(&foreign)
+	send(backup)
+	aws.Send(q, `{"version":1,"command":"reboot"}`)
+	h.run("agent", "--once", "--queue", q)
+	h.snapshots(1)
+
+	h.run("approve", "request", "test/tree@1", "--to", h.path("out/tree"), "--out", h.path("r.json"))
+	h.run("approve", "sign", h.path("r.json"), "--as", "one", "--key", h.path("one"))
+	order := func() (o events.RestoreOrder, r approval.Request) {
+		text, err := os.ReadFile(h.path("r.json"))
+		if err != nil {
+			t.Fatal(err)
+		}
+		if err := json.Unmarshal(text, &o); err != nil {
+			t.Fatal(err)
+		}
+		if err := json.Unmarshal(o.Request, &r); err != nil {
+			t.Fatal(err)
+		}
+		return o, r
+	}
+	single, r := order()
+	restore := &events.Job{Version: 1, ID: r.ID, Host: "test", Kind: events.Restore, Due: r.Created, NotAfter: r.Expires, Restore: &single}
+	send(restore)
+	h.run("agent", "--once", "--queue", q)
+	if _, err := os.Stat(h.path("out")); err == nil {
+		t.Fatal("restored with one signature")
+	}
+	h.run("approve", "sign", h.path("r.json"), "--as", "two", "--key", h.path("two"))
+	both, _ := order()
+	restore.Restore = &both
+	send(restore)
+	send(restore)
+	h.run("agent", "--once", "--queue", q)
+	if text, err := os.ReadFile(h.path("out/tree/7")); err != nil || string(text) != strings.Repeat("7", 1000) {
+		t.Errorf("%.20q, %v", text, err)
+	}
+	if n := aws.Left(q); n != 0 {
+		t.Errorf("%d messages left", n)
+	}
+	told := map[string]int{}
+	for _, e := range aws.Events() {
+		told[e.Type]++
+		if r, err := events.DecodeJobRefused([]byte(e.Detail)); err == nil {
+			told[string(r.Code)]++
+		}
+		if f, err := events.DecodeJobFinished([]byte(e.Detail)); err == nil {
+			told[string(f.Kind)+" "+string(f.Result)]++
+		}
+	}
+	for what, want := range map[string]int{"foreign": 1, "duplicate": 2, "malformed": 1, "forged": 1, events.TypeHeartbeat: 3} {
+		if told[what] != want {
+			t.Errorf("%s: told %d times, want %d", what, told[what], want)
+		}
+	}
+	if told["backup ok"] == 0 || told["restore ok"] == 0 {
+		t.Errorf("%v", told)
 	}
 }
