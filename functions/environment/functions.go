@@ -38,6 +38,7 @@ type Lifecycle struct {
 	Default time.Duration `env:"HOLDFAST_LOCK_DEFAULT,optional"`    // the bucket's default retention; 0: 14 days
 	Every   time.Duration `env:"HOLDFAST_LIFECYCLE_EVERY,optional"` // between two passes over a source; 0: 20h
 	Deletes int           `env:"HOLDFAST_MOST_DELETES,optional"`    // objects removed in one run; 0: what the time allows
+	Cold    time.Duration `env:"HOLDFAST_COLD_AFTER,optional"`      // age at which proven, closed chains are tagged for a colder class; 0: never
 }
 
 // Restore is the environment of the function restore.

@@ -30,6 +30,7 @@ type sourceReport struct {
 	Prune     *prune.Report        `json:"prune,omitempty"`
 	Waiting   *control.PlanWaiting `json:"waiting,omitempty"`
 	Locks     *lockReport          `json:"locks,omitempty"`
+	Cold      *coldReport          `json:"cold,omitempty"`
 	Replica   *replicaReport       `json:"replica,omitempty"`
 	Findings  []control.Finding    `json:"findings,omitempty"`
 	Error     string               `json:"error,omitempty"`
@@ -51,7 +52,8 @@ type visit struct {
 //  1. What is known of it is read; rules that are new are written down before anything follows from them.
 //  2. What stays is locked for longer, and held. This comes first: nothing that follows can make it less.
 //  3. Snapshots are announced, withdrawn and removed, unless removals are frozen or too many would go.
-//  4. Versions and markers that nobody of ours has made are looked for.
+//  4. What is proven and old is tagged for a colder storage class. Versions and markers that nobody of ours has made are
+//     looked for.
 //  5. The replica has its own 2 and 3, and the two listings are compared.
 //
 // A crash between them repeats it all with the next invocation.
@@ -88,6 +90,7 @@ func (v *visit) run(ctx context.Context) error {
 	for _, step := range []func() error{
 		func() error { return v.locks(ctx, v.repo, h, decisions, &v.doc.Lock, true) },
 		func() error { return v.prune(ctx, h, decisions) },
+		func() error { return v.cold(ctx, h, decisions) },
 		func() error { return v.versions(ctx) },
 		func() error { return v.replicate(ctx) },
 	} {

@@ -51,6 +51,8 @@ type LifecycleSource struct {
 	Until     map[uint64]time.Time `json:"until,omitempty"`  // until when each snapshot is locked against deletion
 	Protected *compliance.Lock     `json:"protected,omitempty"`
 
+	Cold []string `json:"cold,omitempty"` // chains whose packs are tagged for a colder storage class
+
 	Waiting *PlanWaiting `json:"waiting,omitempty"` // removals that a person must agree to
 	Last    *Pruned      `json:"last,omitempty"`
 }

@@ -1,4 +1,4 @@
-// Package stage sets up what the binary of a function needs: an S3 server with the repository and the state bucket, the
+// Package scene sets up what the binary of a function needs: an S3 server with the repository and the state bucket, the
 // stand-ins for parameters and queues, and a policy. Use [Start], then [Scene.Signer] and [Scene.Function].
 package scene
 

@@ -30,6 +30,7 @@ const (
 	List   Op = "list"
 	Delete Op = "delete"
 	Lock   Op = "lock"
+	Tag    Op = "tag"
 )
 
 // Call describes one call of the store.
@@ -63,6 +64,7 @@ type Store struct {
 
 	locks     map[string]objstore.Lock // nil: none are kept
 	firstLock time.Duration
+	tags      map[string]string // name=value
 }
 
 type object struct {
@@ -97,7 +99,7 @@ func (s *Store) Clone() *Store {
 	defer s.mu.Unlock()
 	return &Store{
 		objects: maps.Clone(s.objects), sorted: s.sorted, clock: s.clock, counts: map[Op]int{},
-		versions: maps.Clone(s.versions), lastID: s.lastID, locks: maps.Clone(s.locks), firstLock: s.firstLock,
+		versions: maps.Clone(s.versions), lastID: s.lastID, locks: maps.Clone(s.locks), firstLock: s.firstLock, tags: maps.Clone(s.tags),
 	}
 }
 
