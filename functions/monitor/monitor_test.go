@@ -427,3 +427,29 @@ func TestWidget(t *testing.T) {
 		t.Errorf("%d bytes", len(page))
 	}
 }
+
+// TestOnePassAtATime: two passes at once would send what is in the outbox twice.
+func TestOnePassAtATime(t *testing.T) {
+	l := newLab(t)
+	l.heard(t, "governance-1", nil)
+	err := statestore.Update(t.Context(), l.state, control.MonitorKey, func(m *control.Monitor) error {
+		m.Busy = control.Lease{Owner: "another", Until: l.Now.Add(time.Minute)}
+		return nil
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	if got, err := l.invoke(t, `{}`); err != nil || fmt.Sprint(got) != "map[skipped:another pass is at work]" || l.out.Len() != 0 {
+		t.Errorf("%v, %v", got, err)
+	}
+	l.Now = l.Now.Add(time.Minute) // it crashed
+	has(t, l.run(t), "critical never")
+	has(t, l.run(t)) // the lease was given back
+	l.service.fail = errors.New("no answer")
+	l.Now = l.Now.Add(24 * time.Hour)
+	if _, err := l.invoke(t, `{}`); err == nil {
+		t.Error("no error")
+	}
+	l.service.fail = nil
+	has(t, l.run(t), "critical never: governance-1/app, still not met") // after a failure too
+}

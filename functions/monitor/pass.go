@@ -2,6 +2,7 @@ package main
 
 import (
 	"context"
+	"crypto/rand"
 	"errors"
 	"fmt"
 	"maps"
@@ -55,17 +56,69 @@ type findings struct {
 // next pass does again; after 2 the next pass sends what is in the outbox, perhaps a second time. Metrics and ping come
 // last: where they are missing, somebody is told by other means.
 func (f *function) pass(ctx context.Context, digest bool) (any, error) {
-	begun := f.now().UTC()
 	p, tag, err := f.cloud.Policy(ctx)
 	if err != nil {
 		return nil, err
 	}
-	fleet, err := f.fleet(ctx, p)
+	m, err := f.begin(ctx)
+	if errors.Is(err, errBusy) {
+		invoke.Log(ctx).Info("another pass is at work")
+		return map[string]string{"skipped": err.Error()}, nil
+	}
 	if err != nil {
 		return nil, err
 	}
-	m, _, err := statestore.Read[control.Monitor](ctx, f.state, control.MonitorKey)
-	if m, err = missing(m, err); err != nil {
+	answer, err := f.work(ctx, p, tag, m, digest)
+	if err != nil {
+		f.release(ctx, m.Busy.Owner)
+	}
+	return answer, err
+}
+
+// errBusy says that another pass is at work: two would send what is in the outbox twice.
+var errBusy = errors.New("another pass is at work")
+
+// begin takes the lease and reads what the pass before left. A pass that crashed has it until its deadline is over.
+func (f *function) begin(ctx context.Context) (*control.Monitor, error) {
+	now := f.now().UTC()
+	until := time.Minute
+	if end, ok := ctx.Deadline(); ok {
+		until = time.Until(end) + time.Minute // what is between this and the deadline of Lambda
+	}
+	owner := rand.Text()
+	var m *control.Monitor
+	err := statestore.Update(ctx, f.state, control.MonitorKey, func(doc *control.Monitor) error {
+		if doc.Busy.Held(owner, now) {
+			return errBusy
+		}
+		doc.Version, doc.Busy = 1, control.Lease{Owner: owner, Until: now.Add(until)}
+		m = doc
+		return nil
+	})
+	return m, err
+}
+
+// release gives the lease back after a failure. Where it can't, it ends by itself.
+func (f *function) release(ctx context.Context, owner string) {
+	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), 3*time.Second)
+	defer cancel()
+	err := statestore.Update(ctx, f.state, control.MonitorKey, func(m *control.Monitor) error {
+		if m.Busy.Owner != owner {
+			return statestore.ErrUnchanged
+		}
+		m.Busy = control.Lease{}
+		return nil
+	})
+	if err != nil {
+		invoke.Log(ctx).Warn("release", "error", err.Error())
+	}
+}
+
+// work is a pass, once it has its lease.
+func (f *function) work(ctx context.Context, p *policy.Policy, tag string, m *control.Monitor, digest bool) (any, error) {
+	begun := f.now().UTC()
+	fleet, err := f.fleet(ctx, p)
+	if err != nil {
 		return nil, err
 	}
 	found := &findings{monitor: m, digest: digest}
@@ -272,7 +325,7 @@ func (f *function) finish(ctx context.Context, begun time.Time, found *findings,
 		if proven.After(m.KeyProven) {
 			m.KeyProven, m.KeyBy = proven, by
 		}
-		m.Version, m.Begun, m.Time, m.Next, m.Newest = 1, begun, now, found.pass.Next, newest
+		m.Version, m.Begun, m.Time, m.Next, m.Newest, m.Busy = 1, begun, now, found.pass.Next, newest, control.Lease{}
 		return nil
 	}))
 }

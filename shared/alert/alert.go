@@ -176,7 +176,7 @@ func (b *Book) note(k string, c *Condition, o Options, now time.Time, made *chan
 		open.Gone = time.Time{} // it came back before it was told to be over: the same alert
 		open.Times++
 	}
-	open.Tier, open.Cause, open.Next, open.Reaches = c.Tier, c.Cause, c.Next, c.Reaches
+	open.Tier, open.Cause, open.Next, open.Reaches = c.Tier, clean(c.Cause), c.Next, c.Reaches
 	if !c.Since.IsZero() {
 		open.Since = c.Since
 	}

@@ -258,6 +258,24 @@ func TestPromises(t *testing.T) {
 	}
 }
 
+// TestEverythingFails: a book in which everything is wrong at once can be written, and one message tells it.
+func TestEverythingFails(t *testing.T) {
+	b := &alert.Book{}
+	var conditions []alert.Condition
+	for i := range 10_000 {
+		c := condition(fmt.Sprintf("host-%05d/governance-db", i), compliance.Failing, policy.Critical)
+		c.Cause = strings.Repeat("x", 5000)
+		conditions = append(conditions, c, condition(c.Source, compliance.Late, policy.Critical))
+	}
+	got := b.Step(conditions, all, alert.Options{}, start())
+	if len(got) != 2 || got[0].Count != 10_000 || len(got[0].Alerts) != alert.MostAlerts || !strings.Contains(got[0].Text, "and 9990 more") {
+		t.Errorf("%v", kinds(got))
+	}
+	if body, err := json.Marshal(b); err != nil || len(body) > 16<<20 {
+		t.Errorf("%d bytes, %v", len(body), err)
+	}
+}
+
 func TestHostileText(t *testing.T) {
 	b := &alert.Book{}
 	c := condition("h/db", compliance.Failing, policy.Critical)

@@ -31,7 +31,8 @@ type Message struct {
 	Time    time.Time       `json:"time"`
 	Subject string          `json:"subject"` // at most 100 characters, ASCII
 	Text    string          `json:"text"`
-	Alerts  []Open          `json:"alerts,omitempty"` // all that it is about
+	Count   int             `json:"count,omitempty"`  // alerts that it is about
+	Alerts  []Open          `json:"alerts,omitempty"` // these, of very many the first
 }
 
 // The bounds of a message.
@@ -39,6 +40,9 @@ const (
 	named      = 10 // alerts that are told one by one
 	maxSubject = 100
 	maxCause   = 600 // characters of one cause
+	// MostAlerts is how many alerts a message carries one by one, so that a book in which everything fails at once can
+	// still be written. All of them are in the book.
+	MostAlerts = 1000
 )
 
 // changes is what a step found.
@@ -76,7 +80,7 @@ func (c *changes) messages(o Options, now time.Time) []Message {
 
 func message(kind Kind, all []Open, o Options, now time.Time) Message {
 	first := all[0]
-	m := Message{Kind: kind, Code: first.Code, Tier: first.Tier, Time: now, Alerts: all}
+	m := Message{Kind: kind, Code: first.Code, Tier: first.Tier, Time: now, Count: len(all), Alerts: all[:min(len(all), MostAlerts)]}
 	m.ID = id(string(kind)+"|"+string(first.Code)+"|"+string(first.Tier)+"|"+first.Source, now)
 	what := fmt.Sprintf("%d sources", len(all))
 	if len(all) == 1 {

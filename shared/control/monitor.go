@@ -13,6 +13,7 @@ const (
 // other region reads it.
 type Monitor struct {
 	Version   int       `json:"version"`
+	Busy      Lease     `json:"busy,omitzero"`    // a pass is at work
 	Begun     time.Time `json:"begun,omitzero"`   // of the newest pass
 	Time      time.Time `json:"time,omitzero"`    // when the newest pass came to its end
 	Next      int       `json:"next"`             // the shard with which the next pass begins
