@@ -528,6 +528,19 @@ func TestTrouble(t *testing.T) {
 	}
 }
 
+// TestDamaged damages every document in turn, at once: all heals by itself.
+func TestDamaged(t *testing.T) {
+	w := calm(t, three)
+	for _, key := range []string{control.SlotsKey, control.ShardKey(0, 1), control.JobsKey("a"), control.JobsKey("b"), control.JobsKey("c")} {
+		if _, err := w.state.Put(context.Background(), key, []byte("{"), ""); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if s := w.must(w.tick()); s.Asked != 1 || s.Waiting != 2 {
+		t.Errorf("%+v", s)
+	}
+}
+
 // TestTimeIsUp looks that what was not reached is done by the next tick.
 func TestTimeIsUp(t *testing.T) {
 	w := calm(t, strings.Replace(three, "limits: {concurrent: 1}\n", "", 1))

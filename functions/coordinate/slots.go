@@ -6,6 +6,7 @@ import (
 	"sync"
 	"time"
 
+	"github.com/btcdecoded/holdfast/functions/invoke"
 	"github.com/btcdecoded/holdfast/shared/control"
 	"github.com/btcdecoded/holdfast/shared/policy"
 	"github.com/btcdecoded/holdfast/shared/statestore"
@@ -71,11 +72,15 @@ func (s *slots) release(ctx context.Context, firsts []string) error {
 
 // clean frees slots of runs that are not open: those of a crash, or of hosts that left the policy.
 func (s *slots) clean(ctx context.Context, p *policy.Policy, now time.Time) error {
-	d, _, err := statestore.Read[control.Slots](ctx, s.state, control.SlotsKey)
-	if errors.Is(err, statestore.ErrNotExist) {
+	d, tag, err := statestore.Read[control.Slots](ctx, s.state, control.SlotsKey)
+	switch {
+	case errors.Is(err, statestore.ErrNotExist):
 		return nil
-	}
-	if err != nil {
+	case err != nil && tag != "":
+		// Damaged: who has a slot is forgotten, which is better than that nobody gets one.
+		invoke.Log(ctx).Error("document is damaged and begun anew", "key", control.SlotsKey, "error", err.Error())
+		return s.state.Delete(ctx, control.SlotsKey, tag)
+	case err != nil:
 		return err
 	}
 	var over []string

@@ -18,7 +18,7 @@ type Coordinate struct {
 	Queue      string        `env:"HOLDFAST_COORDINATE_QUEUE"`        // URL of its own queue, for shards
 	ShardHosts int           `env:"HOLDFAST_SHARD_HOSTS,optional"`    // most hosts in one invocation; 0: 500
 	Lost       time.Duration `env:"HOLDFAST_LOST_AFTER,optional"`     // silence after which an accepted job is lost; 0: 20m
-	Attempts   int           `env:"HOLDFAST_ATTEMPTS,optional"`       // at one run; 0: 3
+	Attempts   int           `env:"HOLDFAST_ATTEMPTS,optional"`       // at one run; 0: 4
 	QueueBase  string        `env:"HOLDFAST_QUEUE_URL_BASE,optional"` // URL below which the hosts' queues are; empty: asked for
 }
 
