@@ -88,7 +88,8 @@ type binary struct {
 	env      map[string]string
 	services *cloudServices
 	state    *s3state.Store
-	stall    *atomic.Bool // listings of the host's objects get no answer
+	stall    *atomic.Bool  // listings of the host's objects get no answer
+	requests *atomic.Int64 // to the repository
 }
 
 func startBinary(t *testing.T) *binary {
@@ -101,7 +102,7 @@ func startBinary(t *testing.T) *binary {
 	t.Cleanup(web.Close)
 	parameters := invoketest.StartAWS(t)
 	options := server.Client.Options()
-	b := &binary{services: services, stall: &atomic.Bool{}, state: s3state.New(
+	b := &binary{services: services, stall: &atomic.Bool{}, requests: &atomic.Int64{}, state: s3state.New(
 		aws.Config{Region: options.Region, Credentials: options.Credentials}, s3state.Options{Bucket: "state", Endpoint: server.Endpoint},
 	)}
 	var err error
@@ -155,10 +156,25 @@ func (b *binary) proxy(t *testing.T, endpoint string) string {
 			<-r.Context().Done()
 			return
 		}
+		if strings.HasPrefix(r.URL.Path, "/backup") {
+			b.requests.Add(1)
+		}
 		forward.ServeHTTP(w, r)
 	}))
 	t.Cleanup(server.Close)
 	return server.URL
+}
+
+// due makes the source due for a look.
+func (b *binary) due(t *testing.T) {
+	t.Helper()
+	err := statestore.Update(t.Context(), b.state, observe.ShardKey(observe.ShardOf("web-1")), func(s *observe.Shard) error {
+		s.Sources["web-1/etc"].Looked = time.Now().Add(-30 * time.Minute)
+		return nil
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
 }
 
 // TestDeadline: a store that does not answer ends the looks, not the pass. What is known is told, and what was not reached
@@ -182,16 +198,18 @@ func TestDeadline(t *testing.T) {
 	if got.Err != nil || got.Failure != nil || !strings.Contains(string(got.Body), `"looks":1`) {
 		t.Errorf("%+v %s", got, got.Body)
 	}
+	// What a look costs on the wire is what the function says: a listing; beside it the repository's own document, which
+	// tells a copy from an original.
+	b.due(t)
+	before := b.requests.Load()
+	got = r.Invoke([]byte(`{}`))
+	if n := b.requests.Load() - before; n != 2 || !strings.Contains(string(got.Body), `"looks":1,"audits":0,"late":0,"requests":1`) {
+		t.Errorf("%d requests: %+v %s", n, got, got.Body)
+	}
 	// Now only the look is late.
 	b.stall.Store(true)
 	r.Deadline = 4 * time.Second
-	err := statestore.Update(t.Context(), b.state, observe.ShardKey(observe.ShardOf("web-1")), func(s *observe.Shard) error {
-		s.Sources["web-1/etc"].Looked = time.Now().Add(-30 * time.Minute)
-		return nil
-	})
-	if err != nil {
-		t.Fatal(err)
-	}
+	b.due(t)
 	got = r.Invoke([]byte(`{}`))
 	if got.Err != nil || got.Failure != nil || !strings.Contains(string(got.Body), `"looks":0,"audits":0,"late":1`) || got.Duration > 4*time.Second {
 		t.Errorf("%+v %s", got, got.Body)
