@@ -34,9 +34,13 @@ type runReader struct {
 	held *node
 	at   int // of held.names
 
+	head [nameHead]byte // here, as it would be garbage for each name otherwise
 	name []byte
 	kind uint8
 }
+
+// nameHead is what stands before a name in the file.
+const nameHead = 3
 
 // runBuffer is what is read of a run at a time, in bytes.
 const runBuffer = 16 << 10
@@ -85,14 +89,13 @@ func (u *nameRuns) end() int64 {
 func (u *nameRuns) write(n *node) error {
 	w := bufio.NewWriterSize(io.NewOffsetWriter(u.f, u.end()), 64<<10)
 	size := int64(0)
+	var record []byte
 	for _, r := range n.names {
 		name := n.name(r)
-		var head [3]byte
-		binary.BigEndian.PutUint16(head[:], uint16(len(name)))
-		head[2] = r.kind
-		_, _ = w.Write(head[:]) // Flush tells
-		_, _ = w.Write(name)
-		size += int64(len(head) + len(name))
+		record = append(binary.BigEndian.AppendUint16(record[:0], uint16(len(name))), r.kind)
+		record = append(record, name...)
+		_, _ = w.Write(record) // Flush tells
+		size += int64(len(record))
 	}
 	if err := w.Flush(); err != nil {
 		return fmt.Errorf("write names: %w", err)
@@ -170,16 +173,15 @@ func (r *runReader) advance() error {
 	if r.left <= 0 {
 		return io.EOF
 	}
-	var head [3]byte
-	if _, err := io.ReadFull(r.r, head[:]); err != nil {
+	if _, err := io.ReadFull(r.r, r.head[:]); err != nil {
 		return tooShort(err)
 	}
-	n := int(binary.BigEndian.Uint16(head[:]))
+	n := int(binary.BigEndian.Uint16(r.head[:]))
 	if cap(r.name) < n {
 		r.name = make([]byte, n)
 	}
-	r.name, r.kind = r.name[:n], head[2]
-	r.left -= int64(len(head) + n)
+	r.name, r.kind = r.name[:n], r.head[2]
+	r.left -= int64(nameHead + n)
 	_, err := io.ReadFull(r.r, r.name)
 	return tooShort(err)
 }
