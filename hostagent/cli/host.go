@@ -53,8 +53,9 @@ func (a *app) hostAddCommand() *cobra.Command {
 		Use:   "add NAME",
 		Short: "Add a host, or bring it up to date",
 		Long: `Make the queue of a host: encrypted, with the dead-letter queue of the control plane behind it. With --signer, the
-host's public key is registered in the repository as one that speaks for this host and no other; the identity must be one
-that speaks for all hosts. What is there already stays. What must still be done by hand is printed.`,
+host's public key is registered in the repository as one that speaks for this host and no other, and only for what an
+agent writes (--only of ` + "`key add`" + `): not for marks and removals. The identity must be one that speaks for all hosts.
+What is there already stays. What must still be done by hand is printed.`,
 		Example: `  holdfast host add web-1 --signer "$(ssh web-1 holdfast key show --only signer)"`,
 		Args:    arguments(1, 1, "the NAME of the host in the policy"),
 		RunE: func(cmd *cobra.Command, args []string) error {
@@ -96,7 +97,7 @@ func (a *app) addHost(ctx context.Context, f hostFlags, name, signer string) (ou
 	}
 	// 3. The signer.
 	if repo != nil && !speaks(repo, out.Signer, name) {
-		if err := addSigner(ctx, repo, repository.AccessSigner{Key: out.Signer, Host: name, Label: "host " + name}); err != nil {
+		if err := addSigner(ctx, repo, repository.AccessSigner{Key: out.Signer, Host: name, Label: "host " + name, Only: keyring.HostParts()}); err != nil {
 			return out, fmt.Errorf("add signer of host %s: %w", name, err)
 		}
 		a.changedAccess(repo)
@@ -109,7 +110,7 @@ func (a *app) addHost(ctx context.Context, f hostFlags, name, signer string) (ou
 // speaks reports whether a signer speaks for the host already.
 func speaks(repo *repository.Repository, key, host string) bool {
 	return slices.ContainsFunc(repo.Access().Signers, func(s repository.AccessSigner) bool {
-		return s.Key == key && (s.Host == host || s.Host == keyring.AllHosts) && s.Only == nil
+		return s.Key == key && (s.Host == host || s.Host == keyring.AllHosts) && (s.Only == nil || slices.Equal(s.Only, keyring.HostParts()))
 	})
 }
 

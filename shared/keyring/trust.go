@@ -36,6 +36,10 @@ func ScopedParts() []string {
 	return []string{"condemned", "damaged", "expired", "keys", "marks", CloudReceipts, "receipts/host", "snapshots"}
 }
 
+// HostParts are the parts of a source that an agent needs to sign. Without the others it can neither announce nor record
+// removals, nor end a legal hold.
+func HostParts() []string { return []string{"damaged", "keys", "receipts/host", "snapshots"} }
+
 // CheckOnly checks the limits that a new signer is given.
 func CheckOnly(only []string) error {
 	for i, part := range only {

@@ -37,7 +37,7 @@ func TestScopes(t *testing.T) {
 		"host":      {[]Grant{grant("web")}, "condemned damaged expired host key manifest mark near source"},
 		"verify":    {[]Grant{grant("*", CloudReceipts, "damaged")}, "cloud damaged other"},
 		"lifecycle": {[]Grant{grant("*", "condemned", "expired", CloudReceipts)}, "cloud condemned expired other"},
-		"capture":   {[]Grant{grant("web", "snapshots", "keys", "receipts/host")}, "host key manifest"},
+		"capture":   {[]Grant{grant("web", HostParts()...)}, "damaged host key manifest"},
 		"receipts":  {[]Grant{grant("*", "receipts")}, "cloud host near other"},
 		"one host":  {[]Grant{grant("web", CloudReceipts)}, "cloud"},
 		"nothing":   {[]Grant{{TrustedSigner: grant("*").TrustedSigner, Only: []string{}}}, ""},
@@ -81,7 +81,7 @@ func TestGrantIsCopied(t *testing.T) {
 }
 
 func TestCheckOnly(t *testing.T) {
-	if err := errors.Join(CheckOnly(nil), CheckOnly(ScopedParts())); err != nil {
+	if err := errors.Join(CheckOnly(nil), CheckOnly(ScopedParts()), CheckOnly(HostParts())); err != nil {
 		t.Error(err)
 	}
 	for _, bad := range [][]string{{}, {""}, {"receipts"}, {"marks", "marks"}, {"../snapshots"}} {
