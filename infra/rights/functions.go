@@ -122,7 +122,10 @@ func lifecycle(s *settings.Settings) Document {
 }
 
 func tending(bucket string) Document {
+	tag := allow("Cool", []string{"s3:PutObjectTagging"}, kinds(bucket+"/v1/*", "packs")...)
+	tag.Condition = Conditions{"StringEquals": {"s3:RequestObjectTag/" + settings.ColdTag: settings.ColdValue}}
 	return Document{
+		tag,
 		allow("ReadVersions", []string{"s3:GetBucketVersioning", "s3:ListBucketVersions"}, bucket),
 		{
 			Sid: "Announce", Effect: Allow, Action: []string{"s3:PutObject"}, Resource: kinds(bucket+"/v1/*", "condemned", "expired", "receipts/cloud"),

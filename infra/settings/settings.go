@@ -40,6 +40,16 @@ const (
 	MaxRemainingDays = 120
 )
 
+// The class of chains that moved, and the tag by which the bucket's rule knows them; the tag is that of package tier.
+// Colder classes would need a thaw before every restore and every verification.
+const (
+	ColdClass = "GLACIER_IR"
+	ColdTag   = "holdfast-class"
+	ColdValue = "cold"
+	// LeastColdDays is the shortest age: cold classes charge for months whatever is in them.
+	LeastColdDays = 30
+)
+
 // Settings is what is deployed.
 type Settings struct {
 	Partition    string
@@ -49,6 +59,7 @@ type Settings struct {
 	Assets       string // directory with a subdirectory for each function's binary
 	LockMode     string
 	LockDays     int
+	ColdAfter    int      // days after which a proven, closed chain moves to [ColdClass]; 0: never
 	Emails       []string // subscribed to the topic of alerts
 	TrustAnchor  string   // ARN of IAM Roles Anywhere's trust anchor; empty: no role for hosts outside AWS
 	BreakGlass   string   // ARN of the role that may disable the key and delete locked objects; empty: nobody
@@ -82,6 +93,7 @@ func Keys() map[string]string {
 		"lock":               "GOVERNANCE (default) or COMPLIANCE",
 		"lock-days":          "default retention of the bucket in days; default: 14",
 		"confirm-compliance": "with lock=COMPLIANCE: the sentence that the error asks for",
+		"cold-after":         "age in days at which proven, closed chains move to S3 Glacier Instant Retrieval; default: never",
 		"email":              "addresses that get the alerts, with commas between",
 		"trust-anchor":       "ARN of a trust anchor of IAM Roles Anywhere, for hosts outside AWS",
 		"break-glass":        "ARN of the role that may disable the key; default: nobody",
@@ -131,6 +143,13 @@ func Load(p *policy.Policy, context func(key string) string) (*Settings, error) 
 			fail("lock-days %q: want 1 to %d", text, MaxRemainingDays)
 		}
 		s.LockDays = n
+	}
+	if text := context("cold-after"); text != "" {
+		n, err := strconv.Atoi(text)
+		if err != nil || n < LeastColdDays {
+			fail("cold-after %q: want days, at least %d", text, LeastColdDays)
+		}
+		s.ColdAfter = n
 	}
 	for what, arn := range map[string]struct {
 		text    string

@@ -160,6 +160,7 @@ func Environment(s, first *settings.Settings, verb string) (any, error) {
 	signed := cloud
 	signed.Signer = settings.SignerParameter + verb
 	topic := s.ARN("sns", settings.TopicName)
+	const day = 24 * time.Hour
 	switch verb {
 	case settings.Coordinate:
 		return environment.Coordinate{
@@ -168,7 +169,7 @@ func Environment(s, first *settings.Settings, verb string) (any, error) {
 	case settings.Verify:
 		return environment.Verify{Cloud: signed}, nil
 	case settings.Lifecycle:
-		e := environment.Lifecycle{Cloud: signed, Lock: s.LockMode, Default: time.Duration(s.LockDays) * 24 * time.Hour}
+		e := environment.Lifecycle{Cloud: signed, Lock: s.LockMode, Default: day * time.Duration(s.LockDays), Cold: day * time.Duration(s.ColdAfter)}
 		if s.Replica != nil {
 			e.Replica = s.Replica.Address
 		}

@@ -87,6 +87,19 @@ func (b *builder) logBucket(st awscdk.Stack, name string, of []string) awss3.Cfn
 // function, removes.
 func (b *builder) repositoryBucket(st awscdk.Stack, logs string) awss3.CfnBucket {
 	s := b.s
+	rule := []any{abortUploads(), &awss3.CfnBucket_RuleProperty{
+		// What was overwritten or deleted behind our back stays until two verifications could have missed it.
+		Id: jsii.String("expire-old-versions"), Status: jsii.String("Enabled"),
+		NoncurrentVersionExpiration: &awss3.CfnBucket_NoncurrentVersionExpirationProperty{NoncurrentDays: jsii.Number(float64(noncurrentDays(s)))},
+	}}
+	if s.ColdAfter > 0 {
+		// Lifecycle, the function, tags what may move; it has waited long enough then.
+		rule = append(rule, &awss3.CfnBucket_RuleProperty{
+			Id: jsii.String("cool-proven-chains"), Status: jsii.String("Enabled"), Prefix: jsii.String("v1/"),
+			TagFilters:  []any{&awss3.CfnBucket_TagFilterProperty{Key: jsii.String(settings.ColdTag), Value: jsii.String(settings.ColdValue)}},
+			Transitions: []any{&awss3.CfnBucket_TransitionProperty{StorageClass: jsii.String(settings.ColdClass), TransitionInDays: jsii.Number(0)}},
+		})
+	}
 	props := &awss3.CfnBucketProps{
 		BucketName: jsii.String(s.Bucket), BucketEncryption: encryption(), PublicAccessBlockConfiguration: private(), OwnershipControls: owner(),
 		VersioningConfiguration: versioned(), LoggingConfiguration: logging(logs, s.Bucket+"/"),
@@ -97,11 +110,7 @@ func (b *builder) repositoryBucket(st awscdk.Stack, logs string) awss3.CfnBucket
 				Mode: jsii.String(s.LockMode), Days: jsii.Number(float64(s.LockDays)),
 			}},
 		},
-		LifecycleConfiguration: rules(abortUploads(), &awss3.CfnBucket_RuleProperty{
-			// What was overwritten or deleted behind our back stays until two verifications could have missed it.
-			Id: jsii.String("expire-old-versions"), Status: jsii.String("Enabled"),
-			NoncurrentVersionExpiration: &awss3.CfnBucket_NoncurrentVersionExpirationProperty{NoncurrentDays: jsii.Number(float64(noncurrentDays(s)))},
-		}),
+		LifecycleConfiguration: rules(rule...),
 		NotificationConfiguration: &awss3.CfnBucket_NotificationConfigurationProperty{
 			EventBridgeConfiguration: &awss3.CfnBucket_EventBridgeConfigurationProperty{EventBridgeEnabled: jsii.Bool(true)},
 		},

@@ -58,7 +58,7 @@ func deployment(t *testing.T) *deployed {
 	t.Helper()
 	shared.once.Do(func() {
 		s := cloud.Settings(t, policyText, map[string]string{
-			"account": account, "email": "a@example.org", "break-glass": glass,
+			"account": account, "cold-after": "60", "email": "a@example.org", "break-glass": glass,
 			"trust-anchor": "arn:aws:rolesanywhere:eu-central-1:123456789012:trust-anchor/00000000-0000-0000-0000-000000000000",
 		})
 		dir, err := os.MkdirTemp("", "holdfast-synth")

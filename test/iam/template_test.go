@@ -13,6 +13,7 @@ import (
 
 	"github.com/btcdecoded/holdfast/functions/environment"
 	"github.com/btcdecoded/holdfast/infra/rights"
+	"github.com/btcdecoded/holdfast/shared/repository/tier"
 	"github.com/btcdecoded/holdfast/test/cloud"
 	"github.com/btcdecoded/holdfast/test/iam"
 )
@@ -244,7 +245,11 @@ func TestBuckets(t *testing.T) {
 		if days := p("LifecycleConfiguration.Rules.1.NoncurrentVersionExpiration.NoncurrentDays"); days != "42" {
 			t.Errorf("%s: old versions go after %s days", name, days)
 		}
-		for _, rule := range []string{"0", "1"} {
+		tag, class := p("LifecycleConfiguration.Rules.2.TagFilters.0.Key"), p("LifecycleConfiguration.Rules.2.Transitions.0.StorageClass")
+		if tag != tier.Tag || p("LifecycleConfiguration.Rules.2.TagFilters.0.Value") != tier.Cold || class != "GLACIER_IR" {
+			t.Errorf("%s: what has the tag %s goes to %s", name, tag, class)
+		}
+		for _, rule := range []string{"0", "1", "2"} {
 			if p("LifecycleConfiguration.Rules."+rule+".ExpirationInDays") != "" {
 				t.Errorf("%s: a rule expires current versions", name)
 			}

@@ -46,7 +46,7 @@ func keys() []string {
 
 // families are keys with a name of ours behind them.
 func families() []string {
-	return []string{"aws:PrincipalTag/", "aws:RequestTag/", "kms:EncryptionContext:"}
+	return []string{"aws:PrincipalTag/", "aws:RequestTag/", "kms:EncryptionContext:", "s3:RequestObjectTag/"}
 }
 
 func checkAction(action string, allowed bool) error {
