@@ -121,7 +121,9 @@ func (f *function) handle(ctx context.Context, payload json.RawMessage) (any, er
 		actionPass, actionAlarmTest, actionAcknowledge, actionMaintenance, actionKeyChecked, actionDigest, actionStatus)
 }
 
-func (f *function) options() alert.Options { return alert.Options{Runbook: f.env.Runbook} }
+func (f *function) options() alert.Options {
+	return alert.Options{Runbook: f.env.Runbook, Settle: f.env.SettleAfter}
+}
 
 // The defaults of the environment.
 const (

@@ -171,7 +171,7 @@ func (f *function) fleet(ctx context.Context, p *policy.Policy) (*observe.Fleet,
 	for _, at := range p.Repository.Copies {
 		w.Places = append(w.Places, f.place(ctx, p.Repository.Primary, at))
 	}
-	return &observe.Fleet{Watch: w, State: f.state, Policy: p, Parallel: f.env.Parallel, Now: f.now}, nil
+	return &observe.Fleet{Watch: w, State: f.state, Policy: p, Parallel: f.env.Parallel, Now: f.now, Jobs: min(observe.DefaultJobs, orDefault(f.env.SilentAfter, defaultSilent)/3)}, nil
 }
 
 // place opens a copy, once.

@@ -1,6 +1,7 @@
 package observe
 
 import (
+	"cmp"
 	"context"
 	"crypto/sha256"
 	"errors"
@@ -39,7 +40,7 @@ type Shard struct {
 // Defaults of a [Fleet].
 const (
 	DefaultParallel = 32
-	jobsEvery       = 15 * time.Minute
+	DefaultJobs     = 15 * time.Minute
 	shardsAtOnce    = 8
 )
 
@@ -48,7 +49,8 @@ type Fleet struct {
 	Watch    *Watch
 	State    statestore.Store
 	Policy   *policy.Policy
-	Parallel int // looks at the same time; 0: DefaultParallel
+	Parallel int           // looks at the same time; 0: DefaultParallel
+	Jobs     time.Duration // how often the jobs of a host are read; 0: DefaultJobs
 	Now      func() time.Time
 }
 
@@ -258,7 +260,7 @@ func (p *passing) locks(ctx context.Context, src snapshot.Source, m *Memory) {
 
 // hosts reads what coordinate knows of the hosts of a shard, each at its time. It reports whether anything was read.
 func (p *passing) hosts(ctx context.Context, shard int, old, next *Shard, members []member) bool {
-	now := p.fleet.Now()
+	now, every := p.fleet.Now(), cmp.Or(p.fleet.Jobs, DefaultJobs)
 	var mu sync.Mutex // guards next and changed
 	changed := false
 	var wg sync.WaitGroup
@@ -274,7 +276,7 @@ func (p *passing) hosts(ctx context.Context, shard int, old, next *Shard, member
 			}
 		}
 		mu.Unlock()
-		if done || was != nil && now.Sub(was.Read) < jobsEvery {
+		if done || was != nil && now.Sub(was.Read) < every {
 			continue
 		}
 		if !p.enter(ctx) {

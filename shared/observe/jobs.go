@@ -36,7 +36,10 @@ func Jobs(host string, old *HostMemory, j *control.HostJobs, now time.Time) *Hos
 	if j == nil {
 		return h
 	}
-	h.Heard, h.Problem, h.Since = j.Seen, j.Problem, j.Since
+	h.Heard, h.Problem, h.Since = heard(j, now), j.Problem, j.Since
+	if old != nil && old.Heard.After(h.Heard) {
+		h.Heard = old.Heard
+	}
 	for _, r := range j.Refused {
 		// A message that came late or twice is nothing that anybody did: the journal is there for it.
 		if r.Code != events.Stale && r.Code != events.Duplicate {
@@ -85,9 +88,34 @@ func sourceJobs(s *control.SourceJobs) (m JobsMemory, told bool) {
 	return m, m.LastRun != nil || lost
 }
 
-// Agent is what compliance judges a host's agent by.
+// heard is the newest sign of life that the document has. A sign alone is written down now and then, what changed a job
+// always. What is ahead of now is a wrong clock's.
+func heard(j *control.HostJobs, now time.Time) time.Time {
+	at := j.Seen
+	later := func(t time.Time) {
+		if t.After(at) && !t.After(now) {
+			at = t
+		}
+	}
+	for _, s := range j.Sources {
+		if s == nil {
+			continue
+		}
+		if s.Open != nil {
+			later(s.Open.Accepted)
+			later(s.Open.Seen)
+		}
+		if s.Last != nil {
+			later(s.Last.Finished)
+		}
+	}
+	return at
+}
+
+// Agent is what compliance judges a host's agent by. within must allow for [control.SeenEvery], for the heartbeat's
+// interval, and for how often the document is read.
 func (h *HostMemory) Agent(within time.Duration) compliance.Agent {
 	return compliance.Agent{
-		Heard: h.Heard, Known: h.Known, Within: within + control.SeenEvery, Problem: h.Problem, Since: h.Since, Refused: h.Refused,
+		Heard: h.Heard, Known: h.Known, Within: within, Problem: h.Problem, Since: h.Since, Refused: h.Refused,
 	}
 }

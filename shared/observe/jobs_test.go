@@ -79,3 +79,22 @@ func TestOrphans(t *testing.T) {
 		t.Error(diff, err)
 	}
 }
+
+func TestHeard(t *testing.T) {
+	now := time.Date(2026, 11, 20, 12, 0, 0, 0, time.UTC)
+	ago := func(d time.Duration) time.Time { return now.Add(-d) }
+	doc := &control.HostJobs{Seen: ago(14 * time.Minute), Sources: map[string]*control.SourceJobs{
+		"a": {Last: &control.Ended{Finished: ago(5 * time.Minute)}},
+		"b": {Open: &control.Job{Accepted: ago(3 * time.Minute), Seen: ago(2 * time.Minute)}},
+		"c": {Last: &control.Ended{Finished: now.Add(time.Hour)}}, // a wrong clock
+	}}
+	h := observe.Jobs("h", nil, doc, now)
+	if want := ago(2 * time.Minute); !h.Heard.Equal(want) {
+		t.Errorf("heard at %s, want %s", h.Heard, want)
+	}
+	// What was heard once is not unheard when the job has ended.
+	doc.Sources["b"].Open = nil
+	if again := observe.Jobs("h", h, doc, now.Add(time.Minute)); !again.Heard.Equal(h.Heard) {
+		t.Errorf("heard at %s, then at %s", h.Heard, again.Heard)
+	}
+}
