@@ -144,3 +144,21 @@ func TestConfirm(t *testing.T) {
 		t.Errorf("%v, %+v", err, rep)
 	}
 }
+
+// TestLockedSnapshots stay, without a record of their removal, until their locks end.
+func TestLockedSnapshots(t *testing.T) {
+	f := history(t)
+	f.Store.KeepLocks(30 * day)
+	run(t, f, prune.Options{Decisions: keep(5)})
+	f.Now = f.Now.Add(10 * day)
+	rep := run(t, f, prune.Options{Decisions: keep(5)})
+	if len(rep.Removed) != 0 || len(rep.Kept) < 4 || rep.Kept[0].Reason != prune.Locked || len(repotest.Keys(f.Store, "/expired/")) != 0 {
+		t.Errorf("%+v", rep)
+	}
+	wantThere(t, f, 1, 2, 3, 4, 5)
+	f.Now = f.Now.Add(60 * day)
+	if rep := run(t, f, prune.Options{Decisions: keep(5)}); len(rep.Removed) != 4 {
+		t.Errorf("%+v", rep)
+	}
+	wantThere(t, f, 5)
+}

@@ -79,6 +79,11 @@ func (p *pruner) removeSnapshots(ctx context.Context, candidates []candidate) (m
 			p.report.Waiting = append(p.report.Waiting, Waiting{id, since.Add(p.opts.Wait)})
 			continue
 		}
+		if p.isLocked(ctx, layout.ManifestKey(id)) {
+			// A record of the removal beside a snapshot that stays for weeks would only confuse.
+			p.report.Kept = append(p.report.Kept, Kept{layout.ManifestKey(id), Locked})
+			continue
+		}
 		ok, err := p.removeSnapshot(ctx, c.stored)
 		if err != nil {
 			return nil, fmt.Errorf("remove snapshot %d: %w", id.Sequence, err)
@@ -89,6 +94,17 @@ func (p *pruner) removeSnapshots(ctx context.Context, candidates []candidate) (m
 		}
 	}
 	return removed, p.forgetAnnouncements(ctx)
+}
+
+// isLocked reports whether the store is known to refuse the deletion of an object. Whether it does is told by the
+// deletion; this is only the look before it.
+func (p *pruner) isLocked(ctx context.Context, key string) bool {
+	locker, ok := p.repo.Store().(objstore.Locker)
+	if !ok {
+		return false
+	}
+	l, err := locker.LockOf(ctx, key)
+	return err == nil && (l.Hold || p.now.Before(l.Until))
 }
 
 // removeSnapshot removes one snapshot: the record, the manifest, the announcement. It reports false if the snapshot
