@@ -33,6 +33,9 @@ func (a *Agent) offer(_ context.Context, o Offered) error {
 		Version: events.Version, Job: job.ID, Host: a.Host, Source: job.Source, Kind: job.Kind, Time: now.UTC(),
 	})...)
 	if errors.Is(err, journal.ErrDuplicate) {
+		if o.Origin == journal.FromSchedule {
+			return nil // the queue was faster
+		}
 		return a.again(job)
 	}
 	if err != nil {
