@@ -25,10 +25,11 @@ paths below DIR. --in-place restores over the original. --map PATH=DIR sends one
 
 An identity file that is in use on this host is never restored over: backups leave it out.
 
-Only what differs is written, beside what is there, and renamed when it is complete: each file has its old or its new
-content, at any time. A restore that was interrupted is finished by doing it again. --delete also removes what the
-snapshot does not have; what its backup was told to leave out or could not read, what the policy excludes now, --keep,
-other file systems, and this program's own files stay. --dry-run shows what would be done.
+Only what differs is written, beside what is there, and renamed when it is complete: each file that was there has its
+old or its new content, at any time. A directory that was not there can be entered by nobody else before all in it is
+complete. A restore that was interrupted is finished by doing it again. --delete also removes what the snapshot does
+not have; what its backup was told to leave out or could not read, what the policy excludes now, --keep, other file
+systems, and this program's own files stay. --dry-run shows what would be done.
 
 --to and --map refuse a place that is, lies in or contains the repository, the state directory or the identity.
 
