@@ -202,6 +202,16 @@ func TestNoQueue(t *testing.T) {
 	}
 }
 
+// TestNoName has a host whose name no queue can have.
+func TestNoName(t *testing.T) {
+	w := calm(t, strings.Replace(hourly, "web-1", "web.example", 1))
+	w.missing["web.example"] = true
+	w.must(w.tick())
+	if h := w.doc("web.example"); !strings.Contains(h.Problem, "another name") {
+		t.Errorf("problem %q", h.Problem)
+	}
+}
+
 // TestSilentHost lets a host be off: the job is sent again at growing distances, then given up for the next run.
 func TestSilentHost(t *testing.T) {
 	w := calm(t, hourly)

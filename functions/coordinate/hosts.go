@@ -186,6 +186,9 @@ func (r *round) send(ctx context.Context, l *look, jobs []*events.Job) error {
 	switch {
 	case errors.Is(err, errNoQueue):
 		problem = fmt.Sprintf("%v: make it with “holdfast host add %s”", err, l.host)
+		if _, err := events.QueueName(l.host); err != nil {
+			problem = err.Error() // it can't have one
+		}
 	case err != nil:
 		return err
 	}

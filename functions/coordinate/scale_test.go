@@ -4,6 +4,7 @@ import (
 	"fmt"
 	"runtime"
 	"strings"
+	"syscall"
 	"testing"
 	"time"
 
@@ -26,16 +27,16 @@ func fleet(hosts, sources int) string {
 	return b.String()
 }
 
-// TestTenThousandSources lets a day of 1,000 hosts with 10,000 hourly sources pass, minute by minute, and counts
+// TestTenThousandSources lets an hour of 1,000 hosts with 10,000 hourly sources pass, minute by minute, and counts
 // what AWS would charge for.
 func TestTenThousandSources(t *testing.T) {
 	const hosts, sources, hours = 1000, 10, 1
 	text := fleet(hosts, sources)
-	began := time.Now()
+	began := cpu(t)
 	if _, err := policy.Parse([]byte(text)); err != nil {
 		t.Fatal(err)
 	}
-	t.Logf("a policy of %d KiB is read in %s", len(text)>>10, time.Since(began).Round(time.Millisecond))
+	t.Logf("reading a policy of %d KiB takes %s of processor time", len(text)>>10, (cpu(t) - began).Round(time.Millisecond))
 
 	w := calm(t, text)
 	w.clock = w.clock.Add(-30 * time.Minute)
@@ -47,13 +48,13 @@ func TestTenThousandSources(t *testing.T) {
 		w.must(w.tick())
 		invocations++
 		for _, tick := range w.own {
-			began := time.Now()
+			began := cpu(t)
 			s, err := w.fn.tick(t.Context(), &tick)
 			if err != nil {
 				t.Fatal(err)
 			}
 			invocations++
-			slowest = max(slowest, time.Since(began))
+			slowest = max(slowest, cpu(t)-began)
 			asked += s.Asked
 		}
 		return asked
@@ -73,7 +74,7 @@ func TestTenThousandSources(t *testing.T) {
 	gets, puts, looks = w.state.Count(memstate.Get)-gets, w.state.Count(memstate.Put)-puts, w.looked-looks
 	t.Logf("%d hours: %d jobs, %d invocations by ticks and %d by events; state: %d reads, %d writes; repository: %d requests",
 		hours, jobs, invocations, batches, gets, puts, looks)
-	t.Logf("per job: %.2f reads, %.2f writes, %.2f requests to the repository; the slowest tick of a shard took %s; heap %d MiB",
+	t.Logf("per job: %.2f reads, %.2f writes, %.2f requests to the repository; the slowest tick of a shard took %s of processor time; heap %d MiB",
 		float64(gets)/float64(jobs), float64(puts)/float64(jobs), float64(looks)/float64(jobs), slowest.Round(time.Millisecond), memory.HeapSys>>20)
 	if jobs != hours*hosts*sources {
 		t.Errorf("%d jobs, want %d", jobs, hours*hosts*sources)
@@ -85,6 +86,16 @@ func TestTenThousandSources(t *testing.T) {
 	if slowest > 20*time.Second {
 		t.Errorf("a tick takes %s", slowest)
 	}
+}
+
+// cpu returns the processor time that the process has used, which does not depend on what else the machine does.
+func cpu(t *testing.T) time.Duration {
+	t.Helper()
+	var u syscall.Rusage
+	if err := syscall.Getrusage(syscall.RUSAGE_SELF, &u); err != nil {
+		t.Fatal(err)
+	}
+	return time.Duration(u.Utime.Nano() + u.Stime.Nano())
 }
 
 // finishAll lets all agents finish what is in their queues, and tells of it in batches of ten.
