@@ -26,7 +26,8 @@ type Alarm struct {
 	Period      float64 // seconds
 	Periods     float64
 	Missing     string
-	Machinery   bool // the control plane itself fails: it can't be trusted to say so, and the alarm itself sends the message
+	Anchor      string // in docs/runbook.md
+	Machinery   bool   // the control plane itself fails: it can't be trusted to say so, and the alarm itself sends the message
 }
 
 const (
@@ -43,22 +44,22 @@ func (s *Settings) Alarms() []Alarm {
 		return append(out, watchdogAlarms()...)
 	}
 	for _, tier := range environment.DimensionValues(environment.DimensionTier) {
-		out = append(out, objective("breach-"+tier, "sources of tier "+tier+" do not meet an objective", environment.MetricSourcesInBreach,
+		out = append(out, objective("breach-"+tier, "breaches", "sources of tier "+tier+" do not meet an objective", environment.MetricSourcesInBreach,
 			[2]string{environment.DimensionTier, tier}))
-		out = append(out, objective("damaged-"+tier, "sources of tier "+tier+" have snapshots that are damaged or gone", environment.MetricDamaged,
+		out = append(out, objective("damaged-"+tier, "damaged", "sources of tier "+tier+" have snapshots that are damaged or gone", environment.MetricDamaged,
 			[2]string{environment.DimensionTier, tier}))
 	}
 	out = append(out,
-		objective("hosts-silent", "agents were not heard in time", environment.MetricHostsSilent),
-		objective("jobs-lost", "jobs that no agent answered", environment.MetricJobsLost),
-		objective("without-receipt", "new snapshots that nobody checked", environment.MetricWithoutReceipt),
-		objective("copies-late", "copies lag", environment.MetricCopiesLate),
+		objective("hosts-silent", "host_silent", "agents were not heard in time", environment.MetricHostsSilent),
+		objective("jobs-lost", "job_lost", "jobs that no agent answered", environment.MetricJobsLost),
+		objective("without-receipt", "no_receipt", "new snapshots that nobody checked", environment.MetricWithoutReceipt),
+		objective("copies-late", "copy_late", "copies lag", environment.MetricCopiesLate),
 	)
-	unconfirmed := objective("unconfirmed", "nobody confirmed a subscription to the topic of alerts: nobody hears them", environment.MetricUnconfirmed)
+	unconfirmed := objective("unconfirmed", "unconfirmed", "nobody confirmed a subscription to the topic of alerts: nobody hears them", environment.MetricUnconfirmed)
 	unconfirmed.Machinery = true
 	out = append(out, unconfirmed)
 	for _, source := range s.Own() {
-		out = append(out, objective("source-"+source, source+" does not meet an objective", environment.MetricSourceBreach,
+		out = append(out, objective("source-"+source, "breaches", source+" does not meet an objective", environment.MetricSourceBreach,
 			[2]string{environment.DimensionSource, source}))
 	}
 	return out
@@ -75,9 +76,9 @@ func (s *Settings) Own() []string {
 	return out
 }
 
-func objective(name, description, metric string, dimensions ...[2]string) Alarm {
+func objective(name, anchor, description, metric string, dimensions ...[2]string) Alarm {
 	return Alarm{
-		Name: name, Description: description, Namespace: environment.Namespace, Metric: metric, Dimensions: dimensions,
+		Name: name, Anchor: anchor, Description: description, Namespace: environment.Namespace, Metric: metric, Dimensions: dimensions,
 		Statistic: "Maximum", Operator: above, Threshold: 0, Period: 300, Periods: 1, Missing: MissingIsFine,
 	}
 }
@@ -90,13 +91,13 @@ func (s *Settings) machinery() []Alarm {
 		name := [2]string{"FunctionName", FunctionName(f.Verb)}
 		if f.Quiet > 0 {
 			out = append(out, Alarm{
-				Name: f.Verb + "-silent", Description: f.Verb + " is not invoked any more", Namespace: "AWS/Lambda", Metric: "Invocations",
+				Name: f.Verb + "-silent", Anchor: "function_silent", Description: f.Verb + " is not invoked any more", Namespace: "AWS/Lambda", Metric: "Invocations",
 				Dimensions: [][2]string{name}, Statistic: "Sum", Operator: under, Threshold: 1, Period: f.Quiet, Periods: 1,
 				Missing: MissingBreaches, Machinery: true,
 			})
 		}
 		out = append(out, Alarm{
-			Name: f.Verb + "-crashes", Description: f.Verb + " ends with errors or runs out of time", Namespace: "AWS/Lambda", Metric: "Errors",
+			Name: f.Verb + "-crashes", Anchor: "function_failing", Description: f.Verb + " ends with errors or runs out of time", Namespace: "AWS/Lambda", Metric: "Errors",
 			Dimensions: [][2]string{name}, Statistic: "Sum", Operator: above, Threshold: 2, Period: 900, Periods: 1,
 			Missing: MissingIsFine, Machinery: true,
 		})
@@ -105,20 +106,20 @@ func (s *Settings) machinery() []Alarm {
 	if !s.Second {
 		dead = append(dead, QueuePrefix+"rules-dlq", events.DeadLetterName)
 		out = append(out, Alarm{
-			Name: "monitor-pass", Description: "monitor does not finish: objectives are not judged any more", Namespace: environment.Namespace,
+			Name: "monitor-pass", Anchor: "function_silent", Description: "monitor does not finish: objectives are not judged any more", Namespace: environment.Namespace,
 			Metric: environment.MetricMonitorPass, Statistic: "Sum", Operator: under, Threshold: 1, Period: 300, Periods: 3,
 			Missing: MissingBreaches, Machinery: true,
 		})
 	}
 	for _, q := range dead {
 		out = append(out, Alarm{
-			Name: "dead-letters-" + q, Description: "messages failed for good in " + q, Namespace: "AWS/SQS", Metric: "ApproximateNumberOfMessagesVisible",
+			Name: "dead-letters-" + q, Anchor: "dead_letters", Description: "messages failed for good in " + q, Namespace: "AWS/SQS", Metric: "ApproximateNumberOfMessagesVisible",
 			Dimensions: [][2]string{{"QueueName", q}}, Statistic: "Maximum", Operator: above, Threshold: 0, Period: 300, Periods: 1,
 			Missing: MissingIsFine, Machinery: true,
 		})
 	}
 	return append(out, Alarm{
-		Name: "key-state", Description: "somebody disables the key or schedules its end", Namespace: "AWS/Events", Metric: "TriggeredRules",
+		Name: "key-state", Anchor: "key_state", Description: "somebody disables the key or schedules its end", Namespace: "AWS/Events", Metric: "TriggeredRules",
 		Dimensions: [][2]string{{"RuleName", KeyRule}}, Statistic: "Sum", Operator: above, Threshold: 0, Period: 300, Periods: 1,
 		Missing: MissingIsFine, Machinery: true,
 	})
@@ -126,16 +127,16 @@ func (s *Settings) machinery() []Alarm {
 
 func watchdogAlarms() []Alarm {
 	dead := Alarm{
-		Name: "watchdog-pass", Description: "the watchdog does not finish", Namespace: environment.Namespace, Metric: environment.MetricWatchdogPass,
+		Name: "watchdog-pass", Anchor: "function_silent", Description: "the watchdog does not finish", Namespace: environment.Namespace, Metric: environment.MetricWatchdogPass,
 		Statistic: "Sum", Operator: under, Threshold: 1, Period: 300, Periods: 3, Missing: MissingBreaches, Machinery: true,
 	}
 	heartbeat := Alarm{
-		Name: "primary-silent", Description: "the first region's monitor does not work any more", Namespace: environment.Namespace,
+		Name: "primary-silent", Anchor: "primary_silent", Description: "the first region's monitor does not work any more", Namespace: environment.Namespace,
 		Metric: environment.MetricPrimaryHeartbeat, Statistic: "Maximum", Operator: above, Threshold: 1200, Period: 300, Periods: 2,
 		Missing: MissingBreaches, Machinery: true,
 	}
 	lag := Alarm{
-		Name: "replica-lag", Description: "no manifest was replicated for a day", Namespace: environment.Namespace,
+		Name: "replica-lag", Anchor: "replica_late", Description: "no manifest was replicated for a day", Namespace: environment.Namespace,
 		Metric: environment.MetricReplicaNewestLag, Statistic: "Maximum", Operator: above, Threshold: 24 * 3600, Period: 300, Periods: 3,
 		Missing: MissingBreaches, Machinery: true,
 	}

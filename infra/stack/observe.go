@@ -60,7 +60,7 @@ func (b *builder) keyRule(st awscdk.Stack, topic awssns.CfnTopic) {
 
 func (b *builder) alarm(st awscdk.Stack, a settings.Alarm, topic awssns.CfnTopic) awscloudwatch.CfnAlarm {
 	props := &awscloudwatch.CfnAlarmProps{
-		AlarmName: jsii.String(settings.AlarmName(a)), AlarmDescription: jsii.String(a.Description + ". docs/runbook.md#" + a.Name),
+		AlarmName: jsii.String(settings.AlarmName(a)), AlarmDescription: jsii.String(a.Description + ". " + b.s.Runbook + "#" + a.Anchor),
 		Namespace: jsii.String(a.Namespace), MetricName: jsii.String(a.Metric), Statistic: jsii.String(a.Statistic),
 		ComparisonOperator: jsii.String(a.Operator), Threshold: jsii.Number(a.Threshold), Period: jsii.Number(a.Period),
 		EvaluationPeriods: jsii.Number(a.Periods), TreatMissingData: jsii.String(a.Missing),

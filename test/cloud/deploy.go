@@ -3,8 +3,10 @@ package cloud
 import (
 	"bytes"
 	"encoding/json"
+	"fmt"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 	"testing"
 )
@@ -27,8 +29,8 @@ func Functions(t testing.TB, programs ...string) string {
 }
 
 // Deploy synthesizes, bootstraps and deploys with the CDK's command line, as `make deploy` does. Resources of a kind that
-// the emulator does not know are left out of the templates before.
-func (e *Emulator) Deploy(t testing.TB, policyFile, functions string, regions []string, context ...string) *Deployed {
+// the emulator does not know are left out of the templates before; variables are added to functions, by name.
+func (e *Emulator) Deploy(t testing.TB, policyFile, functions string, regions []string, variables map[string]map[string]string, context ...string) *Deployed {
 	t.Helper()
 	d := &Deployed{Emulator: e, Assembly: filepath.Join(t.TempDir(), "cdk.out")}
 	infra := filepath.Join(t.TempDir(), "infra")
@@ -44,6 +46,7 @@ func (e *Emulator) Deploy(t testing.TB, policyFile, functions string, regions []
 	cdk := filepath.Join(Node(t), "cdk")
 	Run(t, Root(t), env, cdk, args...)
 	leaveOut(t, d.Assembly, "AWS::CloudWatch::CompositeAlarm", "AWS::RolesAnywhere::Profile")
+	setVariables(t, d.Assembly, variables)
 	// The emulator's scheduler does not fill in the time of the beat. Functions take their own clock then.
 	replace(t, d.Assembly, `,\"time\":\"<aws.scheduler.scheduled-time>\"`, "")
 	bootstrap := []string{"bootstrap", "--app", d.Assembly}
@@ -66,6 +69,37 @@ func (d *Deployed) Again(t testing.TB, region string) {
 // leaveOut removes resources of some types from all templates.
 func leaveOut(t testing.TB, dir string, types ...string) {
 	t.Helper()
+	edit(t, dir, func(resources map[string]any) {
+		for id, r := range resources {
+			if m, _ := r.(map[string]any); slices.Contains(types, fmt.Sprint(m["Type"])) {
+				delete(resources, id)
+			}
+		}
+	})
+}
+
+// setVariables adds variables to the environment of functions: times that a test can't wait for.
+func setVariables(t testing.TB, dir string, variables map[string]map[string]string) {
+	t.Helper()
+	edit(t, dir, func(resources map[string]any) {
+		for _, r := range resources {
+			m, _ := r.(map[string]any)
+			p, _ := m["Properties"].(map[string]any)
+			more := variables[fmt.Sprint(p["FunctionName"])]
+			if m["Type"] != "AWS::Lambda::Function" || more == nil {
+				continue
+			}
+			all, _ := p["Environment"].(map[string]any)["Variables"].(map[string]any)
+			for name, value := range more {
+				all[name] = value
+			}
+		}
+	})
+}
+
+// edit changes the resources of all templates.
+func edit(t testing.TB, dir string, change func(resources map[string]any)) {
+	t.Helper()
 	templates, err := filepath.Glob(filepath.Join(dir, "*.template.json"))
 	if err != nil {
 		t.Fatal(err)
@@ -80,13 +114,7 @@ func leaveOut(t testing.TB, dir string, types ...string) {
 			t.Fatal(err)
 		}
 		resources, _ := template["Resources"].(map[string]any)
-		for id, r := range resources {
-			for _, unwanted := range types {
-				if m, _ := r.(map[string]any); m["Type"] == unwanted {
-					delete(resources, id)
-				}
-			}
-		}
+		change(resources)
 		var out bytes.Buffer
 		encoder := json.NewEncoder(&out)
 		encoder.SetEscapeHTML(false)

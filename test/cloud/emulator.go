@@ -99,6 +99,16 @@ func tail(name string, lines int) string {
 	return strings.Join(all[max(0, len(all)-lines):], "\n")
 }
 
+// Output is what the emulator wrote so far; the output of functions is in it.
+func (e *Emulator) Output(t testing.TB) string {
+	t.Helper()
+	text, err := os.ReadFile(e.log)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return string(text)
+}
+
 // Env is the environment with which programs talk to the emulator and to nobody else.
 func (e *Emulator) Env(region string) []string {
 	return append(os.Environ(),

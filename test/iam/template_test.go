@@ -13,6 +13,7 @@ import (
 
 	"github.com/btcdecoded/holdfast/functions/environment"
 	"github.com/btcdecoded/holdfast/infra/rights"
+	"github.com/btcdecoded/holdfast/infra/settings"
 	"github.com/btcdecoded/holdfast/shared/repository/tier"
 	"github.com/btcdecoded/holdfast/test/cloud"
 	"github.com/btcdecoded/holdfast/test/iam"
@@ -213,6 +214,22 @@ func TestMissingDataIsTold(t *testing.T) {
 	for metric, seen := range beats {
 		if !seen {
 			t.Errorf("no alarm on %s", metric)
+		}
+	}
+}
+
+// TestRunbook: an alarm sends people to a part of the runbook that is there.
+func TestRunbook(t *testing.T) {
+	d := deployment(t)
+	text, err := os.ReadFile("../../docs/runbook.md")
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, s := range []*settings.Settings{d.settings, d.settings.In(d.settings.Replica)} {
+		for _, a := range s.Alarms() {
+			if a.Anchor == "" || !strings.Contains(string(text), "\n## "+a.Anchor+"\n") {
+				t.Errorf("alarm %s: docs/runbook.md has no %q", a.Name, a.Anchor)
+			}
 		}
 	}
 }
