@@ -60,14 +60,7 @@ func versions(ctx context.Context, t *testing.T, s statestore.Store, at string) 
 	if err != nil || string(body) != "two" || tag != second {
 		t.Errorf("get: %q, %q, %v; want tag %q", body, tag, err, second)
 	}
-	if body, tag, err := statestore.GetUnless(ctx, s, key, second); !errors.Is(err, statestore.ErrUnmodified) || body != nil || tag != second {
-		t.Errorf("get unless it is the same: %q, %q, %v", body, tag, err)
-	}
-	for _, old := range []string{first, ""} {
-		if body, tag, err := statestore.GetUnless(ctx, s, key, old); err != nil || string(body) != "two" || tag != second {
-			t.Errorf("get unless it is %q: %q, %q, %v", old, body, tag, err)
-		}
-	}
+	unless(ctx, t, s, key, first, second)
 	if err := s.Delete(ctx, key, second); err != nil {
 		t.Errorf("delete: %v", err)
 	}
@@ -79,6 +72,19 @@ func versions(ctx context.Context, t *testing.T, s statestore.Store, at string) 
 	}
 	if _, err := s.Put(ctx, key, []byte("four"), ""); err != nil {
 		t.Errorf("put anew: %v", err)
+	}
+}
+
+// unless reads the document, whose version second has the text two, by one who has this or another version.
+func unless(ctx context.Context, t *testing.T, s statestore.Store, key, first, second string) {
+	t.Helper()
+	if body, tag, err := statestore.GetUnless(ctx, s, key, second); !errors.Is(err, statestore.ErrUnmodified) || body != nil || tag != second {
+		t.Errorf("get unless it is the same: %q, %q, %v", body, tag, err)
+	}
+	for _, old := range []string{first, ""} {
+		if body, tag, err := statestore.GetUnless(ctx, s, key, old); err != nil || string(body) != "two" || tag != second {
+			t.Errorf("get unless it is %q: %q, %q, %v", old, body, tag, err)
+		}
 	}
 }
 
