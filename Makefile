@@ -58,13 +58,13 @@ arch: ## the layers of the code, as tests
 	go test ./test/arch
 
 unit: ## tests of each package, with the command line's scripts, under the race detector
-	go test -race $(GOTESTFLAGS) $$(go list ./... | grep -v /holdfast/test/)
+	go test -race $(GOTESTFLAGS) $$(go list ./... | grep -v -e /holdfast/test/ -e /holdfast/infra)
 
 integration: setup ## the real binary, real servers, the demo, the guide and a second reader of the format
 	go test $(GOTESTFLAGS) $$(go list ./test/... | grep -v -e /test/iam -e /test/e2e)
 
 cloud: cloud-tools ## the templates of the deployment: rights, metrics, cdk-nag, cfn-lint
-	go test $(GOTESTFLAGS) ./test/iam
+	go test $(GOTESTFLAGS) ./infra/... ./test/iam
 
 e2e: cloud-tools ## deploys both regions into an emulator with the CDK and lets an agent work with it
 	go test $(GOTESTFLAGS) -count=1 ./test/e2e
