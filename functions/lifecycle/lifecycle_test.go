@@ -456,3 +456,19 @@ func TestCrashes(t *testing.T) {
 		}
 	}
 }
+
+// FuzzOrder accepts only what it understands whole.
+func FuzzOrder(f *testing.F) {
+	for _, text := range []string{tick, `{"dry_run":true,"sources":["a/b"],"confirm":{"a/b":"x"}}`, `{"dry-run":true}`, `{"shard":1,"shards":2}`} {
+		f.Add([]byte(text))
+	}
+	f.Fuzz(func(t *testing.T, payload []byte) {
+		o, sources, err := decodeOrder(payload)
+		if err != nil {
+			return
+		}
+		if len(sources) != len(o.Sources) || len(o.Confirm) > len(sources) || o.Shard < 0 || o.Shard > 0 && o.Shard >= o.Shards {
+			t.Errorf("%q gives %+v", payload, o)
+		}
+	})
+}

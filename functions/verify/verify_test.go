@@ -362,3 +362,19 @@ func TestShards(t *testing.T) {
 		t.Error("a shard that is none")
 	}
 }
+
+// FuzzArrived finds a manifest only in an event of S3 that names just its key.
+func FuzzArrived(f *testing.F) {
+	f.Add([]byte(event("v1/web/app/snapshots/0000000001.json")))
+	f.Add([]byte(event("v1/access/snapshots/0000000001.json")))
+	f.Add([]byte(`{"detail-type":"Object Created","source":"aws.s3","detail":{"object":{"key":7}}}`))
+	f.Fuzz(func(t *testing.T, body []byte) {
+		id, ok, err := arrived(body)
+		if err != nil || !ok {
+			return
+		}
+		if again, ok := parseManifest(layout.ManifestKey(id)); !ok || again != id || id.Source.Check() != nil {
+			t.Errorf("%s of %q", id, body)
+		}
+	})
+}
