@@ -128,8 +128,11 @@ func (b *builder) repositoryBucket(st awscdk.Stack, logs string) awss3.CfnBucket
 	return bucket
 }
 
+// noncurrentDays is how long old versions stay: twice the time in which the function verify reads all bytes again, which
+// is 30 days where the environment says nothing else.
 func noncurrentDays(s *settings.Settings) int {
-	return max(2*s.VerifyDays(), s.LockDays+2, 30)
+	const rereadDays = 30
+	return max(2*rereadDays, 2*s.VerifyDays(), s.LockDays+2)
 }
 
 func (b *builder) replicationRole(st awscdk.Stack) awsiam.CfnRole {
