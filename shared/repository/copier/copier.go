@@ -15,7 +15,6 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"io"
 	"slices"
 	"sync"
 
@@ -37,8 +36,12 @@ const maxDocument = 32 << 20
 // Options selects what is copied.
 type Options struct {
 	Sources  []snapshot.Source // empty: all
-	Workers  int               // objects under way at the same time, each of up to 64 MiB in memory; 0: DefaultWorkers
+	Workers  int               // objects under way at the same time; 0: DefaultWorkers
 	Progress func(Progress)    // called from one goroutine at a time; nil: none
+	// Temp is the directory in which a pack waits, in a file without a name, until all of it is there and was checked,
+	// unless the target keeps unfinished objects itself. It needs room for as many as there are Workers, each of up to
+	// 64 MiB. Empty: the system's directory for such files.
+	Temp string
 	// Probe proves of a target that has no repository yet that it never overwrites, see [objstore.Probe], before anything
 	// is written there. A directory needs no proof.
 	Probe bool
@@ -213,9 +216,6 @@ func (r *run) repositoryDocuments() (documents, error) {
 	return docs, nil
 }
 
-// maxNamed bounds the size of a pack or a list, in bytes.
-const maxNamed = 256 << 20
-
 // put stores an object in the copy if it is absent.
 func (r *run) put(ctx context.Context, key string, b []byte) error {
 	if err := r.to.Put(ctx, key, objstore.Bytes(b)); err != nil {
@@ -280,13 +280,6 @@ func (r *run) present(n int) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	r.result.Present += n
-}
-
-// readUpTo reads at most limit bytes. A connection that breaks off is an error, not an end.
-func readUpTo(r io.Reader, limit int64) ([]byte, error) {
-	b := bytes.NewBuffer(make([]byte, 0, limit+bytes.MinRead))
-	_, err := b.ReadFrom(io.LimitReader(r, limit))
-	return b.Bytes(), err
 }
 
 // each calls fn for the items, several at a time; the first error ends it.

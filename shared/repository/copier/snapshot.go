@@ -2,7 +2,6 @@ package copier
 
 import (
 	"context"
-	"crypto/sha256"
 	"errors"
 	"fmt"
 	"slices"
@@ -97,9 +96,10 @@ func (s *source) list(l snapshot.List) ([]snapshot.PackInfo, error) {
 	if known || s.bad[key] {
 		return infos, nil
 	}
-	b, err := s.fetch(s.ctx, key, l.Size, l.List)
+	var b memory
+	err := s.fetch(s.ctx, key, l.Size, l.List, &b)
 	if err == nil {
-		infos, err = snapshot.DecodeList(b)
+		infos, err = snapshot.DecodeList(b.Bytes())
 	}
 	switch {
 	case err == nil:
@@ -188,68 +188,6 @@ func (s *source) copyList(l snapshot.List, id snapshot.ID) (bool, error) {
 		s.theirs.Lists[hash] = inventory.Object{Size: l.Size}
 	}
 	return ok, err
-}
-
-// damage says what is wrong with an object.
-type damage string
-
-func (d damage) Error() string { return string(d) }
-
-// isDamage tells what is wrong with an object from what is wrong with the way to it.
-func isDamage(err error) bool {
-	var d damage
-	return errors.As(err, &d) || errors.Is(err, objstore.ErrNotExist) || errors.Is(err, snapshot.ErrFormat)
-}
-
-// fetch reads an object of the original that is named by its bytes, and checks them. One object is in memory at a
-// time for each worker: at most 64 MiB.
-func (s *source) fetch(ctx context.Context, key string, size int64, name string) ([]byte, error) {
-	if size < 0 || size > maxNamed {
-		return nil, damage(fmt.Sprintf("should have %d bytes", size))
-	}
-	r, err := s.from.Store().Get(ctx, key, 0, size+1)
-	if errors.Is(err, objstore.ErrNotExist) {
-		return nil, damage("is missing")
-	}
-	if err != nil {
-		return nil, fmt.Errorf("read %s: %w", key, err)
-	}
-	defer func() { _ = r.Close() }()
-	b, err := readUpTo(r, size+1)
-	if err != nil {
-		return nil, fmt.Errorf("read %s: %w", key, err)
-	}
-	switch {
-	case int64(len(b)) > size:
-		return nil, damage(fmt.Sprintf("has more than its %d bytes", size))
-	case int64(len(b)) < size:
-		return nil, damage(fmt.Sprintf("has %d bytes instead of %d", len(b), size))
-	case snapshot.Hash(sha256.Sum256(b)).String() != name:
-		return nil, damage("its bytes do not match its name")
-	}
-	return b, nil
-}
-
-// transfer copies one object that is named by its bytes. It reports false, with a finding, if that is not possible.
-func (s *source) transfer(ctx context.Context, key string, size int64, name string, id snapshot.ID) (bool, error) {
-	b, err := s.fetch(ctx, key, size, name)
-	if err != nil && isDamage(err) {
-		s.note(key, err.Error(), false, id)
-		return false, nil
-	}
-	if err != nil {
-		return false, err
-	}
-	err = s.put(ctx, key, b)
-	if errors.Is(err, objstore.ErrExist) {
-		s.note(key, "exists with other content", true, id)
-		return false, nil
-	}
-	if err != nil {
-		return false, err
-	}
-	s.copied(s.src, int64(len(b)))
-	return true, nil
 }
 
 // keyDocuments are the key objects that the copy does not have.
