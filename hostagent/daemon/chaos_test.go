@@ -27,33 +27,55 @@ var errDead = errors.New("the process is dead")
 // mortal is what connects one process to the world. Once it is dead, nothing that it does reaches the world any more:
 // what kill -9 does to a real one.
 type mortal struct {
-	dead atomic.Bool
 	b    *bench
+	dead atomic.Bool
+	fuse atomic.Int64 // it dies at this call into the world, before or after the world hears it; counted down
+	disk atomic.Pointer[[]byte]
+}
+
+// gone reports whether the process is dead by now.
+func (m *mortal) gone() bool {
+	if m.fuse.Add(-1) == 0 {
+		m.die()
+	}
+	return m.dead.Load()
+}
+
+// die lets the process end at this very moment. The disk keeps what it has now.
+func (m *mortal) die() {
+	m.dead.Store(true)
+	image, err := os.ReadFile(filepath.Join(m.b.dir, "agent", "journal"))
+	if err != nil {
+		panic(err)
+	}
+	m.disk.CompareAndSwap(nil, &image)
 }
 
 func (m *mortal) Receive(ctx context.Context, wait time.Duration) ([]Message, error) {
-	if m.dead.Load() {
+	if m.gone() {
 		return nil, errDead
 	}
 	return m.b.queue.Receive(ctx, wait)
 }
 
 func (m *mortal) Delete(ctx context.Context, handle string) error {
-	if m.dead.Load() {
+	if m.gone() {
 		return errDead
 	}
-	return m.b.queue.Delete(ctx, handle)
+	err := m.b.queue.Delete(ctx, handle)
+	m.gone() // or right after
+	return err
 }
 
 func (m *mortal) Put(ctx context.Context, list []journal.Event) ([]error, error) {
-	if m.dead.Load() {
+	if m.gone() {
 		return nil, errDead
 	}
 	return m.b.bus.Put(ctx, list)
 }
 
 func (m *mortal) Backup(ctx context.Context, p *policy.Policy, source string, t snapshot.SnapshotType) (Outcome, error) {
-	if m.dead.Load() {
+	if m.gone() {
 		return Outcome{}, errDead
 	}
 	return m.b.work.Backup(ctx, p, source, t)
@@ -68,30 +90,26 @@ func (m *mortal) Restore(ctx context.Context, p *policy.Policy, r *approval.Requ
 }
 
 func (m *mortal) History(ctx context.Context, p *policy.Policy, source string) (History, error) {
-	if m.dead.Load() {
+	if m.gone() {
 		return History{}, errDead
 	}
 	return m.b.work.History(ctx, p, source)
 }
 
-// kill kills the process at this very moment: the disk keeps what it has now, and its next life begins with that.
-func (b *bench) kill(m *mortal) {
+// bury puts back what the disk had when the process died.
+func (b *bench) bury(m *mortal) {
 	b.t.Helper()
-	m.dead.Store(true)
-	image, err := os.ReadFile(filepath.Join(b.dir, "agent", "journal"))
-	if err != nil {
-		b.t.Fatal(err)
-	}
 	b.end() // what is left of it ends; it reaches nobody
-	if err := os.WriteFile(filepath.Join(b.dir, "agent", "journal"), image, 0o600); err != nil {
+	if err := os.WriteFile(filepath.Join(b.dir, "agent", "journal"), *m.disk.Load(), 0o600); err != nil {
 		b.t.Fatal(err)
 	}
 }
 
-// live starts a process.
-func (b *bench) live() *mortal {
+// live starts a process that dies at one of its calls into the world; 0: it does not.
+func (b *bench) live(fuse int64) *mortal {
 	b.t.Helper()
 	m := &mortal{b: b}
+	m.fuse.Store(fuse)
 	b.change = func(c *Config) {
 		c.Work, c.Bus, c.Grace = m, m, -1
 		c.Feeds = []Feed{
@@ -125,10 +143,10 @@ func TestChaos(t *testing.T) {
 
 func chaos(t *testing.T, r *rand.Rand) {
 	b := newBench(t, chaotic)
-	b.queue = &fakeQueue{twice: true}
+	b.queue = &fakeQueue{twice: r.IntN(2) == 0}
 	b.work.takes = 40 * time.Second
 	var good, bad []*events.Job
-	m := b.live()
+	m := b.live(0)
 	deaths := 0
 	for step := range 150 {
 		switch r.IntN(8) {
@@ -152,18 +170,23 @@ func chaos(t *testing.T, r *rand.Rand) {
 			b.bus.mu.Lock()
 			b.bus.down = down
 			b.bus.mu.Unlock()
-		case 5, 6:
-			b.kill(m)
-			deaths++
-			time.Sleep(time.Duration(r.IntN(120)) * time.Second)
-			m = b.live()
+		case 5:
+			m.die()
 		}
 		pass(time.Duration(r.IntN(90_000)) * time.Millisecond)
+		if m.dead.Load() {
+			b.bury(m)
+			deaths++
+			m = b.live(int64(r.IntN(40)))
+		}
 	}
 	b.queue.breaks(nil)
 	b.bus.mu.Lock()
 	b.bus.down = nil
 	b.bus.mu.Unlock()
+	m.die()
+	b.bury(m)
+	b.live(0)
 	pass(3 * time.Hour)
 	for range 10 { // the schedule may have begun something just now
 		if len(b.j.Waiting()) > 0 {
