@@ -142,7 +142,10 @@ func (m *Memory) trim(now time.Time) {
 		k := &m.Kept[i]
 		fromEnd := len(m.Kept) - 1 - i
 		recent := fromEnd < keepNewest || fromEnd < keepMost && now.Sub(k.Arrived) < keepDays*24*time.Hour
-		needed := !haveUsable && k.usable() || !haveProven && k.proven()
+		// A deletion that is announced may be withdrawn: what would count then is kept as well.
+		counts := *k
+		counts.Condemned = false
+		needed := !haveUsable && counts.usable() || !haveProven && counts.proven()
 		told := k.Damaged && !k.Condemned && damaged < keepDamaged
 		if !recent && !needed && !told && i > 0 {
 			continue

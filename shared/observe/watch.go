@@ -7,6 +7,7 @@ import (
 	"errors"
 	"fmt"
 	"maps"
+	"math"
 	"slices"
 	"sync/atomic"
 	"time"
@@ -77,6 +78,26 @@ type look struct {
 	whole bool
 	inv   *inventory.Inventory
 	fresh map[uint64]bool // snapshots that were read in this look
+	best  best            // of before
+}
+
+// best are the newest of the remembered snapshots that are usable, and that are proven.
+type best struct{ usable, proven uint64 }
+
+// best finds them; with announced, those whose deletion is announced count too: it may be withdrawn.
+func (m *Memory) best(announced bool) best {
+	var b best
+	for i := range m.Kept {
+		k := m.Kept[i]
+		k.Condemned = k.Condemned && !announced
+		if k.usable() {
+			b.usable = k.Sequence
+		}
+		if k.proven() {
+			b.proven = k.Sequence
+		}
+	}
+	return b
 }
 
 // Look lists a source and reads what is new. It returns the new memory; the old one, which may be nil, is not changed.
@@ -87,6 +108,10 @@ type look struct {
 func (w *Watch) Look(ctx context.Context, src snapshot.Source, old *Memory, whole bool, now time.Time) (*Memory, error) {
 	l := &look{w: w, src: src, m: next(old, src), now: now, fresh: map[uint64]bool{}}
 	l.whole = whole || old == nil || old.Objects < Page
+	l.best = l.m.best(true)
+	if old == nil {
+		l.best = best{usable: math.MaxUint64, proven: math.MaxUint64} // everything is still to be found
+	}
 	if err := l.list(ctx); err != nil {
 		return nil, err
 	}
@@ -328,17 +353,26 @@ func (l *look) others(ctx context.Context, changed bool) error {
 	if rest == l.m.Rest && !changed {
 		return nil
 	}
-	for i := range l.m.Kept {
-		_, l.m.Kept[i].Condemned = l.inv.Condemned[l.m.Kept[i].Sequence]
-	}
+	l.condemned()
 	if err := l.receipts(ctx); err != nil {
 		return err
 	}
 	if err := l.damaged(ctx); err != nil {
 		return err
 	}
+	l.condemned()
+	if err := l.forgotten(ctx); err != nil {
+		return err
+	}
 	l.m.Rest = rest
 	return nil
+}
+
+// condemned notes which of the remembered snapshots are announced for deletion.
+func (l *look) condemned() {
+	for i := range l.m.Kept {
+		_, l.m.Kept[i].Condemned = l.inv.Condemned[l.m.Kept[i].Sequence]
+	}
 }
 
 // awaits reports whether a receipt is expected that would change what is known.

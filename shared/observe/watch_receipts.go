@@ -8,6 +8,7 @@ import (
 	"strings"
 	"time"
 
+	"github.com/btcdecoded/holdfast/shared/repository/inventory"
 	"github.com/btcdecoded/holdfast/shared/repository/layout"
 	"github.com/btcdecoded/holdfast/shared/repository/record"
 )
@@ -58,8 +59,7 @@ func (l *look) receipts(ctx context.Context) error {
 		}
 		k.Verified, k.failed, k.Checked = false, false, false
 		if f := all[k.Sequence]; f != nil {
-			shown := Judge(f.all)
-			k.Verified, k.failed, k.Checked = Proven(f.all), shown != nil && shown.Result == record.Fail, f.cloud
+			k.hear(f)
 			l.m.Restored = newerRestore(l.m.Restored, f.restored)
 		}
 		k.settle()
@@ -82,12 +82,24 @@ func short(key string) string {
 	return hex.EncodeToString(sum[:8])
 }
 
-// bad reads the manifests of snapshots that are not remembered and whose receipts tell of damage, and drops what is
-// about other manifests.
+// bad reads the manifests of snapshots that are not remembered and whose receipts tell of damage, or that they are the
+// newest that is proven, and drops what is about other manifests.
 func (l *look) bad(ctx context.Context, all map[uint64]*found) error {
 	var numbers []uint64
+	newest := l.m.best(false).proven
 	for n, f := range all {
-		if shown := Judge(f.all); shown != nil && shown.Result == record.Fail && l.index(n) < 0 {
+		if l.index(n) >= 0 {
+			if Proven(f.all) {
+				newest = max(newest, n)
+			}
+			continue
+		}
+		if shown := Judge(f.all); shown != nil && shown.Result == record.Fail {
+			numbers = append(numbers, n)
+		}
+	}
+	for n, f := range all {
+		if n > newest && l.index(n) < 0 && Proven(f.all) {
 			numbers = append(numbers, n)
 		}
 	}
@@ -119,4 +131,65 @@ func (l *look) sequenceOf(key string) (uint64, bool) {
 		}
 	}
 	return 0, false
+}
+
+// forgottenMost is how many snapshots that are not remembered one look goes back for.
+const forgottenMost = 200
+
+// forgotten goes back for what memory had let go and what matters again: where the newest snapshot that was verified, or
+// usable, is gone or has turned out to be bad, an older one takes its place.
+func (l *look) forgotten(ctx context.Context) error {
+	older := inventory.Sequences(l.inv.Manifests)
+	slices.Reverse(older)
+	back := 0
+	for _, n := range older {
+		now := l.m.best(false)
+		wanted := now.usable < l.best.usable && n > now.usable && n < l.best.usable ||
+			now.proven < l.best.proven && n > now.proven && n < l.best.proven
+		if _, condemned := l.inv.Condemned[n]; !wanted || condemned || l.index(n) >= 0 {
+			continue
+		}
+		if back++; back > forgottenMost {
+			break
+		}
+		if err := l.recall(ctx, n); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// recall reads one snapshot that is not remembered, with its receipts.
+func (l *look) recall(ctx context.Context, n uint64) error {
+	if err := l.remember(ctx, []uint64{n}); err != nil {
+		return err
+	}
+	i := l.index(n)
+	if i < 0 {
+		return nil
+	}
+	var keys []string
+	for key := range l.inv.Receipts {
+		if of, ok := l.sequenceOf(key); ok && of == n {
+			keys = append(keys, key)
+		}
+	}
+	slices.Sort(keys)
+	l.w.requests.Add(int64(len(keys)))
+	all, err := readGroups(ctx, l.w.Repo, groups(l.src, keys), l.about)
+	if err != nil {
+		return err
+	}
+	k := &l.m.Kept[i]
+	if f := all[n]; f != nil {
+		k.hear(f)
+	}
+	k.settle()
+	return nil
+}
+
+// hear enters what receipts say.
+func (k *Kept) hear(f *found) {
+	shown := Judge(f.all)
+	k.Verified, k.failed, k.Checked = Proven(f.all), shown != nil && shown.Result == record.Fail, f.cloud
 }

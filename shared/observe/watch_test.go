@@ -2,7 +2,10 @@ package observe_test
 
 import (
 	"encoding/json"
+	"errors"
+	"flag"
 	"fmt"
+	"math/rand/v2"
 	"testing"
 	"time"
 
@@ -12,6 +15,7 @@ import (
 	"github.com/btcdecoded/holdfast/shared/objstore/mem"
 	"github.com/btcdecoded/holdfast/shared/observe"
 	"github.com/btcdecoded/holdfast/shared/policy"
+	"github.com/btcdecoded/holdfast/shared/repository"
 	"github.com/btcdecoded/holdfast/shared/repository/layout"
 	"github.com/btcdecoded/holdfast/shared/repository/prune"
 	"github.com/btcdecoded/holdfast/shared/repository/record"
@@ -22,6 +26,8 @@ import (
 )
 
 const day = 24 * time.Hour
+
+var dicePin = flag.Uint64("seed", 0, "seed of the dice; 0: another one each time")
 
 // watched is a source that is looked at step by step.
 type watched struct {
@@ -162,4 +168,57 @@ func damageAndLoss(t *testing.T, w *watched) {
 	w.m = nil
 	w.look(t, false)
 	w.same(t)
+}
+
+// TestWatchAgainstTheWhole throws dice: backups, verifications, deletions, damage and losses in any order, and after each
+// step what was remembered comes to the same judgement as everything that stands in the repository.
+func TestWatchAgainstTheWhole(t *testing.T) {
+	seed := *dicePin
+	if seed == 0 {
+		seed = uint64(time.Now().UnixNano())
+	}
+	t.Logf("seed %d", seed)
+	dice := rand.New(rand.NewPCG(seed, 2))
+	w := &watched{Fixture: repotest.New(t), large: dice.IntN(2) == 0}
+	tree := repotest.Tree{"/srv/a": repotest.Noise(1, 1000)}
+	var last uint64
+	steps := []func(){
+		func() {
+			tree = tree.With("/srv/b", repotest.Noise(dice.Uint64(), 2000))
+			last = w.Backup(t, []snapshot.SnapshotType{snapshot.Full, snapshot.Incremental}[dice.IntN(2)], tree).Sequence
+		},
+		func() { w.verify(t, []verify.Level{verify.Structure, verify.Bytes, verify.Content}[dice.IntN(3)]) },
+		func() {
+			var decisions []retention.Decision
+			for n := uint64(1); n <= last; n++ {
+				decisions = append(decisions, retention.Decision{Sequence: n, Keep: n+2 > last || dice.IntN(2) == 0})
+			}
+			_, err := prune.Run(t.Context(), w.Repo, w.Source, prune.Options{Decisions: decisions, Force: true, Now: func() time.Time { return w.Now }})
+			if err != nil && !errors.As(err, new(*repository.BadManifestError)) && !errors.As(err, new(*repository.DamageError)) {
+				t.Logf("prune: %v", err)
+			}
+		},
+		func() {
+			if packs := repotest.Keys(w.Store, "/packs/"); len(packs) > 0 && dice.IntN(3) == 0 {
+				key := packs[dice.IntN(len(packs))]
+				b, _ := w.Store.Object(key)
+				b[dice.IntN(len(b))] ^= 1
+				w.Store.Tamper(key, b)
+			}
+		},
+	}
+	steps[0]()
+	for step := range 40 {
+		w.Now = w.Now.Add(time.Duration(dice.IntN(5*24)) * time.Hour)
+		if k := dice.IntN(2 * len(steps)); k < len(steps) {
+			steps[k]()
+		} else {
+			steps[0]()
+		}
+		w.look(t, w.large || dice.IntN(4) == 0)
+		w.same(t)
+		if t.Failed() {
+			t.Fatalf("seed %d, step %d", seed, step)
+		}
+	}
 }
