@@ -82,6 +82,9 @@ func (f *function) keyChecked(ctx context.Context, r request) (any, error) {
 	return map[string]any{"key_proven": r.At.UTC(), "by": r.By}, nil
 }
 
+// maxListed is how many alerts an answer has: Lambda bounds it. The worst come first.
+const maxListed = 1000
+
 // status answers with what is open, for people and scripts.
 func (f *function) status(ctx context.Context) (any, error) {
 	b, _, err := statestore.Read[alert.Book](ctx, f.state, control.AlertsKey)
@@ -92,8 +95,9 @@ func (f *function) status(ctx context.Context) (any, error) {
 	if m, err = missing(m, err); err != nil {
 		return nil, err
 	}
+	open := b.List()
 	return map[string]any{
-		"last_pass": m.Time, "alerts": b.List(), "acknowledgements": b.Acks, "windows": b.Windows, "waiting_messages": len(b.Outbox),
+		"last_pass": m.Time, "open": len(open), "alerts": open[:min(len(open), maxListed)], "acknowledgements": b.Acks, "windows": b.Windows, "waiting_messages": len(b.Outbox),
 		"subscriptions": m.Subscriptions, "orphans": m.Orphans, "key_proven": m.KeyProven,
 	}, nil
 }
