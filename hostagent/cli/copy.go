@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"os"
 	"strings"
 
 	"github.com/spf13/cobra"
@@ -164,7 +165,7 @@ func (a *app) copyTo(ctx context.Context, repo *repository.Repository, to string
 	meter := a.meter()
 	var before progress.Counts
 	_, local := localPath(to)
-	options := copier.Options{Sources: sources, Workers: a.flags.connections, Probe: !local, Progress: func(p copier.Progress) {
+	options := copier.Options{Sources: sources, Workers: a.flags.connections, Probe: !local, Temp: a.tempPath(), Progress: func(p copier.Progress) {
 		meter.Current(p.Source.String())
 		meter.Total(0, uint64(p.TotalBytes))
 		meter.Add(0, uint64(p.Bytes)-before.Bytes, 0)
@@ -182,6 +183,16 @@ func (a *app) copyTo(ctx context.Context, repo *repository.Repository, to string
 	result := a.copyResult(to, got)
 	result.Failed = err != nil
 	return result, err
+}
+
+// tempPath is where packs of a copy wait: the state directory, as the system's own may be in memory, or that one if there
+// can't be a state directory.
+func (a *app) tempPath() string {
+	path := a.statePath()
+	if os.MkdirAll(path, 0o700) != nil {
+		return ""
+	}
+	return path
 }
 
 func (a *app) copyResult(to string, got *copier.Result) *copyResult {
