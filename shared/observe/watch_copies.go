@@ -11,6 +11,7 @@ import (
 	"github.com/btcdecoded/holdfast/shared/objstore"
 	"github.com/btcdecoded/holdfast/shared/repository/inventory"
 	"github.com/btcdecoded/holdfast/shared/repository/layout"
+	"github.com/btcdecoded/holdfast/shared/snapshot"
 )
 
 // counted counts the pages of listings.
@@ -70,7 +71,6 @@ func (l *look) copies(ctx context.Context, changed bool) error {
 			c.Error = fmt.Sprint(p.Err)
 		case known && !changed && old.Missing == 0 && old.Error == "":
 			c = old
-			c.Dependent = p.Dependent
 		default:
 			if err := l.compare(ctx, counted{p.Store, &l.w.requests}, &c); err != nil {
 				if ctx.Err() != nil {
@@ -118,8 +118,34 @@ func (l *look) compare(ctx context.Context, store objstore.Store, c *compliance.
 	for n := range there {
 		newest = max(newest, n)
 	}
+	if err := l.independent(ctx, store, newest, c); err != nil {
+		return err
+	}
 	if newest > l.m.LastSeen {
 		return fmt.Errorf("it has @%d that the repository has not: the repository was rolled back", newest)
 	}
+	return nil
+}
+
+// independent makes a copy count that nobody can delete for now, whatever the addresses say: its newest manifest is
+// locked, in the mode that no right undoes.
+func (l *look) independent(ctx context.Context, store objstore.Store, newest uint64, c *compliance.Copy) error {
+	inner := store
+	if k, ok := store.(counted); ok {
+		inner = k.Store
+	}
+	locker, ok := inner.(objstore.Locker)
+	if !c.Dependent || !ok || newest == 0 {
+		return nil
+	}
+	l.w.requests.Add(1)
+	lock, err := locker.LockOf(ctx, layout.ManifestKey(snapshot.ID{Source: l.src, Sequence: newest}))
+	switch {
+	case errors.Is(err, objstore.ErrNoLocks), errors.Is(err, objstore.ErrNotExist), errors.Is(err, objstore.ErrDenied):
+		return nil
+	case err != nil:
+		return fmt.Errorf("ask for the lock of @%d: %w", newest, err)
+	}
+	c.Dependent = lock.Mode != objstore.Compliance || !lock.Until.After(l.now)
 	return nil
 }
