@@ -221,6 +221,7 @@ func TestForgedByTheCloud(t *testing.T) {
 
 func TestRotation(t *testing.T) {
 	s := newStage(t, 4)
+	s.batch(event(layout.ManifestKey(s.ID(4))))
 	s.f.env.Bytes = 1 // a pack or two in each run
 	packs := len(repotest.Keys(s.Store, "/packs/"))
 	runs, read := 0, 0
@@ -247,6 +248,7 @@ func TestRotation(t *testing.T) {
 	}
 	s.f.env.Bytes = 0
 	s.backup(11)
+	s.batch(event(layout.ManifestKey(s.ID(5))))
 	s.Now = s.Now.Add(freshEvery)
 	if out := s.tick(); out.Packs != len(repotest.Keys(s.Store, "/packs/"))-packs || out.Laps != 0 || s.receipts("bytes")[5] != "pass" {
 		t.Errorf("%+v", out)

@@ -30,6 +30,10 @@ type Sweep struct {
 	Bytes    int64     `json:"bytes,omitempty"`    // their size
 }
 
+// overlap is taken off Since: stores tell arrivals by the second, and a manifest that came in the second of the horizon,
+// after the listing, must not count as read for ever.
+const overlap = 2 * time.Second
+
 // maxBad bounds what a sweep remembers.
 const maxBad = 1000
 
@@ -122,7 +126,7 @@ func (w *sweeper) pick() []*pack {
 	old := map[*pack]bool{}
 	var about []*snap
 	for _, sn := range s.snaps {
-		if w.sweep.Since.IsZero() || sn.Arrived.After(w.sweep.Since) {
+		if w.sweep.Since.IsZero() || sn.Arrived.After(w.sweep.Since.Add(-overlap)) {
 			about = append(about, sn)
 			continue
 		}

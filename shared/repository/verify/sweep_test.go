@@ -82,6 +82,7 @@ func TestSweep(t *testing.T) {
 	f := history(t)
 	repo := cloud(t, f)
 	packs := len(repotest.Keys(f.Store, "/packs/"))
+	arrival(t, f, repo, 4)
 	end, calls, res := sweep(t, f, repo, verify.Sweep{}, func(call int) {
 		if call == 1 {
 			f.Backup(t, snapshot.Incremental, repotest.Tree{"/srv/late": []byte("late")})
@@ -108,6 +109,14 @@ func TestSweep(t *testing.T) {
 		t.Errorf("%v", got)
 	}
 	wantOK(t, run(t, f, f.Store, verify.Options{Level: verify.Content}))
+	// A manifest that came in the very second of the horizon is read once more rather than never.
+	last, err := f.Repo.Manifest(t.Context(), f.ID(5))
+	if err != nil {
+		t.Fatal(err)
+	}
+	if again, _, _ := sweep(t, f, repo, verify.Sweep{Since: last.Arrived}, nil); again.Packs == 0 {
+		t.Error("it counts as read")
+	}
 }
 
 // TestSweepFindsDamage damages each pack before and in the midst of a sweep.
