@@ -17,13 +17,22 @@ type Deployed struct {
 	Assembly string // directory of the templates as deployed
 }
 
-// Functions builds the functions' binaries for this machine into a directory.
+// Functions builds the functions' binaries for this machine into a directory, all at once.
 func Functions(t testing.TB, programs ...string) string {
 	t.Helper()
-	dir := t.TempDir()
+	built, dir := t.TempDir(), t.TempDir()
+	args := []string{"build", "-buildvcs=false", "-tags", "lambda.norpc", "-trimpath", "-ldflags", "-s -w", "-o", built + "/"}
 	for _, p := range programs {
-		Run(t, Root(t), append(os.Environ(), "CGO_ENABLED=0"), "go", "build", "-buildvcs=false", "-tags", "lambda.norpc", "-trimpath",
-			"-ldflags", "-s -w", "-o", filepath.Join(dir, p, "bootstrap"), "./functions/"+p)
+		args = append(args, "./functions/"+p)
+	}
+	Run(t, Root(t), append(os.Environ(), "CGO_ENABLED=0"), "go", args...)
+	for _, p := range programs {
+		if err := os.Mkdir(filepath.Join(dir, p), 0o750); err != nil {
+			t.Fatal(err)
+		}
+		if err := os.Rename(filepath.Join(built, p), filepath.Join(dir, p, "bootstrap")); err != nil {
+			t.Fatal(err)
+		}
 	}
 	return dir
 }
@@ -64,6 +73,13 @@ func (d *Deployed) Again(t testing.TB, region string) {
 	env := append(d.Env(region), "PATH="+Node(t)+string(filepath.ListSeparator)+os.Getenv("PATH"))
 	Run(t, t.TempDir(), env, filepath.Join(Node(t), "cdk"), "deploy", "--app", d.Assembly, "--all", "--require-approval", "never",
 		"--import-existing-resources", "--concurrency", "2", "--progress", "events")
+}
+
+// Destroy removes stacks, as `make destroy` does.
+func (d *Deployed) Destroy(t testing.TB, region string, stacks ...string) {
+	t.Helper()
+	env := append(d.Env(region), "PATH="+Node(t)+string(filepath.ListSeparator)+os.Getenv("PATH"))
+	Run(t, t.TempDir(), env, filepath.Join(Node(t), "cdk"), append([]string{"destroy", "--app", d.Assembly, "--force", "--exclusively"}, stacks...)...)
 }
 
 // leaveOut removes resources of some types from all templates.

@@ -52,6 +52,11 @@ type world struct {
 	told     string // URL of a queue that gets what the agent reports
 	alerts   string // URL of a queue that gets the alerts
 	agent    *exec.Cmd
+	started  bool
+	root     string // of the host's files
+	people   map[string]*approver
+	heard    []event // all that the bus carried so far
+	mail     []mail  // all alerts so far
 }
 
 // newWorld deploys, makes the repository and its signers, uploads the policy and adds the host.
@@ -62,7 +67,8 @@ func newWorld(t *testing.T, policyText string) *world {
 	w.holdfast = filepath.Join(w.dir, "holdfast")
 	e := cloud.Start(t)
 	cloud.Run(t, cloud.Root(t), append(os.Environ(), "CGO_ENABLED=0"), "go", "build", "-buildvcs=false", "-o", w.holdfast, "./hostagent")
-	w.Deployed = e.Deploy(t, w.policy, cloud.Functions(t, cloud.Programs()...), []string{region, second}, "email=operator@example.org")
+	w.Deployed = e.Deploy(t, w.policy, cloud.Functions(t, cloud.Programs()...), []string{region, second},
+		map[string]map[string]string{settings.FunctionName(settings.Monitor): {"HOLDFAST_SILENT_AFTER": "20s", "HOLDFAST_SETTLE_AFTER": "1s"}}, "email=operator@example.org")
 	cfg := e.Config(region)
 	w.s3 = s3.NewFromConfig(cfg, func(o *s3.Options) { o.UsePathStyle = true })
 	w.sqs, w.lambda, w.events = sqs.NewFromConfig(cfg), lambda.NewFromConfig(cfg), eventbridge.NewFromConfig(cfg)
@@ -124,6 +130,8 @@ func (w *world) keys() {
 	w.must(errors.Join(err, f.Close()))
 	signer := strings.TrimSpace(w.run("host", "key", "show", "--only", "signer"))
 	w.run("admin", "host", "add", host, "--signer", signer)
+	// This host may restore by itself: what it backs up is sealed for it too.
+	w.run("admin", "key", "add", strings.TrimSpace(w.run("host", "key", "show", "--only", "recipient")), "--label", host)
 }
 
 // secretLine is the line of an identity file that signs, without the one that opens.
@@ -191,11 +199,15 @@ func (w *world) start() {
 	log, err := os.OpenFile(w.path("agent.log"), os.O_CREATE|os.O_APPEND|os.O_WRONLY, 0o600)
 	w.must(err)
 	defer func() { _ = log.Close() }()
-	w.agent = exec.Command(w.holdfast, "agent", "--queue", "holdfast-"+host, "--heartbeat", "5s", "--grace", "5s") //nolint:gosec // the test's own
+	w.agent = exec.Command(w.holdfast, "agent", "--queue", "holdfast-"+host, "--heartbeat", "2s", "--grace", "5s") //nolint:gosec // the test's own
 	w.agent.Env, w.agent.Dir = w.as("host"), w.dir
 	w.agent.Stdout, w.agent.Stderr = log, log
 	w.agent.SysProcAttr = &syscall.SysProcAttr{Pdeathsig: syscall.SIGKILL}
 	w.must(w.agent.Start())
+	if w.started {
+		return
+	}
+	w.started = true
 	w.t.Cleanup(func() {
 		w.stop()
 		if w.t.Failed() {
@@ -224,9 +236,14 @@ func (w *world) stop() {
 // invoke calls a function and decodes its answer; an error of the function ends the test.
 func (w *world) invoke(verb string, payload any) map[string]any {
 	w.t.Helper()
+	return w.invokeBy(w.lambda, verb, payload)
+}
+
+func (w *world) invokeBy(client *lambda.Client, verb string, payload any) map[string]any {
+	w.t.Helper()
 	text, err := json.Marshal(payload)
 	w.must(err)
-	out, err := w.lambda.Invoke(w.t.Context(), &lambda.InvokeInput{FunctionName: aws.String(settings.FunctionName(verb)), Payload: text})
+	out, err := client.Invoke(w.t.Context(), &lambda.InvokeInput{FunctionName: aws.String(settings.FunctionName(verb)), Payload: text})
 	w.must(err)
 	if out.FunctionError != nil {
 		w.t.Fatalf("%s %s: %s", verb, text, out.Payload)
