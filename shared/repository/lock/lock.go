@@ -53,19 +53,23 @@ type Snapshot struct {
 	Objects  []int // of the list that goes with it
 }
 
-// State is what is known from earlier passes. All of it is true of objects only that had arrived by At.
+// State is what is known from earlier passes. At and HeldAt are the newest arrivals, by the store's clock, when it became
+// so: nothing is said of objects that arrived later.
 type State struct {
-	At        time.Time            `json:"at,omitzero"`         // newest arrival, by the store's clock, at the last pass
+	At        time.Time            `json:"at,omitzero"`         // of Snapshots
 	Snapshots map[uint64]time.Time `json:"snapshots,omitempty"` // every object of the snapshot is locked at least until then
+	HeldAt    time.Time            `json:"held_at,omitzero"`    // of Held; zero: At
 	Held      []uint64             `json:"held,omitempty"`      // every object of the snapshot bears a legal hold
 	Partial   *Partial             `json:"partial,omitempty"`
 }
 
-// Partial is a pass that was not done when its time was over.
+// Partial is a pass that was not done when its time was over. What the State beside it says is from before that pass, for
+// it tells which objects the pass left alone: those that were locked at least until Enough.
 type Partial struct {
 	At        time.Time `json:"at"`
+	Enough    time.Time `json:"enough,omitzero"`
 	Until     time.Time `json:"until"`
-	Through   string    `json:"through"`   // objects of the snapshots up to this key are locked until Until
+	Through   string    `json:"through"`   // other objects of the snapshots up to this key are locked until Until
 	Snapshots []uint64  `json:"snapshots"` // ascending
 }
 
@@ -113,6 +117,9 @@ func New(objects []Object, snaps []Snapshot, state State, rules Rules, newest, n
 // if a check fails later: what is left of it is worth no less.
 func (p *Plan) extends(s *Snapshot) bool {
 	_, before := p.state.Snapshots[s.Sequence]
+	if part := p.state.Partial; part != nil {
+		before = before || slices.Contains(part.Snapshots, s.Sequence)
+	}
 	return s.Keep && (s.Verified || s.Sequence == Records || before)
 }
 
@@ -122,25 +129,42 @@ func (p *Plan) knownNow() []time.Time {
 	for i := range p.objects {
 		known[i] = p.objects[i].Arrived.Add(p.rules.Default)
 	}
+	there := map[uint64]bool{}
 	for i := range p.snaps {
 		s := &p.snaps[i]
-		if until, ok := p.state.Snapshots[s.Sequence]; ok {
-			p.raise(known, s, until, p.state.At, "")
-		}
-		if part := p.state.Partial; part != nil && slices.Contains(part.Snapshots, s.Sequence) {
-			p.raise(known, s, part.Until, part.At, part.Through)
+		there[s.Sequence] = true
+		until, ok := p.state.Snapshots[s.Sequence]
+		for _, o := range s.Objects {
+			if ok && !p.objects[o].Arrived.After(p.state.At) && known[o].Before(until) {
+				known[o] = until
+			}
 		}
 	}
+	for n := range p.state.Snapshots {
+		if !there[n] {
+			p.state.Partial = nil // what the pass left alone because of that snapshot can't be told any more
+		}
+	}
+	p.goOn(known)
 	return known
 }
 
-// raise notes that the objects of a snapshot which had arrived by at are locked until a time; with through, only those
-// up to this key.
-func (p *Plan) raise(known []time.Time, s *Snapshot, until, at time.Time, through string) {
-	for _, o := range s.Objects {
-		obj := &p.objects[o]
-		if !obj.Arrived.After(at) && (through == "" || obj.Key <= through) && known[o].Before(until) {
-			known[o] = until
+// goOn raises known for what a pass locked that did not come to its end.
+func (p *Plan) goOn(known []time.Time) {
+	part := p.state.Partial
+	if part == nil {
+		return
+	}
+	// Each object is judged by what was known before that pass, also where several snapshots have it.
+	for i := range p.snaps {
+		if !slices.Contains(part.Snapshots, p.snaps[i].Sequence) {
+			continue
+		}
+		for _, o := range p.snaps[i].Objects {
+			obj := &p.objects[o]
+			if !obj.Arrived.After(part.At) && obj.Key <= part.Through && known[o].Before(part.Enough) {
+				known[o] = part.Until
+			}
 		}
 	}
 }
@@ -148,11 +172,12 @@ func (p *Plan) raise(known []time.Time, s *Snapshot, until, at time.Time, throug
 // holds decides about legal holds: on what held snapshots have, off what only others had.
 func (p *Plan) holds() {
 	held, wanted := make([]bool, len(p.objects)), make([]bool, len(p.objects))
+	at := p.state.heldAt()
 	for i := range p.snaps {
 		s := &p.snaps[i]
 		before := slices.Contains(p.state.Held, s.Sequence)
 		for _, o := range s.Objects {
-			held[o] = held[o] || before && !p.objects[o].Arrived.After(p.state.At)
+			held[o] = held[o] || before && !p.objects[o].Arrived.After(at)
 			wanted[o] = wanted[o] || s.Held
 		}
 	}
@@ -161,6 +186,13 @@ func (p *Plan) holds() {
 		on[o], off[o] = wanted[o] && !held[o], held[o] && !wanted[o]
 	}
 	p.Hold, p.Release = p.sorted(on), p.sorted(off)
+}
+
+func (s *State) heldAt() time.Time {
+	if s.HeldAt.IsZero() {
+		return s.At
+	}
+	return s.HeldAt
 }
 
 // sorted returns the chosen objects in the order of their keys.
@@ -190,7 +222,7 @@ func (p *Plan) Next(d Done) State {
 			p.known[o] = p.Until
 		}
 	}
-	next := State{At: p.newest, Snapshots: map[uint64]time.Time{}, Held: slices.Clone(p.state.Held)}
+	next := State{At: p.newest, Snapshots: map[uint64]time.Time{}, HeldAt: p.state.heldAt(), Held: slices.Clone(p.state.Held)}
 	for i := range p.snaps {
 		s := &p.snaps[i]
 		if least, ok := p.least(s); ok && (p.extends(s) || !p.state.Snapshots[s.Sequence].IsZero()) {
@@ -198,7 +230,7 @@ func (p *Plan) Next(d Done) State {
 		}
 	}
 	if d.Holds {
-		next.Held = nil
+		next.HeldAt, next.Held = p.newest, nil
 		for i := range p.snaps {
 			if p.snaps[i].Held {
 				next.Held = append(next.Held, p.snaps[i].Sequence)
@@ -207,7 +239,7 @@ func (p *Plan) Next(d Done) State {
 		slices.Sort(next.Held)
 	}
 	if !complete {
-		next.Partial = p.state.Partial
+		next.At, next.Snapshots, next.Partial = p.state.At, maps.Clone(p.state.Snapshots), p.state.Partial
 		if n := p.reached(d); n > 0 {
 			next.Partial = p.partial(p.objects[p.Extend[n-1]].Key)
 		}
@@ -227,7 +259,7 @@ func (p *Plan) reached(d Done) int {
 
 // partial remembers how far an unfinished pass came, and one before it that this pass has gone on with.
 func (p *Plan) partial(through string) *Partial {
-	part := &Partial{At: p.newest, Until: p.Until, Through: through}
+	part := &Partial{At: p.newest, Enough: p.now.Add(p.rules.Slack), Until: p.Until, Through: through}
 	for i := range p.snaps {
 		if p.extends(&p.snaps[i]) {
 			part.Snapshots = append(part.Snapshots, p.snaps[i].Sequence)
@@ -235,7 +267,7 @@ func (p *Plan) partial(through string) *Partial {
 	}
 	slices.Sort(part.Snapshots)
 	if old := p.state.Partial; old != nil {
-		part.At, part.Until = earlier(part.At, old.At), earlier(part.Until, old.Until)
+		part.At, part.Enough, part.Until = earlier(part.At, old.At), earlier(part.Enough, old.Enough), earlier(part.Until, old.Until)
 		part.Snapshots = slices.DeleteFunc(part.Snapshots, func(n uint64) bool { return !slices.Contains(old.Snapshots, n) })
 	}
 	return part
