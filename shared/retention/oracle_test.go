@@ -27,7 +27,7 @@ func (o oracle) kept(s retention.Snapshot) bool {
 	if s.Pinned || s.Held {
 		return true
 	}
-	for class := range 4 {
+	for class := range 8 {
 		in := o.class(class)
 		if slices.ContainsFunc(in, func(x retention.Snapshot) bool { return x.Sequence == s.Sequence }) && o.keptIn(s, in) {
 			return true
@@ -39,11 +39,11 @@ func (o oracle) kept(s retention.Snapshot) bool {
 	})
 }
 
-// class gives the snapshots; bit 0: only complete, bit 1: only verified.
+// class gives the snapshots; bit 0: only complete, bit 1: only verified, bit 2: only finished.
 func (o oracle) class(bits int) []retention.Snapshot {
 	var in []retention.Snapshot
 	for _, s := range o.all {
-		if (bits&1 == 0 || !s.Partial) && (bits&2 == 0 || s.Verified) {
+		if (bits&1 == 0 || !s.Partial) && (bits&2 == 0 || s.Verified) && (bits&4 == 0 || !s.Unfinished) {
 			in = append(in, s)
 		}
 	}
@@ -159,6 +159,7 @@ func history(r *rand.Rand) []retention.Snapshot {
 			Verified: !chance(unverified), Partial: chance(partial), Condemned: chance(15),
 			Pinned: chance(30), Held: chance(40),
 		}
+		s.Unfinished = s.Partial && chance(2)
 		switch {
 		case chain == 0 || chance(8):
 			s.Type, chain = snapshot.Full, seq

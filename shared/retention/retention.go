@@ -24,13 +24,13 @@
 //
 // # What never displaces what
 //
-// A snapshot that is not verified, or partial, must never be the reason that a verified, or complete, one goes. The
-// rules are therefore applied four times: to all snapshots, to the complete ones (not partial), to the verified ones,
-// and to those that are both. What any of the four keeps is kept. So the verified snapshots that stay are at least
-// those that would stay if the unverified ones did not exist. Where everything is verified and complete, the four are
-// the same and nothing is kept twice.
+// A snapshot that is not verified, or partial, or unfinished, must never be the reason that a verified, or complete, or
+// finished, one goes. The rules are therefore applied to each of these sorts: to all snapshots, to the complete ones (not
+// partial), to the finished ones, to the verified ones, and to those that are verified and complete, or finished. What any
+// of them keeps is kept. So the verified snapshots that stay are at least those that would stay if the unverified ones did
+// not exist. Where everything is verified and complete, the sorts are the same and nothing is kept twice.
 //
-// The newest snapshot of each of the four sorts is kept whatever the rules say, and so is the full snapshot on which the
+// The newest snapshot of each of the sorts is kept whatever the rules say, and so is the full snapshot on which the
 // newest one builds, because the next differential compares with it.
 //
 // Condemned snapshots (announced for deletion) are counted like any other: while one is there, rules that were made longer
@@ -55,6 +55,7 @@ type Snapshot struct {
 	ChainStart uint64 // sequence of the full snapshot that the chain begins with
 	Verified   bool   // passed a verification, and none that was newer failed
 	Partial    bool   // lacks something that should be in it
+	Unfinished bool   // stored by a run that was still at work; Partial as well
 	Condemned  bool   // announced for deletion
 	Pinned     bool
 	Held       bool // legal hold
@@ -65,7 +66,7 @@ type Snapshot struct {
 // tags may be added by marks.
 func FromManifest(m *snapshot.Manifest, arrived time.Time) Snapshot {
 	return Snapshot{
-		Sequence: m.Sequence, Time: arrived, Type: m.Type, ChainStart: m.ChainStart, Partial: m.Partial, Tags: slices.Clone(m.Tags),
+		Sequence: m.Sequence, Time: arrived, Type: m.Type, ChainStart: m.ChainStart, Partial: m.Partial, Unfinished: m.Unfinished, Tags: slices.Clone(m.Tags),
 	}
 }
 
@@ -124,6 +125,9 @@ func classes() []class {
 		{"complete", func(s *Snapshot) bool { return !s.Partial }},
 		{"verified", func(s *Snapshot) bool { return s.Verified }},
 		{"verified, complete", func(s *Snapshot) bool { return s.Verified && !s.Partial }},
+		// Where each snapshot is partial, as one file can never be read, these keep the last that a run has finished.
+		{"finished", func(s *Snapshot) bool { return !s.Unfinished }},
+		{"verified, finished", func(s *Snapshot) bool { return s.Verified && !s.Unfinished }},
 	}
 }
 
