@@ -183,7 +183,7 @@ func (f *ScheduleFeed) refresh(ctx context.Context, p *policy.Policy, name strin
 // while there is nothing to do for it.
 func (f *ScheduleFeed) attempt(src snapshot.Source, run schedule.Run) *events.Job {
 	wait := firstRetry
-	for n := range maxRetries {
+	for n, tried := 0, 0; tried < maxRetries; n++ {
 		id := events.RetryID(run.ID, n)
 		if !f.Journal.Known(id) {
 			return &events.Job{
@@ -192,13 +192,31 @@ func (f *ScheduleFeed) attempt(src snapshot.Source, run schedule.Run) *events.Jo
 			}
 		}
 		result := f.Journal.Result(id)
-		if result != nil && (result.Result != events.Failed || time.Now().Before(result.Finished.Add(wait))) {
+		if result != nil && !isOf(result, src, run) {
+			continue // some other job came under this id: the run is not made by it
+		}
+		if result != nil && (settles(result, run) || time.Now().Before(result.Finished.Add(wait))) {
 			return nil
 		}
 		// Where the result is not known any more, it is long ago.
 		wait = min(2*wait, mostRetry)
+		tried++
 	}
 	return nil
+}
+
+// isOf reports whether a job was an attempt at a run. Its id alone does not say so: whoever has the queue can foresee the
+// ids of runs, and send something else under them.
+func isOf(result *events.JobFinished, src snapshot.Source, run schedule.Run) bool {
+	return result.Kind == events.Backup && result.Source == src.Name && result.Due.Equal(run.Due)
+}
+
+// settles reports whether the job made the run, or more.
+func settles(result *events.JobFinished, run schedule.Run) bool {
+	fullness := func(t snapshot.SnapshotType) int {
+		return slices.Index([]snapshot.SnapshotType{snapshot.Incremental, snapshot.Differential, snapshot.Full}, t)
+	}
+	return result.Result != events.Failed && fullness(snapshot.SnapshotType(result.Type)) >= fullness(run.Type)
 }
 
 // takesOver decides whether the agent runs what the control plane should have asked for. It waits a grace after the
