@@ -3,7 +3,6 @@ package restorer
 import (
 	"errors"
 	"os"
-	"strings"
 
 	"golang.org/x/sys/unix"
 
@@ -25,16 +24,18 @@ func (r *run) anchor(a anchor) (*directory, error) {
 	if d.virtual {
 		return d, nil
 	}
+	if !r.options.DryRun {
+		// The kernel drops the lock when this process ends, however that happens.
+		if err := unix.Flock(d.fd, unix.LOCK_EX|unix.LOCK_NB); errors.Is(err, unix.EWOULDBLOCK) {
+			return nil, r.fatal("restore to", a.place, ErrBusy)
+		}
+	}
 	if err := r.listDirectory(d, d.fd); err != nil {
 		return nil, r.fatal("list", a.place, err)
 	}
 	r.checkMark(d)
 	if r.options.DryRun {
 		return d, nil
-	}
-	// The kernel drops the lock when this process ends, however that happens.
-	if err := unix.Flock(d.fd, unix.LOCK_EX|unix.LOCK_NB); errors.Is(err, unix.EWOULDBLOCK) {
-		return nil, r.fatal("restore to", a.place, ErrBusy)
 	}
 	return d, r.mark(d)
 }
@@ -78,43 +79,6 @@ func shared(d *directory) bool {
 	return err == nil && d.existed && (st.Mode&unix.S_ISVTX != 0 || d.name == "/")
 }
 
-// mark leaves a note that the place is unfinished. Who may not write here may still write further below, so that
-// failing to do so is no error; a full or read-only file system is.
-func (r *run) mark(d *directory) error {
-	err := r.faulty("mark", d.name)
-	defer keepTime(d.fd)()
-	fd := -1
-	if err == nil {
-		// A mark that is there stays: what was written before another boot needs comparison until one run ends well.
-		fd, err = openAt(d.fd, markName, unix.O_WRONLY|unix.O_CREAT|unix.O_EXCL, 0o600)
-	}
-	if err == nil {
-		err = writeAt(fd, []byte(bootID()), 0)
-		_ = unix.Close(fd)
-	}
-	if hopeless(err) {
-		return r.fatal("restore to", d.name, err)
-	}
-	d.marked = err == nil || errors.Is(err, unix.EEXIST)
-	return nil
-}
-
-// checkMark sees whether an earlier restore did not end, and whether the machine went down since: then files may have
-// their size and mtime and not their content, so content is compared.
-func (r *run) checkMark(d *directory) {
-	fd, err := openAt(d.fd, markName, unix.O_RDONLY|unix.O_NONBLOCK, 0)
-	if err != nil {
-		return
-	}
-	defer unix.Close(fd) //nolint:errcheck // only read
-	var buf [64]byte
-	n, _ := unix.Pread(fd, buf[:], 0)
-	r.result.Resumed = true
-	if strings.TrimSpace(string(buf[:max(n, 0)])) != bootID() {
-		r.compare = true
-	}
-}
-
 // keepTime returns a function that sets the mtime of a directory back, as far as this user may: a mark is no change.
 func keepTime(fd int) func() {
 	st, err := fstat(fd)
@@ -125,21 +89,13 @@ func keepTime(fd int) func() {
 	}
 }
 
-func bootID() string {
-	id, err := os.ReadFile("/proc/sys/kernel/random/boot_id")
-	if err != nil {
-		return "unknown"
-	}
-	return strings.TrimSpace(string(id))
-}
-
 // releaseAnchors removes the marks and gives the places their metadata. All content is durable by now: a crash
 // between two of these steps costs no more than one comparison of all content.
 func (r *run) releaseAnchors() {
 	for _, d := range r.anchors {
 		if !r.options.DryRun && d.fd >= 0 {
 			back := keepTime(d.fd)
-			_ = unix.Unlinkat(d.fd, markName, 0)
+			r.unmark(d)
 			back()
 		}
 		r.done(d)

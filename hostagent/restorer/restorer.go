@@ -22,7 +22,8 @@
 //
 // A restore that did not end leaves a mark in its places, and is continued by doing it again: what is finished is recognised
 // by size, mtime and metadata and skipped, temporary files are removed. After a crash of the machine, known by its boot id,
-// content is compared too.
+// or a failure of the disk content is compared too. The mark stays until a run restores all that the interrupted one was to
+// restore there, and nothing of that fails: until then a file with its final name may be incomplete.
 package restorer
 
 import (
@@ -101,6 +102,7 @@ type run struct {
 
 	dirs    *dirCache
 	anchors map[string]*directory // by place
+	marks   map[*directory]*mark  // of places, as they were
 	syncs   map[uint64]int        // device → open directory on it; guarded by tally.mu
 	owners  *owners
 	groups  groups
@@ -115,13 +117,16 @@ type run struct {
 	late    lateDirs
 	flusher flusher
 
+	selections []selection
+
 	compare bool // content is compared even if size and mtime are equal
+	doubted bool // because memory and disk may differ
 }
 
 func newRun(ctx context.Context, snap Snapshot, options Options, progress Progress) *run {
 	r := &run{
 		options: options, snap: snap, uid: os.Geteuid(), root: os.Geteuid() == 0, umask: umask(), began: time.Now(), compare: options.Verify,
-		anchors: map[string]*directory{}, syncs: map[uint64]int{}, keep: map[inode]bool{},
+		anchors: map[string]*directory{}, marks: map[*directory]*mark{}, syncs: map[uint64]int{}, keep: map[inode]bool{},
 		owners: newOwners(options.ByName), names: newTempNames(),
 	}
 	r.dirs = newDirCache(r.opened)
@@ -139,6 +144,7 @@ func newRun(ctx context.Context, snap Snapshot, options Options, progress Progre
 func (r *run) restore(selections []selection) (err error) {
 	defer r.close()
 	defer r.stop(nil)
+	r.selections = selections
 	if err := r.openPlaces(selections); err != nil {
 		return err
 	}

@@ -117,10 +117,11 @@ const maxProblems = 1000
 
 // tally collects a Result from several goroutines.
 type tally struct {
-	mu       sync.Mutex
-	result   Result // guarded by mu
-	progress Progress
-	action   func(Action)
+	mu        sync.Mutex
+	result    Result // guarded by mu
+	unsettled bool   // what was there before may still be there; guarded by mu
+	progress  Progress
+	action    func(Action)
 }
 
 // Action is one thing that a restore did or would do.
@@ -150,6 +151,7 @@ func (t *tally) problem(path, operation string, err error) {
 	t.mu.Lock()
 	defer t.mu.Unlock()
 	t.result.Failed++
+	t.unsettled = t.unsettled || !errors.Is(err, errUnreadable) // no run will ever write that
 	if len(t.result.Problems) < maxProblems {
 		t.result.Problems = append(t.result.Problems, Problem{path, operation, err})
 	}

@@ -215,6 +215,9 @@ func (r *run) equal(j *job, extents []snapshot.Extent) (bool, error) {
 		return false, nil //nolint:nilerr // what can't be read is written anew
 	}
 	defer f.Close() //nolint:errcheck // only read
+	if r.doubted {
+		_ = unix.Fadvise(int(f.Fd()), 0, 0, unix.FADV_DONTNEED) // what memory has and the disk does not is no content
+	}
 	if e := j.entry; e.HasFileID && e.Size <= snapshot.MapSpan {
 		content := make([]byte, e.Size)
 		return readAt(int(f.Fd()), content, 0) && r.snap.Keys().FileID(content) == e.FileID, nil

@@ -94,6 +94,7 @@ func (r *run) syncAll() error {
 			err = again(func() error { return unix.Syncfs(fd) })
 		}
 		if err != nil {
+			r.doubt()
 			place, _ := os.Readlink(procPath(fd)) // only for the message
 			return &PlaceError{Operation: "sync", Place: place, Err: err}
 		}

@@ -1,0 +1,211 @@
+package restorer
+
+import (
+	"errors"
+	"os"
+	"path"
+	"path/filepath"
+	"strconv"
+	"strings"
+
+	"golang.org/x/sys/unix"
+
+	"github.com/btcdecoded/holdfast/shared/snapshot"
+)
+
+// noBoot stands for the id of a boot that is not known: such a one equals none.
+const noBoot = "unknown"
+
+// markMost is how much of a mark is read. In a longer one something is lost, so that it stays.
+const markMost = 4 << 20
+
+// mark is the file that says that a place is unfinished. Its first line is the id of the boot in which it was made, the
+// others say what was to be restored there.
+type mark struct {
+	found bool
+	read  bool // it is a mark, and could be read
+	boot  string
+	owed  []work
+	size  int64 // of the file
+	whole bool  // it was understood, or is of a version that did not say what was to be restored
+}
+
+// work is a selection as a mark has it.
+type work struct{ path, rel string }
+
+// includes reports whether restoring s restores w to the same place again.
+func (s *selection) includes(w work) bool {
+	return snapshot.Within(s.path, w.path) && path.Join(s.rel, strings.TrimPrefix(w.path, s.path)) == path.Clean(w.rel) ||
+		s.path == w.path && s.rel == w.rel
+}
+
+func (w work) line() string {
+	return strconv.QuoteToASCII(w.path) + strconv.QuoteToASCII(w.rel) + "\n"
+}
+
+// readMark reads the mark in an open directory. Where there is something else of this name, or nobody lets us read it, it is
+// a mark of an unknown boot.
+func readMark(at int, name string) (m mark) {
+	fd, err := openAt(at, name, unix.O_RDONLY|unix.O_NONBLOCK, 0)
+	if errors.Is(err, unix.ENOENT) {
+		return mark{}
+	}
+	m = mark{found: true, boot: noBoot, whole: true}
+	if err != nil {
+		return m
+	}
+	defer unix.Close(fd) //nolint:errcheck // only read
+	st, err := fstat(fd)
+	if err != nil || typeOf(&st) != unix.S_IFREG {
+		return m
+	}
+	if st.Size > markMost {
+		m.whole = false
+		return m
+	}
+	buf := make([]byte, st.Size)
+	if !readAt(fd, buf, 0) {
+		return m
+	}
+	m.parse(string(buf))
+	m.read, m.size = true, st.Size
+	return m
+}
+
+func (m *mark) parse(text string) {
+	boot, rest, _ := strings.Cut(text, "\n")
+	m.boot = strings.TrimSpace(boot)
+	for line := range strings.Lines(rest) {
+		if line == "\n" {
+			continue // after the boot id of an older version, which has no end of line
+		}
+		first, err := strconv.QuotedPrefix(line)
+		second := strings.TrimPrefix(strings.TrimSuffix(line, "\n"), first)
+		from, ferr := strconv.Unquote(first)
+		rel, rerr := strconv.Unquote(second)
+		if err != nil || ferr != nil || rerr != nil {
+			m.whole = false // cut off when the machine went down
+			return
+		}
+		m.owed = append(m.owed, work{from, rel})
+	}
+}
+
+// doubted reports whether files may have their size and mtime and not their content: the machine went down since the mark
+// was made, or the disk failed.
+func (m *mark) doubted(boot string) bool { return m.found && (boot == noBoot || m.boot != boot) }
+
+// checkMark sees whether an earlier restore to the place, or to one above it, did not end.
+func (r *run) checkMark(d *directory) {
+	m := readMark(d.fd, markName)
+	r.marks[d] = &m
+	if m.found {
+		r.result.Resumed = true
+	}
+	doubted := m.doubted(bootID())
+	for up := d.name; up != "/" && !doubted; {
+		up = filepath.Dir(up)
+		above := readMark(unix.AT_FDCWD, filepath.Join(up, markName))
+		doubted = above.doubted(bootID()) && above.read // else it is none, or one of somebody who does not trust us
+	}
+	if doubted {
+		r.compare, r.doubted = true, true
+	}
+}
+
+// mark leaves a note that the place is unfinished. Who may not write here may still write further below, so that
+// failing to do so is no error; a full or read-only file system is.
+func (r *run) mark(d *directory) error {
+	err := r.faulty("mark", d.name)
+	defer keepTime(d.fd)()
+	if err == nil {
+		err = r.writeMark(d)
+	}
+	if hopeless(err) {
+		return r.fatal("restore to", d.name, err)
+	}
+	d.marked = err == nil
+	return nil
+}
+
+// writeMark adds to the mark what this run is to restore. The boot of a mark that is there stays: what was written before
+// another boot needs comparison until one run ends well. The mark is on disk before content is, which may go to another
+// file system that is mounted in the place.
+func (r *run) writeMark(d *directory) error {
+	m := r.marks[d]
+	text := bootID() + "\n"
+	switch {
+	case m.found && !m.read:
+		return unix.EEXIST
+	case m.found && m.size == 0:
+		text = "?\n" // of the boot that took the rest away
+	case m.found:
+		text = "\n"
+	}
+	for i := range r.selections {
+		if s := &r.selections[i]; s.anchor.place == d.name {
+			text += work{s.path, s.rel}.line()
+		}
+	}
+	flags := unix.O_WRONLY | unix.O_NONBLOCK
+	if !m.found {
+		flags |= unix.O_CREAT | unix.O_EXCL
+	}
+	fd, err := openAt(d.fd, markName, flags, 0o600)
+	if err != nil {
+		return err
+	}
+	defer unix.Close(fd) //nolint:errcheck // it is synced
+	if err := writeAt(fd, []byte(text), m.size); err != nil {
+		return err
+	}
+	if err := r.faulty("sync mark", d.name); err != nil {
+		return err
+	}
+	if err := again(func() error { return unix.Fsync(fd) }); err != nil {
+		return err
+	}
+	return again(func() error { return unix.Fsync(d.fd) })
+}
+
+// doubt makes the marks say that content can't be believed, when the disk failed to take it: what it has no room or no
+// sound block for is dropped from memory, and no later sync tells of it.
+func (r *run) doubt() {
+	for _, d := range r.anchors {
+		if fd, err := openAt(d.fd, markName, unix.O_WRONLY|unix.O_NONBLOCK, 0); err == nil {
+			_ = writeAt(fd, []byte("?"), 0) // of the boot id
+			_ = unix.Close(fd)
+		}
+	}
+}
+
+// unmark removes the mark of a place in which all is restored. One of an earlier run stays if this one was not to restore
+// all that that one was, or left something as it was: that may be incomplete.
+func (r *run) unmark(d *directory) {
+	m := r.marks[d]
+	settled := !m.found || m.whole && !r.unsettled
+	for _, w := range m.owed {
+		included := false
+		for i := range r.selections {
+			s := &r.selections[i]
+			included = included || s.anchor.place == d.name && s.includes(w)
+		}
+		settled = settled && included
+	}
+	if settled {
+		_ = unix.Unlinkat(d.fd, markName, 0)
+		return
+	}
+	if fd, err := openAt(d.fd, markName, unix.O_WRONLY|unix.O_NONBLOCK, 0); err == nil {
+		_ = unix.Ftruncate(fd, m.size) // what this run was to do is done
+		_ = unix.Close(fd)
+	}
+}
+
+func bootID() string {
+	id, err := os.ReadFile("/proc/sys/kernel/random/boot_id")
+	if err != nil {
+		return noBoot
+	}
+	return strings.TrimSpace(string(id))
+}
