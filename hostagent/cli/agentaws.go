@@ -58,7 +58,7 @@ type awsBus struct{ b *queue.Bus }
 func (a awsBus) Put(ctx context.Context, list []journal.Event) ([]error, error) {
 	out := make([]queue.Event, 0, len(list))
 	for _, e := range list {
-		out = append(out, queue.Event{Type: e.Type, Time: e.Time, Detail: e.Detail})
+		out = append(out, queue.Event{Type: e.Type, Detail: e.Detail})
 	}
 	each := a.b.Put(ctx, out)
 	for i, err := range each {

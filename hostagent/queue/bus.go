@@ -5,7 +5,6 @@ import (
 	"errors"
 	"fmt"
 	"slices"
-	"time"
 
 	"github.com/aws/aws-sdk-go-v2/aws"
 	"github.com/aws/aws-sdk-go-v2/service/eventbridge"
@@ -29,7 +28,6 @@ var ErrNever = errors.New("the bus will never take this event")
 // Event is what goes to the bus, from this agent.
 type Event struct {
 	Type   string // the detail-type
-	Time   time.Time
 	Detail string // JSON
 }
 
@@ -71,7 +69,9 @@ func (b *Bus) put(ctx context.Context, list []Event, each []error) error {
 	for _, e := range list {
 		in.Entries = append(in.Entries, types.PutEventsRequestEntry{
 			EventBusName: &b.name, Source: aws.String(events.SourceAgent), DetailType: aws.String(e.Type),
-			Detail: aws.String(e.Detail), Time: aws.Time(e.Time),
+			// No time: it would be that of this host's clock, and who reads events goes by the bus's. What happened when
+			// stands in the detail.
+			Detail: aws.String(e.Detail),
 		})
 	}
 	out, err := b.client.PutEvents(ctx, in, func(o *eventbridge.Options) { o.RetryMaxAttempts = maxAttempts })

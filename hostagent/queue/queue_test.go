@@ -74,7 +74,7 @@ func TestRegion(t *testing.T) {
 func testEvents(n, size int) (out []queue.Event) {
 	for i := range n {
 		out = append(out, queue.Event{
-			Type: fmt.Sprint("type ", i), Time: time.Unix(1_700_000_000, 0).UTC(), Detail: `{"x":"` + strings.Repeat("x", size) + `"}`,
+			Type: fmt.Sprint("type ", i), Detail: `{"x":"` + strings.Repeat("x", size) + `"}`,
 		})
 	}
 	return out

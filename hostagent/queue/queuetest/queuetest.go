@@ -43,7 +43,11 @@ type message struct {
 }
 
 // Event is one that has arrived.
-type Event struct{ Bus, Source, Type, Detail string }
+type Event struct {
+	Bus, Source, Type, Detail string
+
+	Timed bool // it came with a time of its own
+}
 
 // Start starts a server that ends with the test.
 func Start(t testing.TB) *Server {
@@ -174,7 +178,10 @@ func (s *Server) put(in map[string]any) any {
 			failed++
 			continue
 		}
-		s.events = append(s.events, Event{Bus: e["EventBusName"], Source: e["Source"], Type: e["DetailType"], Detail: e["Detail"]})
+		entry, _ := one.(map[string]any)
+		s.events = append(s.events, Event{
+			Bus: e["EventBusName"], Source: e["Source"], Type: e["DetailType"], Detail: e["Detail"], Timed: entry["Time"] != nil,
+		})
 		entries = append(entries, map[string]string{"EventId": "x"})
 	}
 	return map[string]any{"FailedEntryCount": failed, "Entries": entries}
