@@ -119,7 +119,7 @@ def signer_line(signer):
     only = None
     if "only" in signer.members:
         only = tuple(signer.get("only", list))
-        if not only or not all(isinstance(part, str) and part for part in only):
+        if not all(isinstance(part, str) for part in only):
             raise FormatError("only must name parts of sources")
     return unbase64(signer.text("key"), 32), host_name(signer.text("host")), only
 
