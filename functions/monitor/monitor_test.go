@@ -35,6 +35,7 @@ type service struct {
 	details    []string // types of events
 	subscribed []string // ARNs
 	fail       error
+	deaf       error // what the bus says
 }
 
 func (s *service) Publish(_ context.Context, in *sns.PublishInput, _ ...func(*sns.Options)) (*sns.PublishOutput, error) {
@@ -54,6 +55,9 @@ func (s *service) ListSubscriptionsByTopic(context.Context, *sns.ListSubscriptio
 }
 
 func (s *service) PutEvents(_ context.Context, in *eventbridge.PutEventsInput, _ ...func(*eventbridge.Options)) (*eventbridge.PutEventsOutput, error) {
+	if s.deaf != nil {
+		return nil, s.deaf
+	}
 	for _, e := range in.Entries {
 		s.details = append(s.details, aws.ToString(e.DetailType))
 		var err error

@@ -86,10 +86,11 @@ func (p *people) send(ctx context.Context, m *alert.Message) error {
 	if err != nil {
 		return fmt.Errorf("publish message %s: %w", m.ID, err)
 	}
-	return p.put(ctx, m)
+	return nil
 }
 
 // deliver sends messages, and calls sent after each that went. What can't be sent stays in the outbox for the next pass.
+// An event that the bus does not take is an error, and is lost: the next pass's alerts say what is open.
 func (p *people) deliver(ctx context.Context, outbox []alert.Message, sent func(id string) error) (int, error) {
 	var troubles []error
 	n := 0
@@ -99,7 +100,8 @@ func (p *people) deliver(ctx context.Context, outbox []alert.Message, sent func(
 			continue
 		}
 		n++
-		troubles = append(troubles, sent(outbox[i].ID))
+		// People have it. That programs do not is no reason to tell people again in every pass.
+		troubles = append(troubles, sent(outbox[i].ID), p.put(ctx, &outbox[i]))
 	}
 	return n, errors.Join(troubles...)
 }
