@@ -147,7 +147,10 @@ func monitor(s *settings.Settings) Document {
 		d = append(d, allow("ReadPing", []string{"ssm:GetParameter", "ssm:GetParameters"}, s.ARN("ssm", "parameter"+s.Ping)))
 	}
 	if s.Replica != nil {
-		d = append(d, allow("ListReplica", []string{"s3:ListBucket"}, s.BucketARN(s.Replica.Bucket)))
+		for _, st := range repository(s.In(s.Replica)) {
+			st.Sid += "Replica"
+			d = append(d, st)
+		}
 	}
 	return d
 }

@@ -114,7 +114,9 @@ func ReplicaBucket(s, first *settings.Settings) Document {
 			st.Sid, st.Principal = "Lifecycle"+st.Sid, map[string]any{"AWS": lifecycle}
 			d = append(d, st)
 		}
-		from("MonitorLists", first.FunctionRole(settings.Monitor), []string{"s3:ListBucket"}, bucket)
+		for _, st := range repository(s) {
+			from("Monitor"+st.Sid, first.FunctionRole(settings.Monitor), st.Action, st.Resource...)
+		}
 	}
 	return d
 }

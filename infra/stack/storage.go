@@ -139,7 +139,7 @@ func (b *builder) replicationRole(st awscdk.Stack) awsiam.CfnRole {
 	role := awsiam.NewCfnRole(st, jsii.String("Replicate"), &awsiam.CfnRoleProps{
 		RoleName: jsii.String(settings.ReplicaRole), Path: jsii.String("/holdfast/"),
 		Description:              jsii.String("S3 copies objects of the repository to the second region"),
-		AssumeRolePolicyDocument: b.document(rights.Trust("s3.amazonaws.com", b.s.Account)),
+		AssumeRolePolicyDocument: b.document(rights.TrustPlain("s3.amazonaws.com")),
 		Policies:                 []any{b.inline("replicate", rights.Replicate(b.s))},
 	})
 	patterns(role, rights.Replicate(b.s))
