@@ -326,6 +326,41 @@ func TestAgent(t *testing.T) {
 	}
 }
 
+// TestRetentionAsks: whatever retention holds back is told, once, with what to do next.
+func TestRetentionAsks(t *testing.T) {
+	for _, problem := range []string{"retention was shortened", "too many snapshots would go"} {
+		f := facts()
+		f.Findings = []compliance.Finding{{By: "retention", Problem: problem, Key: "h/s", First: now(), Warning: true}}
+		var got []compliance.State
+		for _, s := range compliance.Evaluate(objectives(), f, now()) {
+			if s.Code == compliance.RetentionWaits {
+				got = append(got, s)
+			}
+		}
+		if len(got) != 1 || !compliance.Told(got[0]) || got[0].Breach || got[0].Next != "holdfast prune --dry-run "+f.Source.String() {
+			t.Errorf("%s: %+v", problem, got)
+		}
+	}
+}
+
+// TestLockToldOnce: what lifecycle found and what it knows of locks is one state, and the finding is the newer.
+func TestLockToldOnce(t *testing.T) {
+	for name, until := range map[string]time.Time{"short": now(), "long": now().Add(1000 * hour)} {
+		f := facts()
+		f.Lock = &compliance.Lock{Sequence: 4, Until: until, Wanted: now().Add(100 * hour), Checked: now()}
+		f.Findings = []compliance.Finding{{By: "lock", Problem: "locked for less time than it is kept", Key: "h/s", First: now()}}
+		var got []compliance.Code
+		for _, s := range compliance.Evaluate(objectives(), f, now()) {
+			if s.Objective == "lock" {
+				got = append(got, s.Code)
+			}
+		}
+		if diff := cmp.Diff([]compliance.Code{compliance.LockShort}, got); diff != "" {
+			t.Errorf("%s: %s", name, diff)
+		}
+	}
+}
+
 func TestReaches(t *testing.T) {
 	f := facts()
 	want := f.Snapshots[11].Arrived.Add(-time.Minute)

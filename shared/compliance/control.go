@@ -2,6 +2,7 @@ package compliance
 
 import (
 	"fmt"
+	"slices"
 	"time"
 
 	"github.com/btcdecoded/holdfast/shared/policy"
@@ -118,12 +119,16 @@ func (e *evaluation) receipt() {
 	}
 }
 
+// Short reports whether an object is locked for less time than the policy keeps its snapshot.
+func (l *Lock) Short() bool { return l != nil && l.Until.Before(l.Wanted) }
+
 func (e *evaluation) lock() {
 	l := e.f.Lock
-	if l == nil {
+	// A finding of lifecycle says the same and is never older: one cause, one state.
+	if l == nil || slices.ContainsFunc(e.f.Findings, func(f Finding) bool { return f.By == "lock" && !f.Warning }) {
 		return
 	}
-	if !l.Until.Before(l.Wanted) {
+	if !l.Short() {
 		e.add("lock", OK, false, time.Time{}, fmt.Sprintf("every snapshot is locked as long as the policy wants; @%d is the first to be free, at %s", l.Sequence, stamp(l.Until)), "")
 		return
 	}
