@@ -237,10 +237,11 @@ func (p *passing) look(ctx context.Context, shard int, src snapshot.Source, old 
 	return m
 }
 
-// locks reads, once a day, until when lifecycle says that the snapshots are locked. What it finds wrong it also writes down
-// as a finding, which is read in every pass.
+// locks reads, once a day, until when lifecycle says that the snapshots are locked, and with each look while that is too
+// short: an alert must end when its cause does. What lifecycle finds wrong it also writes down as a finding, which is read
+// in every pass.
 func (p *passing) locks(ctx context.Context, src snapshot.Source, m *Memory) {
-	if p.fleet.Now().Sub(m.LockRead) < AuditEvery {
+	if p.fleet.Now().Sub(m.LockRead) < AuditEvery && !m.Lock.Short() {
 		return
 	}
 	doc, _, err := statestore.Read[control.LifecycleSource](ctx, p.fleet.State, control.LifecycleSourceKey(src))
