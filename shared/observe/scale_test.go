@@ -185,6 +185,22 @@ func TestFindingsAndLocks(t *testing.T) {
 	if diff := cmp.Diff(want, got); diff != "" {
 		t.Error(diff)
 	}
+	// What was too short is read again with the next look, not a day later: an alert ends when its cause does.
+	err = statestore.Update(t.Context(), g.state, control.LifecycleSourceKey(src), func(d *control.LifecycleSource) error {
+		d.Protected.Until = d.Protected.Wanted
+		return nil
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	g.Now = g.Now.Add(2 * time.Hour)
+	p, f, _, _ = g.pass(t)
+	judged, _ = f.Judge(p, observe.Rules{})
+	for _, s := range judged[0].States {
+		if s.Code == compliance.LockShort {
+			t.Errorf("%+v", s)
+		}
+	}
 	g.Now = g.Now.Add(15 * 24 * time.Hour)
 	p, f, _, _ = g.pass(t)
 	judged, _ = f.Judge(p, observe.Rules{})
