@@ -147,17 +147,27 @@ func (s *Session) emitTail(ctx context.Context, tail *treeBuilder, last *snapsho
 func (s *Session) goOn(at time.Time, live *bitset) error {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	var rest []storedPack
+	var rest, named []storedPack
 	oldest := at
 	for _, p := range s.written {
-		if !live.has(p.Number) {
-			rest = append(rest, p)
-			if p.at.Before(oldest) {
-				oldest = p.at
-			}
+		if live.has(p.Number) {
+			named = append(named, p)
+			continue
+		}
+		rest = append(rest, p)
+		if p.at.Before(oldest) {
+			oldest = p.at
 		}
 	}
-	s.written, s.marked, s.plan.begun = rest, at, at.Round(0)
+	for _, p := range s.named {
+		if live.has(p.Number) {
+			named = append(named, p)
+		} else {
+			rest = append(rest, p) // lists may drop it, and content of a file on its way may be in it
+		}
+	}
+	slices.SortStableFunc(rest, func(a, b storedPack) int { return a.at.Compare(b.at) })
+	s.written, s.named, s.marked, s.plan.begun = rest, named, at, at.Round(0)
 	old := s.journal
 	head := journalHead{Chain: s.plan.chain.String(), Next: s.plan.nextPack, Begun: oldest.Round(0)}
 	j, err := thinJournal(s.state, head, func(n uint64) bool { return !live.has(n) })

@@ -161,11 +161,15 @@ func (s *Session) putLists(ctx context.Context, m *snapshot.Manifest, live *bits
 // this run stored and, for a differential, what only its full still uses. Ascending by number.
 func (s *Session) addedPacks(ctx context.Context, m *snapshot.Manifest, old []snapshot.PackInfo, live *bitset) ([]snapshot.PackInfo, error) {
 	m.NextPack = s.plan.nextPack
+	listed := new(bitset)
+	for _, p := range old {
+		listed.set(p.Number)
+	}
 	var added []snapshot.PackInfo
 	s.mu.Lock()
 	for _, p := range s.written {
 		m.NextPack = max(m.NextPack, p.Number+1)
-		if live.has(p.Number) {
+		if live.has(p.Number) && !listed.has(p.Number) {
 			added = append(added, p.PackInfo)
 			m.Counts.AddedPacks++
 			m.Counts.AddedBytes += p.Size
@@ -176,10 +180,6 @@ func (s *Session) addedPacks(ctx context.Context, m *snapshot.Manifest, old []sn
 		packs, err := s.repo.Lists(ctx, s.plan.parent.stored.Manifest)
 		if err != nil {
 			return nil, err
-		}
-		listed := new(bitset)
-		for _, p := range old {
-			listed.set(p.Number)
 		}
 		for _, p := range packs {
 			if live.has(p.Number) && !listed.has(p.Number) {

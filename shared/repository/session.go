@@ -39,7 +39,8 @@ type Session struct {
 	damaged map[uint64]bool // packs that failed a check, or are gone: nothing of them is used again
 
 	mu      sync.Mutex
-	written []storedPack // packs of this run that no manifest names, and those of the interrupted one; guarded by mu
+	written []storedPack // packs of this run that the newest manifest does not need, and those of the interrupted one; guarded by mu
+	named   []storedPack // packs of this run that its last unfinished snapshot needs; guarded by mu
 
 	started      time.Time
 	checked      time.Time       // when the last unfinished snapshot was begun, or the run
