@@ -138,6 +138,10 @@ func (f *function) work(ctx context.Context, p *policy.Policy, tag string, m *co
 	troubles = append(troubles, err)
 	found.log(ctx, tag)
 	troubles = append(troubles, f.finish(ctx, begun, found, book))
+	if n := found.pass.Unread; n > 0 {
+		// Their sources are in no metric and open no alert: that the pass fails is what tells.
+		troubles = append(troubles, fmt.Errorf("%d of the documents about sources can not be read: %v", n, found.summary(0, 0).Failures))
+	}
 	if err := errors.Join(troubles...); err != nil {
 		return nil, err
 	}

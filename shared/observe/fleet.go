@@ -61,6 +61,7 @@ type Pass struct {
 	Audits    int            // of these, in whole because it was their time
 	Late      int            // due, and the time was up
 	Conflicts int            // shards that another pass wrote meanwhile
+	Unread    int            // shards that could not be read: nothing is said of their sources
 	Failures  map[string]string
 	Findings  map[string][]compliance.Finding // of verify and lifecycle, by source
 	Next      int                             // the shard with which the next pass begins
@@ -144,10 +145,15 @@ func (p *passing) fail(what string, err error) {
 // shard brings one shard up to date.
 func (p *passing) shard(ctx, looking context.Context, n int, members []member) error {
 	s, tag, err := statestore.Read[Shard](ctx, p.fleet.State, ShardKey(n))
-	if errors.Is(err, statestore.ErrNotExist) {
-		s, tag, err = &Shard{}, "", nil
-	}
-	if err != nil {
+	switch {
+	case errors.Is(err, statestore.ErrNotExist):
+		s, tag = &Shard{}, ""
+	case err != nil && tag != "":
+		s = &Shard{} // it can't be understood, and is made anew: its sources must not be left out for ever
+	case err != nil:
+		p.mu.Lock()
+		defer p.mu.Unlock()
+		p.pass.Unread++
 		return err
 	}
 	next := &Shard{Version: 1, Sources: map[string]*Memory{}, Hosts: map[string]*HostMemory{}}
