@@ -50,6 +50,9 @@ func (r *round) read(ctx context.Context, host string) (*look, error) {
 	for _, name := range l.step.Look {
 		src := snapshot.Source{Host: host, Name: name}
 		e, err := r.manifests.Newest(ctx, r.p, src)
+		if err != nil && ctx.Err() != nil {
+			break // the others go on with what there is
+		}
 		if err != nil {
 			// The source stays as it is and is looked at again with the next tick; the others of the host go on.
 			r.failed(ctx, host, fmt.Errorf("find the newest snapshot of %s: %w", src, err))

@@ -27,6 +27,7 @@ type Summary struct {
 	Again   int `json:"again"`            // messages sent again, and further attempts
 	Waiting int `json:"waiting"`          // runs that are held back by the limit
 	Closed  int `json:"closed"`           // runs given up, or found done
+	Left    int `json:"left,omitempty"`   // hosts that were not reached in time: the next tick begins with them
 	Errors  int `json:"errors"`
 }
 
@@ -52,7 +53,7 @@ func (c *coordinator) tick(ctx context.Context, t *events.Tick) (*Summary, error
 	r.slots = &slots{state: c.state, limit: p.Limits.Concurrent, granted: map[string]bool{}}
 	r.run(ctx, hosts, control.ShardKey(t.Shard, shards), t.Shard == 0)
 	invoke.Log(ctx).Info("tick", "shard", t.Shard, "shards", shards, "policy", tag, "hosts", r.Hosts, "looked", r.Looked,
-		"asked", r.Asked, "again", r.Again, "waiting", r.Waiting, "closed", r.Closed, "errors", r.Errors)
+		"asked", r.Asked, "again", r.Again, "waiting", r.Waiting, "closed", r.Closed, "left", r.Left, "errors", r.Errors)
 	if len(r.errs) > 0 {
 		return &r.Summary, fmt.Errorf("%d errors, beginning with: %w", r.Errors, errors.Join(r.errs...))
 	}
@@ -146,14 +147,27 @@ func (r *round) run(ctx context.Context, hosts []string, key string, first bool)
 	r.finish(ctx, hosts, key, tag)
 }
 
-// look reads the documents of hosts and finds what is to be done.
+// look reads the documents of hosts and finds what is to be done. It takes two thirds of the time at most: a repository
+// that is slow, or does not answer, must not keep what was found from being done, tick after tick.
 func (r *round) look(ctx context.Context, hosts []string) []*look {
+	looking := ctx
+	if end, ok := ctx.Deadline(); ok {
+		var cancel context.CancelFunc
+		looking, cancel = context.WithTimeout(ctx, time.Until(end)/3*2)
+		defer cancel()
+	}
 	looks := make([]*look, len(hosts))
 	group := errgroup.Group{}
 	group.SetLimit(parallel)
 	for i, host := range hosts {
 		group.Go(func() error {
-			l, err := r.read(ctx, host)
+			l, err := r.read(looking, host)
+			if err != nil && looking.Err() != nil && ctx.Err() == nil {
+				r.mu.Lock()
+				defer r.mu.Unlock()
+				r.Left++
+				return nil
+			}
 			if err != nil {
 				r.failed(ctx, host, err)
 				return nil
