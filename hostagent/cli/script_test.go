@@ -44,6 +44,8 @@ func TestScripts(t *testing.T) {
 		Cmds: map[string]func(*testscript.TestScript, bool, []string){
 			"status":  status,
 			"capture": capture,
+			"newpack": newPack,
+			"flip":    flip,
 			"sshkey":  sshkey,
 		},
 		RequireExplicitExec: true,
