@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"io"
 	"slices"
+	"strings"
 
 	"github.com/spf13/cobra"
 
@@ -55,7 +56,9 @@ func (a *app) hostAddCommand() *cobra.Command {
 		Long: `Make the queue of a host: encrypted, with the dead-letter queue of the control plane behind it. With --signer, the
 host's public key is registered in the repository as one that speaks for this host and no other, and only for what an
 agent writes (--only of ` + "`key add`" + `): not for marks and removals. The identity must be one that speaks for all hosts.
-What is there already stays. What must still be done by hand is printed.`,
+What is there already stays. What must still be done by hand is printed.
+
+A name with a dot is refused: queues can have none in theirs.`,
 		Example: `  holdfast host add web-1 --signer "$(ssh web-1 holdfast key show --only signer)"`,
 		Args:    arguments(1, 1, "the NAME of the host in the policy"),
 		RunE: func(cmd *cobra.Command, args []string) error {
@@ -74,6 +77,12 @@ What is there already stays. What must still be done by hand is printed.`,
 func (a *app) addHost(ctx context.Context, f hostFlags, name, signer string) (out addedHost, err error) {
 	if err := (snapshot.Source{Host: name, Name: "x"}).Check(); err != nil {
 		return out, usageError{err}
+	}
+	if strings.Contains(name, ".") {
+		return out, hinted{
+			usagef("add host %s: its queue would have its name, and names of queues in SQS can have no dot", name),
+			fmt.Sprintf("give the host a name without one in the policy, such as %s, and start its agent with HOLDFAST_HOST=%[1]s", strings.ReplaceAll(name, ".", "-")),
+		}
 	}
 	// 1. What can be refused is looked at before anything is made.
 	var repo *repository.Repository

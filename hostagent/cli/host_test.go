@@ -64,7 +64,7 @@ func TestHostCommands(t *testing.T) {
 	// Nothing is made where something is wrong.
 	before := len(aws.Names())
 	run(2, "host", "add", "web-3", "--signer", "nonsense")
-	run(1, "host", "add", "web.3")
+	says(run(2, "host", "add", "web.3", "--signer", signer), "can have no dot", "such as web-3,")
 	run(2, "host", "add", "../x")
 	run(12, "host", "add", "web-3", "--signer", signer, "--identity", dir+"/none")
 	if n := len(aws.Names()); n != before {
