@@ -6,9 +6,11 @@ import (
 	"fmt"
 	"io"
 	"log/slog"
+	"maps"
 	"os"
 	"os/signal"
 	"path/filepath"
+	"slices"
 	"syscall"
 	"time"
 
@@ -128,13 +130,14 @@ func (a *app) agent(ctx context.Context, f agentFlags) error {
 		if ctx.Err() != nil {
 			err = together(err, ctx.Err())
 		}
-		return a.agentOnce(ended, err)
+		return a.agentOnce(ended, j.Last(), err)
 	}
 	return daemon.New(c).Run(ctx)
 }
 
-// agentOnce prints how the jobs of a single run ended.
-func (a *app) agentOnce(ended []events.JobFinished, err error) error {
+// agentOnce prints how the jobs of a single run ended. Where none was due, what failed last is told again: it waits for
+// its next attempt, and nothing is well.
+func (a *app) agentOnce(ended []events.JobFinished, last map[string]events.JobFinished, err error) error {
 	if ended == nil {
 		ended = []events.JobFinished{}
 	}
@@ -143,6 +146,11 @@ func (a *app) agentOnce(ended []events.JobFinished, err error) error {
 	}{ended}, func(w io.Writer) {
 		if len(ended) == 0 {
 			fmt.Fprintln(w, "nothing was due")
+			for _, source := range slices.Sorted(maps.Keys(last)) {
+				if f := last[source]; f.Result == events.Failed {
+					fmt.Fprintf(w, "%s, %s ago; it will be tried again\n", finishedLine(f), duration(a.now().Sub(f.Finished)))
+				}
+			}
 		}
 		for _, f := range ended {
 			fmt.Fprintln(w, finishedLine(f))

@@ -1,10 +1,14 @@
 package cli
 
 import (
+	"errors"
 	"fmt"
 	"io"
+	"io/fs"
 	"maps"
+	"os"
 	"slices"
+	"strings"
 	"time"
 
 	"github.com/spf13/cobra"
@@ -22,6 +26,9 @@ type agentState struct {
 	Heard   time.Time                      `json:"heard,omitzero"`
 	Unsent  int                            `json:"unsent"`
 	Damaged int                            `json:"damaged,omitempty"`
+	Policy  string                         `json:"policy_error,omitempty"` // what is wrong with the policy file as it is now
+
+	nowhere string // the journal's directory, if there is none
 }
 
 func (a *app) agentStatusCommand() *cobra.Command {
@@ -29,7 +36,7 @@ func (a *app) agentStatusCommand() *cobra.Command {
 		Use:   "status",
 		Short: "What the agent does, has to do, and did last",
 		Long: `Show what the journal of this host's agent says: whether an agent runs, the job it is at, those that wait, and how the
-newest job of each source ended. It asks neither the agent nor the repository.`,
+newest job of each source ended; and whether the policy file is in order. It asks neither the agent nor the repository.`,
 		Example: "  holdfast agent status\n  holdfast agent status --json",
 		Args:    arguments(0, 0, ""),
 		RunE: func(*cobra.Command, []string) error {
@@ -37,7 +44,16 @@ newest job of each source ended. It asks neither the agent nor the repository.`,
 			if err != nil {
 				return err
 			}
+			// An agent at work keeps the old policy when the new one is not in order, and one that starts does not: nobody
+			// should learn of it only then.
+			_, perr := a.loadPolicy()
 			out := agentState{Alive: alive, Waiting: []journal.Entry{}, Sources: s.Last, Heard: s.Heard, Unsent: s.Unsent(), Damaged: s.Damaged}
+			if perr != nil {
+				out.Policy = perr.Error()
+			}
+			if _, err := os.Stat(a.agentDir()); errors.Is(err, fs.ErrNotExist) {
+				out.nowhere = a.agentDir()
+			}
 			for _, e := range s.Open {
 				if alive && out.Running == nil && !e.Started.IsZero() {
 					out.Running = &e
@@ -56,6 +72,17 @@ func (s agentState) write(w io.Writer, now time.Time) {
 		state = "the agent runs"
 	}
 	fmt.Fprintln(w, state)
+	// Root's agent has another place than an ordinary user's, so that this may be the wrong one to look at.
+	if s.nowhere != "" {
+		fmt.Fprintf(w, "there is no journal in %s; --state names another place\n", s.nowhere)
+	}
+	if s.Policy != "" {
+		effect := "an agent would not start"
+		if s.Alive {
+			effect = "the agent goes on with the one before"
+		}
+		fmt.Fprintf(w, "the policy file is not in order, and %s:\n  %s\n", effect, strings.ReplaceAll(s.Policy, "\n", "\n  "))
+	}
 	if !s.Heard.IsZero() {
 		fmt.Fprintf(w, "the last job from the queue came %s ago\n", duration(now.Sub(s.Heard)))
 	}
