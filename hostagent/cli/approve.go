@@ -7,6 +7,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"io/fs"
 	"os"
 	"path/filepath"
 	"slices"
@@ -213,6 +214,9 @@ func (a *app) sshKey(path string) (ed25519.PrivateKey, error) {
 		return nil, fmt.Errorf("read key: %w", err)
 	}
 	key, err := parseSSHKey(b, func() ([]byte, error) { return a.passphrase(path) })
+	if errors.Is(err, errNoTerminal) {
+		return nil, hinted{fmt.Errorf("read key %s: %w", path, err), "sign at a terminal; `holdfast approve sign --help` tells how an agent of SSH or another program can sign"}
+	}
 	if err != nil {
 		return nil, hinted{fmt.Errorf("read key %s: %w", path, err), "ssh-keygen -t ed25519 makes one; `holdfast approve sign --help` tells how another program can sign"}
 	}
@@ -334,6 +338,9 @@ func writeNew(path string, order *events.RestoreOrder) error {
 		return fmt.Errorf("write request: %w", err)
 	}
 	f, err := os.OpenFile(path, os.O_WRONLY|os.O_CREATE|os.O_EXCL, 0o600)
+	if errors.Is(err, fs.ErrExist) {
+		return hinted{fmt.Errorf("write request: %w", err), "no request is written over another: name a new file, or remove that one"}
+	}
 	if err != nil {
 		return fmt.Errorf("write request: %w", err)
 	}

@@ -28,14 +28,14 @@ last full, an incremental what is new since the last snapshot; every snapshot is
 makes an incremental where it can and a full where it must.
 
 A run that was interrupted is taken up by the next: what had arrived is used again. A run that takes longer than a day
-(--checkpoint) commits what it has on the way as unfinished snapshots, and the next goes on from the last of them. A file that changes, vanishes or
-can not be read is named, the rest goes on, and the exit code is 3.
+(--checkpoint) commits what it has on the way as unfinished snapshots, and the next goes on from the last of them. A
+file that changes, vanishes or can not be read is named, the rest goes on, and the exit code is 3.
 
 Patterns of --exclude are as in .gitignore: "*.log" fits anywhere, "/var/cache/" is one directory, "**" stands for any
 number of directories. --include takes back what an exclude left out.
 
-Repositories on this host, the state directory and the identity file are left out by themselves. Copies that the policy names are brought
-up to date after a backup of its sources.`
+Repositories on this host, the state directory and the identity file are left out by themselves. Copies that the policy
+names are brought up to date after a backup of its sources.`
 
 const backupExample = `  holdfast backup --files /etc --name etc
   holdfast backup --files /srv/app --files /opt/app --name app --exclude '*.log' --exclude-caches

@@ -114,9 +114,10 @@ func TestLocalPermissions(t *testing.T) {
 		err  error
 		want string
 	}{
-		{fmt.Errorf("put x: %w: %w", objstore.ErrDenied, syscall.EACCES), fmt.Sprintf("permission denied for uid %d", os.Geteuid())},
+		{fmt.Errorf("put x: %w: %w", objstore.ErrDenied, syscall.EACCES), fmt.Sprintf("uid %d may not do this there: run it as root or as the owner", os.Geteuid())},
 		{fmt.Errorf("put x: %w: %w", objstore.ErrDenied, syscall.EROFS), "the file system there is mounted read-only"},
 		{fmt.Errorf("put x: %w", objstore.ErrDenied), "the credentials do not allow this"},
+		{fmt.Errorf("write journal: %w", syscall.ENOSPC), "make room on that file system; --state names another place for locks, caches and journals"},
 		{&restorer.PlaceError{Operation: "make", Place: "/x", Err: syscall.EROFS}, "the file system there is mounted read-only"},
 	} {
 		if n, hint := code(t.Context(), tt.err); n != exitError || hint != tt.want {

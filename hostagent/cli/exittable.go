@@ -56,8 +56,9 @@ func exitTable() []exitRow {
 		{restorer.ErrSelection, exitError, "`holdfast ls` shows what is in the snapshot"},
 		{restorer.ErrFull, exitError, "make room at the target; the same command goes on from where it stopped"},
 		{syscall.EROFS, exitError, "the file system there is mounted read-only"},
-		{fs.ErrPermission, exitError, fmt.Sprintf("permission denied for uid %d", os.Geteuid())},
+		{fs.ErrPermission, exitError, fmt.Sprintf("uid %d may not do this there: run it as root or as the owner", os.Geteuid())},
 		{objstore.ErrDenied, exitError, "the credentials do not allow this"},
 		{objstore.ErrFull, exitError, "make room at the repository, or prune"},
+		{syscall.ENOSPC, exitError, "make room on that file system; --state names another place for locks, caches and journals"},
 	}
 }

@@ -10,6 +10,9 @@ import (
 	"golang.org/x/term"
 )
 
+// errNoTerminal says that nobody can be asked for a passphrase.
+var errNoTerminal = errors.New("it has a passphrase, and there is no terminal to ask for it")
+
 // parseSSHKey parses a private key of SSH, which must be one of Ed25519. ask is called for its passphrase.
 func parseSSHKey(text []byte, ask func() ([]byte, error)) (ed25519.PrivateKey, error) {
 	raw, err := ssh.ParseRawPrivateKey(text)
@@ -37,7 +40,7 @@ func parseSSHKey(text []byte, ask func() ([]byte, error)) (ed25519.PrivateKey, e
 func (a *app) passphrase(path string) ([]byte, error) {
 	f, ok := a.stdio.In.(*os.File)
 	if !ok || !term.IsTerminal(int(f.Fd())) {
-		return nil, errors.New("it has a passphrase, and there is no terminal to ask for it")
+		return nil, errNoTerminal
 	}
 	fmt.Fprintf(a.stdio.Err, "passphrase of %s: ", path)
 	defer fmt.Fprintln(a.stdio.Err)
