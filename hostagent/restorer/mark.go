@@ -19,8 +19,8 @@ const noBoot = "unknown"
 // markMost is how much of a mark is read. In a longer one something is lost, so that it stays.
 const markMost = 4 << 20
 
-// mark is the file that says that a place is unfinished. Its first line is the id of the boot in which it was made, the
-// others say what was to be restored there.
+// mark is the file that says that a place is unfinished. Its first line is the id of the boot and of the mount in which it
+// was made, the others say what was to be restored there.
 type mark struct {
 	found bool
 	read  bool // it is a mark, and could be read
@@ -102,11 +102,11 @@ func (r *run) checkMark(d *directory) {
 	if m.found {
 		r.result.Resumed = true
 	}
-	doubted := m.doubted(bootID())
+	doubted := m.doubted(memoryOf(d.fd, ""))
 	for up := d.name; up != "/" && !doubted; {
 		up = filepath.Dir(up)
 		above := readMark(unix.AT_FDCWD, filepath.Join(up, markName))
-		doubted = above.doubted(bootID()) && above.read // else it is none, or one of somebody who does not trust us
+		doubted = above.doubted(memoryOf(unix.AT_FDCWD, up)) && above.read // else it is none, or one of somebody who does not trust us
 	}
 	if doubted {
 		r.compare, r.doubted = true, true
@@ -133,7 +133,7 @@ func (r *run) mark(d *directory) error {
 // file system that is mounted in the place.
 func (r *run) writeMark(d *directory) error {
 	m := r.marks[d]
-	text := bootID() + "\n"
+	text := memoryOf(d.fd, "") + "\n"
 	switch {
 	case m.found && !m.read:
 		return unix.EEXIST
@@ -202,10 +202,18 @@ func (r *run) unmark(d *directory) {
 	}
 }
 
-func bootID() string {
+// memoryOf names the time in which what was written to a directory, if not to disk, is in memory at least: one boot and, as
+// far as the kernel tells, one mount. A disk that was pulled out, or a file system that shut down, loses it without a boot.
+func memoryOf(at int, path string) string {
 	id, err := os.ReadFile("/proc/sys/kernel/random/boot_id")
 	if err != nil {
 		return noBoot
 	}
-	return strings.TrimSpace(string(id))
+	boot := strings.TrimSpace(string(id))
+	var st unix.Statx_t
+	err = unix.Statx(at, path, unix.AT_EMPTY_PATH|unix.AT_STATX_DONT_SYNC, unix.STATX_MNT_ID_UNIQUE, &st)
+	if err == nil && st.Mask&unix.STATX_MNT_ID_UNIQUE != 0 { // since Linux 6.8; ids of mounts from before are used again
+		boot += " " + strconv.FormatUint(st.Mnt_id, 10)
+	}
+	return boot
 }

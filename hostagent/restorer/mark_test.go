@@ -4,6 +4,7 @@ import (
 	"errors"
 	"os"
 	"path/filepath"
+	"strings"
 	"testing"
 
 	"golang.org/x/sys/unix"
@@ -117,11 +118,14 @@ func TestMarkOfAPlaceAbove(t *testing.T) {
 // TestMarkThatCannotBeRead has something else of that name: nothing is known of what was before.
 func TestMarkThatCannotBeRead(t *testing.T) {
 	for name, plant := range map[string]func(path string) error{
-		"symlink":   func(path string) error { return os.Symlink("nowhere", path) },
-		"FIFO":      func(path string) error { return unix.Mkfifo(path, 0o600) },
-		"empty":     func(path string) error { return os.WriteFile(path, nil, 0o600) },
-		"torn":      func(path string) error { return os.WriteFile(path, make([]byte, 36), 0o600) },
-		"no lines":  func(path string) error { return os.WriteFile(path, []byte("\n\n"), 0o600) },
+		"symlink":  func(path string) error { return os.Symlink("nowhere", path) },
+		"FIFO":     func(path string) error { return unix.Mkfifo(path, 0o600) },
+		"empty":    func(path string) error { return os.WriteFile(path, nil, 0o600) },
+		"torn":     func(path string) error { return os.WriteFile(path, make([]byte, 36), 0o600) },
+		"no lines": func(path string) error { return os.WriteFile(path, []byte("\n\n"), 0o600) },
+		"mount": func(path string) error {
+			return os.WriteFile(path, []byte(strings.Fields(memoryOf(unix.AT_FDCWD, "/"))[0]+" 0"), 0o600)
+		},
 		"not known": func(path string) error { return os.WriteFile(path, []byte(noBoot), 0o600) },
 	} {
 		t.Run(name, func(t *testing.T) {
