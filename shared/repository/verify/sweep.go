@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"context"
 	"fmt"
+	"maps"
 	"slices"
 	"sync"
 	"time"
@@ -26,6 +27,7 @@ type Sweep struct {
 	Position string    `json:"position,omitempty"` // id of the pack that was read last
 	Bad      []string  `json:"bad,omitempty"`      // ids of packs that failed; read again at the end, if no longer bad forgotten
 	TooBad   bool      `json:"too_bad,omitempty"`  // more than maxBad failed: no snapshot passes
+	Blind    []uint64  `json:"blind,omitempty"`    // snapshots of which not all packs were known, ascending
 	Packs    int       `json:"packs,omitempty"`    // read so far
 	Bytes    int64     `json:"bytes,omitempty"`    // their size
 }
@@ -60,7 +62,7 @@ func Continue(ctx context.Context, repo *repository.Repository, src snapshot.Sou
 		Level: Bytes, Sources: []snapshot.Source{src}, Expect: opts.Expect, Record: opts.Record, Place: opts.Place,
 		Workers: opts.Workers, MaxFiles: opts.MaxFiles, Now: opts.Now, Progress: opts.Progress,
 	})
-	sweep.Bad = slices.Clone(sweep.Bad)
+	sweep.Bad, sweep.Blind = slices.Clone(sweep.Bad), slices.Clone(sweep.Blind)
 	w := &sweeper{source: newSource(c, src), sweep: sweep, budget: budget, failed: map[*pack]bool{}}
 	c.sweep = w
 	if err := w.run(ctx); err != nil {
@@ -103,6 +105,7 @@ func (w *sweeper) run(ctx context.Context) error {
 	if err := s.checkLists(ctx); err != nil {
 		return err
 	}
+	w.look()
 	left := w.pick()
 	if err := w.readAll(ctx, left); err != nil {
 		return err
@@ -117,6 +120,29 @@ func (w *sweeper) run(ctx context.Context) error {
 		return err
 	}
 	return s.finish(ctx)
+}
+
+// look notes the snapshots of which the manifest or a list can't be read. When one can be again, because somebody has put
+// it back, packs of it may have been passed by: then the reading begins anew.
+func (w *sweeper) look() {
+	s := w.source
+	blind := map[uint64]bool{}
+	for _, n := range w.sweep.Blind {
+		blind[n] = true
+	}
+	for n := range s.bad {
+		blind[n] = true
+	}
+	for _, sn := range s.snaps {
+		whole := sn.chain != nil && !slices.ContainsFunc(sn.lists, func(l *list) bool { return !l.found })
+		if whole && blind[sn.Sequence] {
+			w.sweep.Position, w.sweep.Packs, w.sweep.Bytes = "", 0, 0
+			delete(blind, sn.Sequence)
+		} else if !whole {
+			blind[sn.Sequence] = true
+		}
+	}
+	w.sweep.Blind = slices.Sorted(maps.Keys(blind))
 }
 
 // pick marks the packs that the sweep is about and returns those that it has not read yet, by their ids. Snapshots that
