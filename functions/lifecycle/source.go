@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"time"
 
 	"github.com/btcdecoded/holdfast/functions/invoke"
 	"github.com/btcdecoded/holdfast/shared/control"
@@ -60,8 +61,26 @@ type visit struct {
 func (p *pass) source(ctx context.Context, src snapshot.Source) (*sourceReport, error) {
 	v := &visit{pass: p, src: src, report: &sourceReport{Source: src.String(), DryRun: p.order.DryRun, Decisions: []retention.Decision{}}}
 	err := v.run(ctx)
+	v.overdue(ctx, err)
 	v.report.Findings = v.found
 	return v.report, errors.Join(err, v.write(ctx, err))
+}
+
+// patience is how long passes over a source may fail before people are told: locks are extended for longer than that.
+const patience = 48 * time.Hour
+
+// overdue tells of a source that has had no whole pass for long. Nothing else would: what is locked and decided is known
+// from the last one, and stays as it was until the locks end.
+func (v *visit) overdue(ctx context.Context, failed error) {
+	v.looked = append(v.looked, "pass")
+	if failed == nil || v.doc != nil && v.now().Sub(v.doc.Passed) < patience {
+		return
+	}
+	why := failed.Error()
+	if r := []rune(why); len(r) > 500 {
+		why = string(r[:500]) + "…"
+	}
+	v.find(ctx, control.Finding{By: "pass", Key: v.src.String(), Problem: "the source had no whole pass for days", Detail: why})
 }
 
 func (v *visit) run(ctx context.Context) error {
@@ -233,7 +252,7 @@ func (v *visit) wait(ctx context.Context, r *prune.Report, many *retention.TooMa
 
 // write leaves what is known for the next pass and for monitor.
 func (v *visit) write(ctx context.Context, failed error) error {
-	if v.order.DryRun || v.doc == nil {
+	if v.order.DryRun {
 		return nil
 	}
 	if ctx.Err() != nil {
@@ -241,20 +260,10 @@ func (v *visit) write(ctx context.Context, failed error) error {
 		ctx, cancel = context.WithTimeout(context.WithoutCancel(ctx), windUp/2)
 		defer cancel()
 	}
-	v.doc.Version, v.doc.Source, v.doc.Error = 1, v.src.String(), ""
-	if failed != nil {
-		v.doc.Error = failed.Error()
-	} else {
-		v.doc.Passed = v.now().UTC()
-	}
-	err := statestore.Update(ctx, v.state, control.LifecycleSourceKey(v.src), func(d *control.LifecycleSource) error {
-		*d = *v.doc
-		return nil
-	})
-	if err != nil {
+	if err := v.remember(ctx, failed); err != nil {
 		return err
 	}
-	err = statestore.Update(ctx, v.state, control.LifecycleFindingsKey(v.src), func(d *control.Findings) error {
+	err := statestore.Update(ctx, v.state, control.LifecycleFindingsKey(v.src), func(d *control.Findings) error {
 		if !d.Note(v.src, v.now(), v.found, v.looked...) {
 			return statestore.ErrUnchanged
 		}
@@ -264,4 +273,21 @@ func (v *visit) write(ctx context.Context, failed error) error {
 		return fmt.Errorf("leave the findings about %s: %w", v.src, err)
 	}
 	return nil
+}
+
+// remember leaves what is known of the source; nothing where what was there could not be read.
+func (v *visit) remember(ctx context.Context, failed error) error {
+	if v.doc == nil {
+		return nil
+	}
+	v.doc.Version, v.doc.Source, v.doc.Error = 1, v.src.String(), ""
+	if failed != nil {
+		v.doc.Error = failed.Error()
+	} else {
+		v.doc.Passed = v.now().UTC()
+	}
+	return statestore.Update(ctx, v.state, control.LifecycleSourceKey(v.src), func(d *control.LifecycleSource) error {
+		*d = *v.doc
+		return nil
+	})
 }

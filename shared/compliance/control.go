@@ -182,6 +182,8 @@ func findingOf(by string) (Code, string) {
 		return Tampered, "holdfast repair --undelete --dry-run"
 	case "lock":
 		return LockShort, "holdfast snapshots"
+	case "pass": // nobody extends the locks meanwhile
+		return LockShort, "holdfast prune --dry-run"
 	case "replica":
 		return ReplicaLate, "holdfast snapshots"
 	case "retention":

@@ -76,7 +76,7 @@ const MaxFindings = 200
 
 // Finding is one thing that is wrong.
 type Finding struct {
-	By        string    `json:"by"`  // arrival, rotation, versions, lock, replica
+	By        string    `json:"by"`  // arrival, rotation, versions, lock, replica, retention, pass
 	Key       string    `json:"key"` // of the object
 	Problem   string    `json:"problem"`
 	Detail    string    `json:"detail,omitempty"`
