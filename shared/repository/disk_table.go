@@ -9,6 +9,7 @@ import (
 	"os"
 	"slices"
 	"sync"
+	"sync/atomic"
 )
 
 const (
@@ -32,11 +33,12 @@ type diskTable struct {
 	record int // bytes of a record
 
 	mu      sync.RWMutex
-	f       *os.File   // nil: no block is full yet; guarded by mu, as all below
-	parts   []diskPart // by the low bits of the hash
-	blocks  uint32     // in the file
-	err     error      // why nothing more is kept
-	scratch sync.Pool  // of *[]byte: a block
+	f       *os.File    // nil: no block is full yet; guarded by mu, as all below
+	parts   []diskPart  // by the low bits of the hash
+	blocks  uint32      // in the file
+	err     error       // why nothing more is kept
+	scratch sync.Pool   // of *[]byte: a block
+	damaged atomic.Bool // a block could not be read back
 }
 
 // diskPart is the records whose hashes end alike, in the order in which they came.
@@ -148,10 +150,12 @@ func (t *diskTable) read(p *diskPart, i int, record []byte, keyed int) bool {
 	defer t.scratch.Put(buf)
 	number := p.full[i/diskBlock]
 	if _, err := t.f.ReadAt(*buf, int64(number)*int64(t.blockSize())); err != nil {
+		t.damaged.Store(true)
 		return false
 	}
 	end := t.blockSize() - diskSum
 	if binary.BigEndian.Uint32((*buf)[end:]) != blockSum(number, (*buf)[:end]) {
+		t.damaged.Store(true)
 		return false
 	}
 	return t.take((*buf)[i%diskBlock*t.record:], record, keyed)
