@@ -35,6 +35,8 @@ type directory struct {
 
 	listing listing // used by the walk, then by whoever finishes
 
+	number uint32 // in settledGroups.dirs, plus one; 0: it is not there; guarded by groups.mu
+
 	fd   int           // guarded by dirCache.mu; -1: not open
 	pins int           // guarded by dirCache.mu
 	elem *list.Element // guarded by dirCache.mu; nil for places, which stay open
@@ -129,12 +131,15 @@ func (c *dirCache) unpin(d *directory) {
 	d.pins--
 }
 
-// drop closes d, which is not needed any more.
+// drop closes d, which is finished. Links to what is in it may still be made: all that this needs stays.
 func (c *dirCache) drop(d *directory) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	if d.parent != nil && d.fd >= 0 && d.pins == 0 {
 		c.closeLocked(d)
+	}
+	if d.parent != nil {
+		d.entry, d.listing = nil, listing{}
 	}
 }
 
@@ -159,6 +164,7 @@ func (c *dirCache) closeAll() {
 // close lets go of everything. Temporary files of what was under way are gone already.
 func (r *run) close() {
 	r.dirs.closeAll()
+	r.groups.close()
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	for _, fd := range r.syncs {

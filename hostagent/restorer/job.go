@@ -49,7 +49,7 @@ func (r *run) leaf(e *snapshot.Entry, parent *directory, name string) error {
 		r.warn(WarnConsistent, e.Path, nil)
 	}
 	if e.Linked {
-		j.group, j.leads = r.groups.join(j)
+		r.join(j)
 	}
 	if len(e.Maps) > 0 && (j.group == nil || j.leads) {
 		return r.large(j)

@@ -1,6 +1,7 @@
 package restorer
 
 import (
+	"errors"
 	"fmt"
 	"sync"
 
@@ -10,11 +11,12 @@ import (
 )
 
 // groups are the files that had several names. The first name that comes is restored, the others become links to
-// it. Each file of several names costs memory until the end, as nothing tells which name is the last.
+// it. As nothing tells which name is the last, where the first one is must be known until the end: [settledGroups]
+// knows it. In memory are those groups alone whose first name is under way, or failed.
 type groups struct {
 	mu      sync.Mutex
-	known   map[groupKey]*group // guarded by mu
-	claimed map[inode]*group    // files that were there and serve a group; guarded by mu
+	pending map[groupKey]*group // guarded by mu, as all below
+	settled *settledGroups      // nil: no file has several names yet
 }
 
 // groupKey tells which entries are one file. Names on different file systems of this host can't be.
@@ -23,40 +25,59 @@ type groupKey struct {
 	kind                 snapshot.Type
 }
 
+func (j *job) groupKey() groupKey {
+	return groupKey{j.entry.Device, j.entry.Inode, j.dir.id.device, j.entry.Type}
+}
+
 type group struct {
 	settled bool       // guarded by groups.mu, as is all of it
 	dir     *directory // of the first name
 	name    string
 	id      inode // of the restored file; zero in a dry run that would make it
+	claims  inode // of the file that was there and may stay; zero: none
 	path    string
 	err     error
 	waiting []*job
 }
 
-// join finds the group of a job; leads means that it is the first.
-func (g *groups) join(j *job) (_ *group, leads bool) {
+// errForgotten says that a name may have become a file of its own.
+var errForgotten = errors.New("whether it is one file with another name can not be told, as what this restore wrote down of " +
+	"such files can not be read again: it was restored by itself")
+
+// join finds the group of a job, which leads it if it is the first.
+func (r *run) join(j *job) {
+	err := r.faulty("join", j.entry.Path)
+	g := &r.groups
 	g.mu.Lock()
-	defer g.mu.Unlock()
-	if g.known == nil {
-		g.known, g.claimed = map[groupKey]*group{}, map[inode]*group{}
+	if g.settled == nil {
+		g.pending, g.settled = map[groupKey]*group{}, newSettledGroups(r.options.Temp)
 	}
-	key := groupKey{j.entry.Device, j.entry.Inode, j.dir.id.device, j.entry.Type}
-	if x, ok := g.known[key]; ok {
-		return x, false
+	key := j.groupKey()
+	if j.group = g.pending[key]; j.group == nil {
+		j.group = g.settled.find(key)
 	}
-	x := &group{dir: j.dir, name: j.name, path: j.entry.Path}
-	g.known[key] = x
-	return x, true
+	if j.leads = j.group == nil; j.leads {
+		j.group = &group{dir: j.dir, name: j.name, path: j.entry.Path}
+		g.pending[key] = j.group
+	}
+	forgotten := j.leads && (err != nil || g.settled.damaged())
+	g.mu.Unlock()
+	if forgotten {
+		r.problem(j.entry.Path, "link", errForgotten)
+	}
 }
 
 // claim reports whether a file that was there may stay as x's; it may not if it is another group's already.
 func (g *groups) claim(id inode, x *group) bool {
 	g.mu.Lock()
 	defer g.mu.Unlock()
-	if owner, ok := g.claimed[id]; ok {
-		return owner == x
+	if x.claims == id {
+		return true
 	}
-	g.claimed[id] = x
+	if !g.settled.claim(id) {
+		return false
+	}
+	x.claims = id
 	return true
 }
 
@@ -67,9 +88,20 @@ func (g *groups) settle(r *run, j *job, id inode, err error) {
 	x.settled, x.id, x.err = true, id, err
 	waiting := x.waiting
 	x.waiting = nil
+	if key := j.groupKey(); err == nil && g.settled.add(key, x) {
+		delete(g.pending, key)
+	}
 	g.mu.Unlock()
 	for _, w := range waiting {
 		r.link(w)
+	}
+}
+
+func (g *groups) close() {
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	if g.settled != nil {
+		g.settled.close()
 	}
 }
 

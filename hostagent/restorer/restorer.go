@@ -48,6 +48,8 @@ type Options struct {
 	Verify bool     // compare the content of files even if size and mtime are equal
 	ByName bool     // owners by name where this host knows the name; else by id, as captured
 	Keep   []string // places on this host that Delete never removes, such as the repository itself
+	// Temp is the directory of files without a name in which the run keeps what it must remember; empty: the system's.
+	Temp string
 
 	// Protect reports paths (as in the snapshot) that Delete must leave alone, such as excluded ones and configured
 	// databases; nil: none. What the backup could not read is always left alone.
