@@ -136,7 +136,7 @@ func (w *sweeper) look() {
 	for _, sn := range s.snaps {
 		whole := sn.chain != nil && !slices.ContainsFunc(sn.lists, func(l *list) bool { return !l.found })
 		if whole && blind[sn.Sequence] {
-			w.sweep.Position, w.sweep.Packs, w.sweep.Bytes = "", 0, 0
+			w.sweep.Position = "" // what was read counts as read: budgets go by it
 			delete(blind, sn.Sequence)
 		} else if !whole {
 			blind[sn.Sequence] = true
