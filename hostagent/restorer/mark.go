@@ -5,6 +5,7 @@ import (
 	"os"
 	"path"
 	"path/filepath"
+	"slices"
 	"strconv"
 	"strings"
 
@@ -27,7 +28,7 @@ type mark struct {
 	boot  string
 	owed  []work
 	size  int64 // of the file
-	whole bool  // it was understood, or is of a version that did not say what was to be restored
+	whole bool  // all of it was read
 }
 
 // work is a selection as a mark has it.
@@ -35,8 +36,8 @@ type work struct{ path, rel string }
 
 // includes reports whether restoring s restores w to the same place again.
 func (s *selection) includes(w work) bool {
-	return snapshot.Within(s.path, w.path) && path.Join(s.rel, strings.TrimPrefix(w.path, s.path)) == path.Clean(w.rel) ||
-		s.path == w.path && s.rel == w.rel
+	below := strings.Trim(strings.TrimPrefix(w.path, s.path), "/")
+	return snapshot.Within(s.path, w.path) && path.Join(s.rel, below) == w.rel
 }
 
 func (w work) line() string {
@@ -76,16 +77,12 @@ func (m *mark) parse(text string) {
 	boot, rest, _ := strings.Cut(text, "\n")
 	m.boot = strings.TrimSpace(boot)
 	for line := range strings.Lines(rest) {
-		if line == "\n" {
-			continue // after the boot id of an older version, which has no end of line
-		}
 		first, err := strconv.QuotedPrefix(line)
 		second := strings.TrimPrefix(strings.TrimSuffix(line, "\n"), first)
 		from, ferr := strconv.Unquote(first)
 		rel, rerr := strconv.Unquote(second)
 		if err != nil || ferr != nil || rerr != nil {
-			m.whole = false // cut off when the machine went down
-			return
+			continue // cut off when the machine went down: that run had not begun, as a mark is synced before content
 		}
 		m.owed = append(m.owed, work{from, rel})
 	}
@@ -140,11 +137,12 @@ func (r *run) writeMark(d *directory) error {
 	case m.found && m.size == 0:
 		text = "?\n" // of the boot that took the rest away
 	case m.found:
-		text = "\n"
+		text = "\n" // what is there may end in the middle of a line
 	}
 	for i := range r.selections {
-		if s := &r.selections[i]; s.anchor.place == d.name {
-			text += work{s.path, s.rel}.line()
+		s := &r.selections[i]
+		if w := (work{s.path, s.rel}); s.anchor.place == d.name && !slices.Contains(m.owed, w) {
+			text += w.line()
 		}
 	}
 	flags := unix.O_WRONLY | unix.O_NONBLOCK

@@ -95,6 +95,41 @@ func TestFailureLeavesTheMark(t *testing.T) {
 	f.whole(t, target)
 }
 
+// TestMarkThatWasCutOff goes on from a mark whose last line the machine did not write, again and again.
+func TestMarkThatWasCutOff(t *testing.T) {
+	f := twoFiles()
+	place := t.TempDir()
+	path := filepath.Join(place, markName)
+	owed := work{"/r/d", "d"}.line()
+	if err := os.WriteFile(path, []byte("another boot\n"+owed+"\"/r"), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	var sizes []int64
+	to := map[string]string{"/r": place}
+	for range 3 {
+		_, err := Restore(t.Context(), f, Options{Map: to, Select: []string{"/r/e"}, fault: func(op, _ string) error {
+			if op == "mkdir" {
+				return unix.ENOSPC
+			}
+			return nil
+		}}, nil)
+		st, serr := stat(path)
+		if !errors.Is(err, unix.ENOSPC) || serr != nil {
+			t.Fatal(err, serr)
+		}
+		sizes = append(sizes, st.Size)
+	}
+	if sizes[2] > sizes[0]+4 {
+		t.Errorf("the mark grows: %d", sizes)
+	}
+	perfect(t, restore(t, f, Options{Map: to, Select: []string{"/r/e"}}))
+	if !marked(t, place) {
+		t.Error("/r/d is owed, but the mark is gone")
+	}
+	perfect(t, restore(t, f, Options{Map: to}))
+	f.whole(t, place)
+}
+
 // TestMarkOfAPlaceAbove restores to a directory in a place that a crash of the machine left unfinished.
 func TestMarkOfAPlaceAbove(t *testing.T) {
 	f := twoFiles()
@@ -164,6 +199,29 @@ func TestMarkComesFirst(t *testing.T) {
 	}})
 	if len(before) < 2 || before[0] != "synced" && before[1] != "synced" {
 		t.Errorf("got %q", before)
+	}
+}
+
+// TestWhatIncludesWork compares selections with what an earlier run was to restore.
+func TestWhatIncludesWork(t *testing.T) {
+	for _, test := range []struct {
+		path, rel string
+		work      work
+		want      bool
+	}{
+		{"/r", "", work{"/r", ""}, true},
+		{"/r", "", work{"/r/d", "d"}, true},
+		{"/r", "", work{"/r/d", ""}, false}, // a selected directory that went into the target itself
+		{"/r/d", "d", work{"/r", ""}, false},
+		{"/r", "r", work{"/r/d/f", "r/d/f"}, true},
+		{"/r", "r", work{"/r2", "r2"}, false},
+		{"/", "", work{"/r/d", "r/d"}, true},
+		{"/", "x", work{"/r/d", "x/r/d"}, true},
+	} {
+		s := selection{path: test.path, rel: test.rel}
+		if got := s.includes(test.work); got != test.want {
+			t.Errorf("%q at %q, %q: got %v", test.path, test.rel, test.work, got)
+		}
 	}
 }
 
