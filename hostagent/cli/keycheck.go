@@ -66,6 +66,9 @@ type checkedChain struct {
 	Snapshot uint64 `json:"snapshot"` // the newest of the chain, which was opened
 	Opens    bool   `json:"opens"`
 	Error    string `json:"error,omitempty"`
+
+	id       snapshot.ID
+	manifest snapshot.Hash
 }
 
 func (a *app) keyCheckCommand() *cobra.Command {
@@ -77,7 +80,9 @@ does not open all of them.
 
 Keys of AWS KMS are not asked: the proof is that of the file alone.
 
-Only an identity file other than this host's own counts as a proof for the objective key_check.`,
+Only an identity file other than this host's own counts as a proof for the objective key_check. It leaves a receipt in
+the repository for each source all of whose chains open, signed by that identity if it may sign for the source, else by
+this host's own.`,
 		Example: "  holdfast key check --identity /media/usb/identity",
 		Args:    arguments(0, 0, ""),
 		RunE: func(cmd *cobra.Command, _ []string) error {
@@ -96,14 +101,19 @@ Only an identity file other than this host's own counts as a proof for the objec
 					bad++
 				}
 			}
-			if offline := a.offline(); bad == 0 && len(chains) > 0 && !offline {
+			receipts := []string{}
+			offline := a.offline()
+			if offline {
+				receipts = a.recordProof(cmd.Context(), repo, chains)
+			}
+			if bad == 0 && len(chains) > 0 && !offline {
 				a.note("this is the identity that this host works with: it proves nothing about the one that is kept offline; name that with --identity")
 			} else if bad == 0 && len(chains) > 0 {
 				if err := state.Open(a.statePath(), repo.ID()).SetKeyProven(a.now()); err != nil {
 					a.warn("%v", err)
 				}
 			}
-			err = a.print(map[string]any{"identity": a.identityPath(), "chains": chains}, func(w io.Writer) {
+			err = a.print(map[string]any{"identity": a.identityPath(), "chains": chains, "receipts": receipts}, func(w io.Writer) {
 				for _, c := range chains {
 					if !c.Opens {
 						fmt.Fprintf(w, "%s chain %s: %s\n", c.Source, c.Chain[:8], c.Error)
@@ -151,7 +161,7 @@ func checkChains(ctx context.Context, repo *repository.Repository) ([]checkedCha
 }
 
 func checkChain(ctx context.Context, repo *repository.Repository, src snapshot.Source, m *repository.Stored) (checkedChain, error) {
-	c := checkedChain{Source: src.String(), Chain: m.Chain, Snapshot: m.Sequence}
+	c := checkedChain{Source: src.String(), Chain: m.Chain, Snapshot: m.Sequence, id: m.ID(), manifest: m.Hash}
 	s, err := openContent(ctx, repo, m)
 	if err == nil {
 		_, err = s.Root(ctx)

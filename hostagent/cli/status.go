@@ -250,7 +250,9 @@ func (a *app) facts(ctx context.Context, repo *repository.Repository, src snapsh
 	}
 	dir := state.Open(a.statePath(), repo.ID())
 	f := h.Facts()
-	f.KeyProven = dir.KeyProven()
+	if at := dir.KeyProven(); at.After(f.KeyProven) {
+		f.KeyProven = at
+	}
 	if seen, _, ok := repository.LastSeen(a.statePath(), repo.ID(), src); ok && !a.elsewhere(repo) {
 		f.LastSeen = seen
 	}

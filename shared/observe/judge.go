@@ -15,7 +15,7 @@ import (
 type Rules struct {
 	SilentAfter   time.Duration // an agent that was not heard for longer is silent
 	ReceiptWithin time.Duration // what arrives is checked within this time; 0: nobody checks
-	KeyProven     time.Time     // last proof of the offline identity
+	KeyProven     time.Time     // last proof of the offline identity that a person told of; receipts tell the same
 }
 
 // Judged is the judgement on one source.
@@ -103,7 +103,10 @@ func judge(shard *Shard, src snapshot.Source, s *policy.Source, p *Pass, r Rules
 		return j
 	}
 	facts := j.Memory.Facts(src)
-	facts.CheckWithin, facts.KeyProven = r.ReceiptWithin, r.KeyProven
+	facts.CheckWithin = r.ReceiptWithin
+	if r.KeyProven.After(facts.KeyProven) {
+		facts.KeyProven = r.KeyProven
+	}
 	facts.Looked, facts.LookError = j.Memory.Looked, p.Failures[src.String()]
 	facts.Findings = slices.Clone(p.Findings[src.String()])
 	slices.SortFunc(facts.Findings, func(a, b compliance.Finding) int {

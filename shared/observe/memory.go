@@ -38,6 +38,8 @@ type Memory struct {
 	Lock       *compliance.Lock           `json:"lock,omitempty"`    // as lifecycle knows it
 	LockRead   time.Time                  `json:"lock_read,omitzero"`
 	Restored   *compliance.Restore        `json:"restored,omitempty"`
+	KeyProven  time.Time                  `json:"key_proven,omitzero"`   // by the newest receipt of level key
+	KeyReceipt string                     `json:"key_receipt,omitempty"` // that one, shortened
 }
 
 // The flags of kept snapshots.
@@ -178,7 +180,7 @@ func (m *Memory) sample(now time.Time) {
 func (m *Memory) Facts(src snapshot.Source) *compliance.Facts {
 	f := &compliance.Facts{
 		Source: src, Missing: m.Missing, Unreadable: m.Unreadable, LastSeen: m.LastSeen, Stored: m.Stored,
-		Restored: m.Restored, Growth: m.Days, Lock: m.Lock,
+		Restored: m.Restored, Growth: m.Days, Lock: m.Lock, KeyProven: m.KeyProven,
 	}
 	// Who can neither delete nor overwrite the newest manifest, for a time that the store itself holds to, can't do so with
 	// what was put before: a lock is for all objects of a bucket.

@@ -12,6 +12,7 @@ import (
 	"fmt"
 	"maps"
 	"slices"
+	"time"
 
 	"github.com/btcdecoded/holdfast/shared/compliance"
 	"github.com/btcdecoded/holdfast/shared/objstore"
@@ -39,6 +40,7 @@ type History struct {
 	Missing   []uint64                 // numbers without manifest and without a record of its removal; of very many the first
 	Restored  *compliance.Restore      // newest restore that a receipt tells of; nil: none
 	Stored    int64                    // bytes of all objects
+	KeyProven time.Time                // last proof, by a receipt, that the offline identity opens all chains; zero: none
 }
 
 // Read reads all of it.
@@ -226,7 +228,7 @@ func (h *History) Broken() error {
 
 // Facts is what the history says for [compliance.Evaluate]; what a host or a control plane knows besides is left out.
 func (h *History) Facts() *compliance.Facts {
-	f := &compliance.Facts{Source: h.Source, Snapshots: h.Compliance(), Missing: h.Missing, Stored: h.Stored, Restored: h.Restored}
+	f := &compliance.Facts{Source: h.Source, Snapshots: h.Compliance(), Missing: h.Missing, Stored: h.Stored, Restored: h.Restored, KeyProven: h.KeyProven}
 	if h.Bad != nil {
 		f.Unreadable = slices.Sorted(maps.Keys(h.Bad.Errors))
 	}

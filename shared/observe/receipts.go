@@ -53,7 +53,7 @@ func groups(src snapshot.Source, keys []string) map[group][]string {
 	out := map[group][]string{}
 	for _, key := range keys {
 		for _, where := range []string{layout.ReceiptHost, layout.ReceiptCloud} {
-			if _, level, n, err := layout.ParseReceipt(src, where, key); err == nil {
+			if _, level, n, err := layout.ParseReceipt(src, where, key); err == nil && level != record.LevelKey {
 				g := group{n, level, where}
 				out[g] = append(out[g], key)
 			}
@@ -78,14 +78,19 @@ func (h *History) readVerdicts(ctx context.Context, repo *repository.Repository)
 		manifests[m.Sequence] = m.Hash.String()
 	}
 	var keys []string
+	var proofs []arrival
 	for _, where := range []string{layout.ReceiptHost, layout.ReceiptCloud} {
 		err := repo.Store().List(ctx, layout.ReceiptPrefix(h.Source, where), func(o objstore.Info) error {
-			keys = append(keys, o.Key)
+			keys, proofs = append(keys, o.Key), append(proofs, arrival{o.Key, o.Modified})
 			return nil
 		})
 		if err != nil {
 			return fmt.Errorf("list receipts of %s: %w", h.Source, err)
 		}
+	}
+	var err error
+	if h.KeyProven, err = provenAt(ctx, repo, proofKeys(h.Source, proofs)); err != nil {
+		return err
 	}
 	of := groups(h.Source, keys)
 	for g := range of {

@@ -52,6 +52,9 @@ func (l *look) receipts(ctx context.Context) error {
 	if err := l.bad(ctx, all); err != nil {
 		return err
 	}
+	if err := l.proofs(ctx); err != nil {
+		return err
+	}
 	for i := range l.m.Kept {
 		k := &l.m.Kept[i]
 		if !touched[k.Sequence] {

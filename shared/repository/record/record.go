@@ -84,11 +84,15 @@ const (
 	Fail = "fail"
 )
 
+// LevelKey is the level of a receipt that no verification wrote: an identity that is kept elsewhere was proven to open
+// every chain of the source, of which the snapshot is the newest. It says nothing of the snapshot's bytes.
+const LevelKey = "key"
+
 // Receipt is what a verification of one snapshot found.
 type Receipt struct {
 	Sequence uint64    `json:"sequence"`
 	Manifest string    `json:"manifest"`
-	Level    string    `json:"level"`  // structure, bytes, content, restore
+	Level    string    `json:"level"`  // structure, bytes, content, restore; or LevelKey
 	Result   string    `json:"result"` // Pass or Fail
 	Started  time.Time `json:"started"`
 	Finished time.Time `json:"finished"`
@@ -96,6 +100,9 @@ type Receipt struct {
 	Bytes    int64     `json:"bytes"`            // their size
 	Sample   string    `json:"sample,omitempty"` // "1/30": only this share of the packs was read
 	Problems []string  `json:"problems"`
+
+	// Recipients are, at LevelKey, the public keys of the identity that was proven.
+	Recipients []string `json:"recipients,omitempty"`
 }
 
 // Damaged says that a pack failed a check; whoever writes the source's next snapshot stores its chunks again.

@@ -11,7 +11,7 @@ from .tree import LINKED, UNREADABLE, decode_report, within
 
 HEX32, HEX64, SEQUENCE = "[0-9a-f]{32}", "[0-9a-f]{64}", r"\d{10}"
 STAMP = r"\d{8}T\d{6}\.\d{9}Z"
-LEVELS = "structure|bytes|content|restore"
+LEVELS = "structure|bytes|content|restore|key"
 KINDS = {
     "manifest": rf"snapshots/{SEQUENCE}\.json",
     "key": rf"keys/{HEX64}/{HEX32}\.json",
