@@ -39,6 +39,7 @@ type watchdog struct {
 const (
 	defaultPrimarySilent = 30 * time.Minute
 	defaultReplicaWithin = time.Hour
+	clockSkew            = 5 * time.Minute // by how much the clocks of two regions may differ
 )
 
 func buildWatchdog() (invoke.Handler, error) {
@@ -141,11 +142,16 @@ func (w *watchdog) remembered(ctx context.Context, m *control.Monitor) (*watched
 	if k, err = missing(k, err); err != nil {
 		return nil, err
 	}
-	if m.Time.After(k.Seen) {
+	now := w.now().UTC()
+	if k.Seen.After(now) {
+		k.Seen = now
+	}
+	// What lies ahead stems from a clock that was wrong, or from whoever wants the watchdog to be quiet.
+	if m.Time.After(k.Seen) && !m.Time.After(now.Add(clockSkew)) {
 		k.Seen, k.Newest = m.Time, m.Newest
 	}
 	if k.Seen.IsZero() {
-		k.Seen = w.now().UTC()
+		k.Seen = now
 	}
 	return k, nil
 }

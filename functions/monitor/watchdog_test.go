@@ -85,6 +85,19 @@ func TestWatchdog(t *testing.T) {
 	has(t, service.taken())
 	unreachable = nil
 	run("replica_late: control-plane, over")
+	// A clock that was wrong, or who has the primary, says that it was at work in a year: that keeps nobody quiet.
+	now = now.Add(time.Minute)
+	ahead := now.Add(365 * 24 * time.Hour)
+	err := statestore.Update(t.Context(), primary, control.MonitorKey, func(m *control.Monitor) error {
+		m.Time = ahead
+		return nil
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	run()
+	now = now.Add(31 * time.Minute)
+	run("critical primary_silent: control-plane, not met")
 	for line := range bytes.Lines(out.Bytes()) {
 		values, err := emf.Parse(line)
 		if err != nil || len(values) != 3 {
