@@ -23,7 +23,8 @@ const (
 	// skew is how far ahead of the clock a time may be that was written down before. One further ahead stems from a
 	// clock that was wrong: what it waits for is taken as over, so that nobody waits for years.
 	skew = 5 * time.Minute
-	// maxSends is how many messages are sent for one attempt while nobody takes it.
+	// maxSends is after how many messages for one attempt, while nobody takes it, the next are sent daily only. There is
+	// always a next: messages last for some days, and a job's time may be a month.
 	maxSends = 10
 	// noQueueEvery is how often a message is tried to be sent to a host whose queue is missing.
 	noQueueEvery = 5 * time.Minute
@@ -237,9 +238,9 @@ func (f *follower) open(name string, s *policy.Source, sj *SourceJobs) {
 		if f.Problem != "" {
 			wait = noQueueEvery
 		}
-		if silent >= wait && (j.Sends < maxSends || f.Problem != "") {
+		if silent >= wait {
 			if f.Problem == "" {
-				j.Sends++
+				j.Sends = min(j.Sends+1, maxSends)
 			}
 			j.Sent = f.now
 			if j.Sends > 2 {
@@ -365,6 +366,9 @@ func resendAfter(sends int) time.Duration {
 		return 10 * time.Minute
 	case 3:
 		return time.Hour
+	}
+	if sends >= maxSends {
+		return 24 * time.Hour
 	}
 	return 6 * time.Hour
 }

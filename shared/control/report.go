@@ -50,10 +50,9 @@ func (h *HostJobs) TakeRefused(e *events.JobRefused, when time.Time) (changed bo
 		}
 		return changed, nil
 	}
-	r := Refusal{Job: e.Job, Source: e.Source, Code: e.Code, Reason: clip(e.Reason), Time: e.Time.UTC()}
+	r := Refusal{Job: e.Job, Source: e.Source, Code: e.Code, Reason: clip(e.Reason), Time: when.UTC()}
 	if !slices.Contains(h.Refused, r) {
-		h.Refused = slices.Insert(h.Refused, 0, r)
-		h.Refused = h.Refused[:min(len(h.Refused), maxRefused)]
+		h.remember(r)
 		changed = true
 	}
 	if open {
@@ -63,6 +62,21 @@ func (h *HostJobs) TakeRefused(e *events.JobRefused, when time.Time) (changed bo
 		sj.Open, changed = nil, true
 	}
 	return changed, closed
+}
+
+// remember adds a refusal. What came late goes first where there are too many: it must not hide what was forged.
+func (h *HostJobs) remember(r Refusal) {
+	h.Refused = slices.Insert(h.Refused, 0, r)
+	for len(h.Refused) > maxRefused {
+		oldest := len(h.Refused) - 1
+		for i := oldest; i >= 0; i-- {
+			if h.Refused[i].Code == events.Stale {
+				oldest = i
+				break
+			}
+		}
+		h.Refused = slices.Delete(h.Refused, oldest, oldest+1)
+	}
 }
 
 func reason(text string) string {
