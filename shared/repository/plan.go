@@ -220,7 +220,7 @@ func (p *planner) decideType(out *plan, newest *Stored) {
 }
 
 // readLists reads the pack lists that the next snapshot goes on with; a differential needs those of its full as well.
-// One that is missing or damaged is a reason for a new chain, which needs none of it: verify reports the damage, and a
+// One that is missing, damaged or wrong is a reason for a new chain, which needs none of it: verify reports the damage, and a
 // run that only noticed it when it commits would fail each time.
 func (p *planner) readLists(ctx context.Context, out *plan, base, newest *Stored) (reason string, err error) {
 	for _, m := range []*Stored{newest, base} {
@@ -228,9 +228,12 @@ func (p *planner) readLists(ctx context.Context, out *plan, base, newest *Stored
 			break
 		}
 		packs, err := p.repo.allLists(ctx, m.Manifest)
+		if err == nil {
+			_, err = LivePacks(m.Manifest, slices.Clone(packs)) // they may contradict each other
+		}
 		var damage *DamageError
 		switch {
-		case errors.Is(err, objstore.ErrNotExist) || errors.As(err, &damage):
+		case errors.Is(err, objstore.ErrNotExist) || errors.Is(err, snapshot.ErrFormat) || errors.As(err, &damage):
 			out.warnings = append(out.warnings, fmt.Errorf("snapshot %d can not be built on: %w; `holdfast verify` tells what is lost", m.Sequence, err))
 			return fmt.Sprintf("a pack list of snapshot %d is missing or damaged", m.Sequence), nil
 		case err != nil:
