@@ -288,6 +288,7 @@ func (r *run) finished(j *job, id inode, operation string, err error) {
 		return // the restore ends; nobody waits any more
 	case err != nil:
 		r.failed(e.Path, operation, err)
+		r.spoil(j.dir, err)
 		r.progress.Add(1, e.Size, 0)
 	default:
 		r.add(func(x *Result) {

@@ -200,6 +200,36 @@ func (r *run) unmark(d *directory) {
 	}
 }
 
+// errClosed is the problem of a directory that keeps its mode and owner.
+var errClosed = errors.New("an earlier restore may have left something in it incomplete: it stays closed to others")
+
+// spoil notes that something in a directory that was there could not be restored.
+func (r *run) spoil(d *directory, err error) {
+	if !d.existed || d.parent == nil || errors.Is(err, errUnreadable) {
+		return
+	}
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	r.spoilt[d] = true
+}
+
+// staysClosed reports whether a directory may be one that an interrupted run made, see [run.direct], with a file in it that
+// is incomplete under its name and could not be replaced: nobody else must meet that.
+func (r *run) staysClosed(d *directory, fd int) bool {
+	r.mu.Lock()
+	spoilt := r.spoilt[d]
+	r.mu.Unlock()
+	if !spoilt || d.entry.Mode&0o077 == 0 && int(d.entry.UID) == r.uid {
+		return false
+	}
+	top := d
+	for top.parent != nil {
+		top = top.parent
+	}
+	m, st := r.marks[top], unix.Stat_t{}
+	return m != nil && m.found && unix.Fstat(fd, &st) == nil && st.Mode&0o777 == 0o700 && int(st.Uid) == r.uid
+}
+
 // memoryOf names the time in which what was written to a directory, if not to disk, is in memory at least: one boot and, as
 // far as the kernel tells, one mount. A disk that was pulled out, or a file system that shut down, loses it without a boot.
 func memoryOf(at int, path string) string {

@@ -202,6 +202,42 @@ func TestMarkComesFirst(t *testing.T) {
 	}
 }
 
+// TestIncompleteThatCannotBeReplaced kills a restore in a file, whose content is damaged when it is done again: nobody else
+// may enter the directory in which it has its name, before a restore succeeds.
+func TestIncompleteThatCannotBeReplaced(t *testing.T) {
+	f := twoFiles()
+	target := filepath.Join(t.TempDir(), "new")
+	dir := filepath.Join(target, "d")
+	// As a killed run leaves it.
+	err := errors.Join(
+		os.MkdirAll(dir, 0o700), os.WriteFile(filepath.Join(dir, "f"), []byte("cont"), 0o600),
+		os.WriteFile(filepath.Join(target, markName), []byte(memoryOf(unix.AT_FDCWD, target)+"\n"), 0o600),
+	)
+	if err != nil {
+		t.Fatal(err)
+	}
+	mode := func() uint32 {
+		st, err := stat(dir)
+		if err != nil {
+			t.Fatal(err)
+		}
+		return st.Mode & 0o7777
+	}
+	ref := f.entries[2].Extents[0].Ref.ID
+	f.damaged[ref] = true
+	result := restore(t, f, Options{Target: target})
+	if result.Failed != 2 || mode() != 0o700 || !marked(t, target) {
+		t.Errorf("got %+v, mode %o, marked %v", result, mode(), marked(t, target))
+	}
+	wantContent(t, filepath.Join(target, "e", "g"), "another")
+	delete(f.damaged, ref)
+	perfect(t, restore(t, f, Options{Target: target}))
+	if mode() != 0o755 {
+		t.Errorf("mode %o", mode())
+	}
+	f.whole(t, target)
+}
+
 // TestWhatIncludesWork compares selections with what an earlier run was to restore.
 func TestWhatIncludesWork(t *testing.T) {
 	for _, test := range []struct {

@@ -105,6 +105,7 @@ type run struct {
 	dirs    *dirCache
 	anchors map[string]*directory // by place
 	marks   map[*directory]*mark  // of places, as they were
+	spoilt  map[*directory]bool   // something in it could not be restored; guarded by tally.mu
 	syncs   map[uint64]int        // device → open directory on it; guarded by tally.mu
 	owners  *owners
 	groups  groups
@@ -128,7 +129,7 @@ type run struct {
 func newRun(ctx context.Context, snap Snapshot, options Options, progress Progress) *run {
 	r := &run{
 		options: options, snap: snap, uid: os.Geteuid(), root: os.Geteuid() == 0, umask: umask(), began: time.Now(), compare: options.Verify,
-		anchors: map[string]*directory{}, marks: map[*directory]*mark{}, syncs: map[uint64]int{}, keep: map[inode]bool{},
+		anchors: map[string]*directory{}, marks: map[*directory]*mark{}, spoilt: map[*directory]bool{}, syncs: map[uint64]int{}, keep: map[inode]bool{},
 		owners: newOwners(options.ByName), names: newTempNames(),
 	}
 	r.dirs = newDirCache(r.opened)

@@ -397,6 +397,10 @@ func (r *run) finishDirectory(d *directory) {
 	if d.entry == nil {
 		return
 	}
+	if r.staysClosed(d, fd) {
+		r.problem(d.source, "set metadata", errClosed)
+		return
+	}
 	changed, err := r.setMetadata(target{fd: fd, fresh: !d.existed, acl: d.acl}, d.entry)
 	switch {
 	case err != nil:
