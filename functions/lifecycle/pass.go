@@ -177,7 +177,7 @@ func (p *pass) turn(ctx context.Context, named []snapshot.Source) ([]snapshot.So
 		h := fnv.New32a()
 		_, _ = h.Write([]byte(s.String()))
 		other := p.order.Shards > 1 && int(h.Sum32()%uint32(p.order.Shards)) != p.order.Shard //nolint:gosec // a few shards
-		return other || !p.order.DryRun && now.Sub(last(s)) < p.env.Every
+		return other || !p.order.DryRun && control.Within(last(s), now, p.env.Every)
 	})
 	slices.SortStableFunc(all, func(a, b snapshot.Source) int {
 		return cmp.Or(last(a).Compare(last(b)), cmp.Compare(a.String(), b.String()))

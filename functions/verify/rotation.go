@@ -222,7 +222,7 @@ func (t *tour) order(ctx context.Context, tick *events.Tick) ([]snapshot.Source,
 // fresh reads the packs of the snapshots that arrived since all others were read.
 func (t *tour) fresh(ctx context.Context, src snapshot.Source, at *control.SourceTour) error {
 	now := t.now()
-	if at.Read.IsZero() || !at.FreshOpen && now.Sub(at.Looked) < freshEvery {
+	if at.Read.IsZero() || !at.FreshOpen && control.Within(at.Looked, now, freshEvery) {
 		return nil
 	}
 	t.out.Looked++
@@ -241,7 +241,7 @@ func (t *tour) fresh(ctx context.Context, src snapshot.Source, at *control.Sourc
 // lap reads all packs, once in a period.
 func (t *tour) lap(ctx context.Context, src snapshot.Source, at *control.SourceTour) error {
 	now := t.now()
-	if !at.Open && !at.Begun.IsZero() && now.Sub(at.Begun) < t.env.Period {
+	if !at.Open && control.Within(at.Begun, now, t.env.Period) {
 		return nil
 	}
 	t.out.Looked++

@@ -28,9 +28,20 @@ type Lease struct {
 	Until time.Time `json:"until,omitzero"`
 }
 
+// longestLease is longer than any invocation. A lease that ends later was taken by a clock that was wrong, and would keep
+// everybody from work for as long as that was ahead.
+const longestLease = time.Hour
+
 // Held reports whether somebody else is at work.
 func (l Lease) Held(owner string, now time.Time) bool {
-	return l.Owner != "" && l.Owner != owner && now.Before(l.Until)
+	return l.Owner != "" && l.Owner != owner && now.Before(l.Until) && l.Until.Sub(now) <= longestLease
+}
+
+// Within reports whether then is less than d ago. What lies ahead of now stems from a clock that was wrong, and is not: it
+// would put off what is to be done again for as long as that was ahead.
+func Within(then, now time.Time, d time.Duration) bool {
+	age := now.Sub(then)
+	return age < d && age > -skew
 }
 
 // SourceTour is the re-reading of one source. A lap reads all of its packs; beside it, what is new is read soon.
