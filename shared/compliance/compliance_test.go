@@ -343,6 +343,19 @@ func TestRetentionAsks(t *testing.T) {
 	}
 }
 
+// TestNobodyExtendsLocks: that locks were long enough when somebody looked last says little a week later.
+func TestNobodyExtendsLocks(t *testing.T) {
+	for ago, want := range map[time.Duration]compliance.Code{hour: compliance.OK, 3 * day: compliance.OK, 5 * day: compliance.LockShort} {
+		f := facts()
+		f.Lock = &compliance.Lock{Sequence: 4, Until: now().Add(10 * day), Wanted: now().Add(9 * day), Checked: now().Add(-ago)}
+		for _, s := range compliance.Evaluate(objectives(), f, now()) {
+			if s.Objective == "lock" && (s.Code != want || s.Breach != (want != compliance.OK)) {
+				t.Errorf("looked at %s ago: %+v", ago, s)
+			}
+		}
+	}
+}
+
 // TestLockToldOnce: what lifecycle found and what it knows of locks is one state, and the finding is the newer.
 func TestLockToldOnce(t *testing.T) {
 	for name, until := range map[string]time.Time{"short": now(), "long": now().Add(1000 * hour)} {

@@ -119,6 +119,9 @@ func (e *evaluation) receipt() {
 	}
 }
 
+// lockLooked is how long what is known of locks counts: lifecycle looks daily, and they are extended days before they end.
+const lockLooked = 4 * 24 * time.Hour
+
 // Short reports whether an object is locked for less time than the policy keeps its snapshot.
 func (l *Lock) Short() bool { return l != nil && l.Until.Before(l.Wanted) }
 
@@ -126,6 +129,11 @@ func (e *evaluation) lock() {
 	l := e.f.Lock
 	// A finding of lifecycle says the same and is never older: one cause, one state.
 	if l == nil || slices.ContainsFunc(e.f.Findings, func(f Finding) bool { return f.By == "lock" && !f.Warning }) {
+		return
+	}
+	if at := l.Checked.Add(lockLooked); !l.Checked.IsZero() && !l.Short() && e.now.After(at) {
+		e.add("lock", LockShort, true, at, fmt.Sprintf("nobody has looked at locks and extended them since %s; @%d is the first to be free, at %s", stamp(l.Checked), l.Sequence, stamp(l.Until)),
+			"aws lambda invoke --function-name holdfast-lifecycle --payload '{}' /dev/stdout")
 		return
 	}
 	if !l.Short() {
