@@ -152,16 +152,21 @@ func replace(t testing.TB, dir, from, to string) {
 	}
 	found := 0
 	for _, name := range templates {
-		text, err := os.ReadFile(name) //nolint:gosec // a test's own
-		if err != nil {
-			t.Fatal(err)
-		}
-		found += strings.Count(string(text), from)
-		if err := os.WriteFile(name, []byte(strings.ReplaceAll(string(text), from, to)), 0o600); err != nil {
-			t.Fatal(err)
-		}
+		found += replaceIn(t, name, from, to)
 	}
 	if found == 0 {
 		t.Fatalf("no template has %s", from)
 	}
+}
+
+func replaceIn(t testing.TB, name, from, to string) int {
+	t.Helper()
+	text, err := os.ReadFile(name) //nolint:gosec // a test's own
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := os.WriteFile(name, []byte(strings.ReplaceAll(string(text), from, to)), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	return strings.Count(string(text), from)
 }

@@ -285,12 +285,16 @@ func restored(w *world) {
 	}
 }
 
-// again destroys what is not kept, and deploys it once more.
+// again destroys what works, and deploys it once more; what holds backups has stayed. Storage is not destroyed here: the
+// emulator takes buckets over by their names, but not the policies of buckets.
 func again(w *world) {
 	before := w.objects(bucket, "v1/")
 	w.Destroy(w.t, region, "holdfast-*observe", "holdfast-*control")
 	if _, err := w.lambda.GetFunction(w.t.Context(), &lambda.GetFunctionInput{FunctionName: aws.String(settings.FunctionName(settings.Monitor))}); err == nil {
 		w.t.Error("monitor is still there")
+	}
+	if after := w.objects(bucket, "v1/"); len(after) != len(before) {
+		w.t.Fatalf("%d objects were there before the stacks went, %d are after", len(before), len(after))
 	}
 	w.Again(w.t, region)
 	w.tick(settings.Monitor, time.Now())
