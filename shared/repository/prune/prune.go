@@ -63,7 +63,8 @@ type Options struct {
 	Place string
 	// Journal, if not nil, is told the keys of objects before they are deleted. Its error ends the run before they are.
 	Journal func(ctx context.Context, keys []string) error
-	// Receipts removes also the receipts of snapshots that were removed, when they are as old as Age.
+	// Receipts removes also the receipts of snapshots that were removed, when they are as old as Age, and of the others those
+	// older than KeepReceipts that later ones have made superfluous.
 	Receipts bool
 	Workers  int // objects deleted at the same time; 0: 1
 
@@ -242,5 +243,5 @@ func (p *pruner) leftOvers(ctx context.Context) (bool, error) {
 			return true, nil
 		}
 	}
-	return false, nil
+	return p.manyReceipts(), nil
 }

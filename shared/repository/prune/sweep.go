@@ -12,6 +12,7 @@ import (
 	"github.com/btcdecoded/holdfast/shared/repository"
 	"github.com/btcdecoded/holdfast/shared/repository/inventory"
 	"github.com/btcdecoded/holdfast/shared/repository/layout"
+	"github.com/btcdecoded/holdfast/shared/repository/record"
 	"github.com/btcdecoded/holdfast/shared/snapshot"
 )
 
@@ -56,7 +57,10 @@ func (p *pruner) sweep(ctx context.Context, removed map[uint64]bool) error {
 	if err := p.sweepKeys(ctx, n, chains); err != nil || !p.opts.Receipts {
 		return err
 	}
-	return p.sweepReceipts(ctx)
+	if err := p.sweepReceipts(ctx); err != nil {
+		return err
+	}
+	return p.sweepOldReceipts(ctx)
 }
 
 // names reads the lists of all remaining manifests. Packs that a manifest leaves out are named by its list all the
@@ -233,9 +237,9 @@ func (p *pruner) sweepReceipts(ctx context.Context) error {
 	for _, key := range slices.Sorted(maps.Keys(p.inv.Receipts)) {
 		o := p.inv.Receipts[key]
 		for _, where := range []string{layout.ReceiptHost, layout.ReceiptCloud} {
-			_, _, n, err := layout.ParseReceipt(p.src, where, key)
-			if err != nil {
-				continue
+			_, level, n, err := layout.ParseReceipt(p.src, where, key)
+			if err != nil || level == record.LevelKey {
+				continue // a proof of a key is about the source, not about the snapshot
 			}
 			_, there := p.inv.Manifests[n]
 			_, expired := p.inv.Expired[n]
