@@ -97,6 +97,8 @@ func read(ctx context.Context, repo *repository.Repository, i objstore.Info) (*s
 		return nil, nil
 	case err != nil:
 		return nil, err
+	case m.Unfinished:
+		return nil, nil // its run was still at work, and may have been cut off: it is asked for until it has come to its end
 	}
 	return m, nil
 }

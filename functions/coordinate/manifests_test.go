@@ -68,6 +68,24 @@ func TestManifests(t *testing.T) {
 		t.Errorf("%s, %v", at, err)
 	}
 
+	// What a long run stored while it was still at work is not the end of that run.
+	newest, err := f.Repo.Manifest(ctx, f.ID(5))
+	if err != nil {
+		t.Fatal(err)
+	}
+	half := *newest.Manifest
+	half.Sequence, half.Unfinished, half.Partial, half.Type, half.Parent, half.ChainStart = 6, true, true, snapshot.Full, 0, 6
+	half.Previous = newest.Hash.String()
+	if err := f.Repo.PutDocument(ctx, layout.ManifestKey(f.ID(6)), half); err != nil {
+		t.Fatal(err)
+	}
+	if e, err := s.Newest(ctx, p, f.Source); err != nil || e.Sequence != 5 || !e.Settled.Full.Equal(times[snapshot.Full]) {
+		t.Errorf("a run that was cut off is taken for done: %+v, %v", e, err)
+	}
+	if err := f.Store.Delete(ctx, layout.ManifestKey(f.ID(6))); err != nil {
+		t.Fatal(err)
+	}
+
 	// A manifest of somebody who may not speak for the host proves nothing.
 	other, err := keyring.NewIdentity()
 	if err != nil {
