@@ -114,7 +114,7 @@ func (a *app) restore(ctx context.Context, f restoreFlags, args []string) error 
 		return err
 	}
 	meter := a.meter()
-	result := restoreResult{Snapshot: m.ID().String(), DryRun: f.dryRun, Actions: []actionLine{}, name: a.name(m.ID())}
+	result := restoreResult{Snapshot: m.ID().String(), DryRun: f.dryRun, Actions: []actionLine{}, name: a.name(m.ID()), place: to.place}
 	if result.Unlisted, err = unlisted(ctx, snap, to.selected); err != nil {
 		return err
 	}
@@ -131,6 +131,7 @@ func (a *app) restore(ctx context.Context, f restoreFlags, args []string) error 
 	began := a.now()
 	err = meter.Run("restore "+m.Source, func() error {
 		var err error
+		options.Temp = a.tempPath()
 		result.Result, err = restorer.Restore(ctx, a.withoutIdentity(snap, to, own), options, meter)
 		return err
 	})
@@ -229,7 +230,8 @@ type restoreResult struct {
 	Unlisted []string // directories of which the backup does not know the whole content
 	Result   *restorer.Result
 
-	name string
+	name  string
+	place func(path string) string // where a path of the snapshot goes
 }
 
 type actionLine struct {
@@ -288,7 +290,7 @@ func (r restoreResult) document() any {
 		r.Actions,
 	}
 	for _, p := range r.Result.Problems {
-		doc.Problems = append(doc.Problems, problemLine{p.Path, p.Operation, p.Err.Error()})
+		doc.Problems = append(doc.Problems, problemLine{Path: p.Path, Target: r.place(p.Path), Operation: p.Operation, Error: p.Err.Error()})
 	}
 	for _, path := range r.Unlisted {
 		doc.Unlisted = append(doc.Unlisted, printable(path))
@@ -329,7 +331,11 @@ func (r restoreResult) writeProblems(w io.Writer) {
 			fmt.Fprintf(w, "… and %s\n", count(r.Result.Failed-uint64(i), "more problem", "more problems"))
 			break
 		}
-		fmt.Fprintf(w, "%s: %s: %s\n", p.Operation, printable(p.Path), printable(p.Err.Error()))
+		fmt.Fprintf(w, "%s: %s: %s", p.Operation, printable(p.Path), printable(p.Err.Error()))
+		if at := r.place(p.Path); at != p.Path {
+			fmt.Fprintf(w, " (to %s)", printable(at))
+		}
+		fmt.Fprintln(w)
 	}
 	for i, path := range r.Unlisted {
 		if i == shownProblems {
