@@ -63,8 +63,8 @@ func (a *app) agentCommand() *cobra.Command {
 	p.StringVar(&f.bus, "bus", "", "`NAME` or ARN of the bus for events (HOLDFAST_BUS; default with a queue: "+events.BusName+")")
 	p.StringVar(&f.profile, "profile", "", "AWS profile for queue and bus, a `NAME` (default: that of AWS_PROFILE)")
 	p.StringVar(&f.restoreBy, "restore-profile", "", "AWS profile with which restores of the queue read the repository, a `NAME` (HOLDFAST_RESTORE_PROFILE)")
-	p.DurationVar(&f.grace, "grace", daemon.DefaultGrace, "how long a running job may go on after SIGTERM")
-	p.DurationVar(&f.heartbeat, "heartbeat", daemon.DefaultHeartbeat, "how often to show a sign of life on the bus")
+	p.Var(span(&f.grace, daemon.DefaultGrace), "grace", "how long a running job may go on after SIGTERM, a `TIME`")
+	p.Var(span(&f.heartbeat, daemon.DefaultHeartbeat), "heartbeat", "how often to show a sign of life on the bus, a `TIME`")
 	cmd.AddCommand(a.agentStatusCommand())
 	return cmd
 }

@@ -104,7 +104,7 @@ func (s agentState) write(w io.Writer, now time.Time) {
 		fmt.Fprintf(w, "%s to be sent\n", count(uint64(s.Unsent), "event waits", "events wait"))
 	}
 	if s.Damaged > 0 {
-		fmt.Fprintf(w, "%s of the journal damaged\n", count(uint64(s.Damaged), "line is", "lines are"))
+		fmt.Fprintf(w, "%s damaged: look at the disk; a job may be lost or run twice\n", count(uint64(s.Damaged), "line of the journal is", "lines of the journal are"))
 	}
 }
 

@@ -63,6 +63,9 @@ func (w *agentWork) command(ctx context.Context, a *app, cmd *cobra.Command, arg
 	cmd.SetOut(a.stdio.Err)
 	cmd.SetErr(a.stdio.Err)
 	err := cmd.ExecuteContext(ctx)
+	if _, hint := code(ctx, err); hint != "" {
+		err = hinted{err, hint} // for the log
+	}
 	return out.Bytes(), err
 }
 

@@ -68,7 +68,7 @@ The directory of --to must lie below one that the policy of the host names for r
 	p.StringVar(&f.on, "on", "", "`NAME` of the host on which to restore (default: that of the source)")
 	p.StringVar(&f.at, "at", "", atHelp)
 	p.StringVar(&f.reason, "reason", "", "a `TEXT` for who approves")
-	p.DurationVar(&f.expires, "expires", 24*time.Hour, "how long the request is valid, at most 168h")
+	p.Var(span(&f.expires, 24*time.Hour), "expires", "the `TIME` for which the request is valid, at most 7d")
 	p.StringVar(&f.out, "out", "", "`FILE` to write")
 	return cmd
 }

@@ -76,7 +76,7 @@ func (a *app) backupCommand() *cobra.Command {
 	p.Var(&f.maxFileSize, "max-file-size", "leave out files over this `SIZE`")
 	p.StringVar(&f.kind, "type", "auto", "`TYPE` of the snapshot: full, differential, incremental or auto")
 	p.StringArrayVar(&f.tags, "tag", nil, "a `TAG` for the snapshot (repeatable)")
-	p.DurationVar(&f.checkpoint, "checkpoint", repository.CheckpointInterval, "commit what a long run has after each `TIME`; 0: only in the end")
+	p.Var(span(&f.checkpoint, repository.CheckpointInterval), "checkpoint", "commit what a long run has after each `TIME`; 0: only in the end")
 	p.BoolVar(&f.noCopies, "no-copies", false, "do not bring the policy's copies up to date")
 	return cmd
 }

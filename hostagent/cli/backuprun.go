@@ -45,6 +45,7 @@ type backupResult struct {
 // problemLine is one thing that could not be captured as it should.
 type problemLine struct {
 	Path      string `json:"path"`
+	Target    string `json:"target,omitempty"` // where it was to go, in a restore
 	Operation string `json:"operation"`
 	Error     string `json:"error"`
 }
@@ -222,7 +223,7 @@ func (a *app) resultOf(session *repository.Session, m *repository.Stored, captur
 		r.Rollback = r.Rollback || isRollback(w)
 	}
 	for _, p := range captured.Problems {
-		r.Problems = append(r.Problems, problemLine{string(p.Path), p.Operation, p.Error})
+		r.Problems = append(r.Problems, problemLine{Path: string(p.Path), Operation: p.Operation, Error: p.Error})
 	}
 	return r
 }

@@ -29,7 +29,7 @@ func exitTable() []exitRow {
 	return []exitRow{
 		{errAccessGone, exitDamaged, "`holdfast repair --from COPY` puts back what a copy has"},
 		{errMissing, exitDamaged, damaged},
-		{repository.ErrNoRepository, exitNoRepository, "`holdfast init` makes one"},
+		{repository.ErrNoRepository, exitNoRepository, "look whether the address is right and the disk mounted; `holdfast init` makes a new one"},
 		{repository.ErrUnfinished, exitNoRepository, "`holdfast init` with the identity that began it finishes it"},
 		{repository.ErrLocked, exitLocked, "wait for the other run to end; a run that was killed holds no lock"},
 		{errNoIdentityFile, exitIdentity, "name the file with --identity or HOLDFAST_IDENTITY; `holdfast init` makes one for a new repository"},

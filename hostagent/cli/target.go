@@ -2,6 +2,7 @@ package cli
 
 import (
 	"context"
+	"maps"
 	"path/filepath"
 	"slices"
 	"strings"
@@ -60,6 +61,16 @@ func outermost(roots, selected []string) []string {
 		}
 	}
 	return out
+}
+
+// place is where a path goes, or the path itself where it is none of the selected.
+func (t *targets) place(path string) string {
+	for _, above := range slices.AppendSeq(slices.Clone(t.selected), maps.Keys(t.options.Map)) {
+		if snapshot.Within(filepath.Clean(above), path) {
+			return t.of(path)
+		}
+	}
+	return path
 }
 
 // of is where a path of the snapshot goes.

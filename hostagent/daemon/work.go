@@ -135,7 +135,12 @@ func (a *Agent) finish(job *events.Job, out Outcome, err error, began time.Time)
 	}
 	nudge(a.mail)
 	if err != nil {
-		a.Log.Error("job failed", "job", job.ID, "kind", job.Kind, "source", job.Source, "error", err)
+		told := []any{"job", job.ID, "kind", job.Kind, "source", job.Source, "error", err}
+		// What the person who reads this can do, where that is known.
+		if h := interface{ Hint() string }(nil); errors.As(err, &h) && h.Hint() != "" {
+			told = append(told, "hint", h.Hint())
+		}
+		a.Log.Error("job failed", told...)
 	} else {
 		a.Log.Info("job finished", "job", job.ID, "kind", job.Kind, "source", job.Source, "result", f.Result, "snapshot", f.Snapshot,
 			"took", now.Sub(began).Round(time.Millisecond))
