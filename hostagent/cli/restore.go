@@ -131,6 +131,7 @@ func (a *app) restore(ctx context.Context, f restoreFlags, args []string) error 
 	began := a.now()
 	err = meter.Run("restore "+m.Source, func() error {
 		var err error
+		options.Temp = a.tempPath()
 		result.Result, err = restorer.Restore(ctx, a.withoutIdentity(snap, to, own), options, meter)
 		return err
 	})
