@@ -32,14 +32,18 @@ type Checkpoint struct {
 	Committed func(*Stored) // told of each; may be nil
 }
 
-// checkpointDue reports whether it is time, and something was stored that would be lost.
+// checkpointDue reports whether it is time, and something was stored that would be lost. Where nothing was, it can wait, but
+// not until the run is too old: that the parent stays is seen only when something is committed.
 func (s *Session) checkpointDue() bool {
 	every := s.options.Checkpoint.Every
 	if every == 0 {
 		every = CheckpointInterval
 	}
-	if every < 0 || len(s.options.Checkpoint.Roots) == 0 || s.addedBytes.Load() == s.checkedBytes {
+	if every < 0 || len(s.options.Checkpoint.Roots) == 0 {
 		return false
+	}
+	if s.addedBytes.Load() == s.checkedBytes {
+		every = max(every, maxRun/2)
 	}
 	now := s.options.Now()
 	return max(now.Round(0).Sub(s.checked.Round(0)), now.Sub(s.checked)) >= every
