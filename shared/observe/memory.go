@@ -51,6 +51,7 @@ const (
 	flagCondemned
 	flagChecked
 	flagNotConsistent
+	flagUnfinished
 )
 
 // Kept is a snapshot that is remembered.
@@ -72,7 +73,7 @@ func (k Kept) MarshalJSON() ([]byte, error) {
 	var flags int64
 	for flag, set := range map[int64]bool{
 		flagPartial: k.Partial, flagVerified: k.Verified, flagFailed: k.failed, flagPacks: k.packs,
-		flagCondemned: k.Condemned, flagChecked: k.Checked, flagNotConsistent: k.NotConsistent,
+		flagCondemned: k.Condemned, flagChecked: k.Checked, flagNotConsistent: k.NotConsistent, flagUnfinished: k.Unfinished,
 	} {
 		if set {
 			flags |= flag
@@ -95,7 +96,7 @@ func (k *Kept) UnmarshalJSON(b []byte) error {
 	k.Point = recovery.Point{
 		Sequence: uint64(form[0]), Arrived: at(0), Started: at(form[3]), Finished: at(form[4]),
 		Partial: flags&flagPartial != 0, Verified: flags&flagVerified != 0, Condemned: flags&flagCondemned != 0,
-		NotConsistent: flags&flagNotConsistent != 0,
+		NotConsistent: flags&flagNotConsistent != 0, Unfinished: flags&flagUnfinished != 0,
 	}
 	k.listed, k.Bytes, k.Added, k.Checked = at(form[2]), form[5], form[6], flags&flagChecked != 0
 	k.failed, k.packs = flags&flagFailed != 0, flags&flagPacks != 0
