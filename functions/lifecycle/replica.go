@@ -53,11 +53,24 @@ func (v *visit) replicate(ctx context.Context) error {
 	} else if r.Prune, err = v.remove(ctx, v.replica, "replica", decisions); errors.Is(err, retention.ErrTooMany) {
 		// The primary asks; its plan is agreed to there. That of the replica is the same one, or is looked at singly.
 		r.Stopped = true
+		v.ask(ctx, r)
 	} else if err != nil {
 		errs = append(errs, fmt.Errorf("replica: %w", err))
 	}
 	errs = append(errs, v.compare(ctx, r))
 	return errors.Join(errs...)
+}
+
+// ask tells people of removals from the replica that they must agree to, and that the primary does not ask about.
+func (v *visit) ask(ctx context.Context, r *replicaReport) {
+	if r.Prune == nil || v.doc.Waiting != nil && v.doc.Waiting.Plan == r.Prune.Plan {
+		return
+	}
+	v.find(ctx, control.Finding{
+		By: "retention", Key: v.src.String(), Problem: "too many snapshots of the replica would go", Warning: true,
+		Detail: fmt.Sprintf(`%d snapshots, which the primary has no more or does not ask about: nothing is removed from the replica; agree with {"sources":[%q],"confirm":{%q:%q}}`,
+			len(r.Prune.Blocked), v.src, v.src, r.Prune.Plan),
+	})
 }
 
 // compare compares what the two listings of the source say. What one removed earlier than the other is no difference that
