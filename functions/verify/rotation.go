@@ -29,6 +29,8 @@ const (
 	windUp = 15 * time.Second
 	// saveEvery is how often the cursor is written within a run: what a crash loses is read again.
 	saveEvery = 30 * time.Second
+	// coolShare is how many laps it takes to read what is in a class that charges for each byte that is read.
+	coolShare = 12
 )
 
 // toured is the answer of a run.
@@ -41,6 +43,8 @@ type toured struct {
 	Behind   int   `json:"behind"`         // laps that take longer than the period
 	Packs    int   `json:"packs"`
 	Bytes    int64 `json:"bytes"`
+	Archived int   `json:"archived"` // packs that must be thawed to be read: passed by
+	Spared   int   `json:"spared"`   // packs that are dear to read and were not in turn
 	Findings int   `json:"findings"`
 	Failed   int   `json:"failed"` // sources that could not be looked at
 }
@@ -253,6 +257,7 @@ func (t *tour) lap(ctx context.Context, src snapshot.Source, at *control.SourceT
 		return err
 	}
 	t.out.Laps++
+	at.Laps++
 	at.Ended, at.Packs, at.Bytes = t.now().UTC(), at.Lap.Packs, at.Lap.Bytes
 	if at.Read.Before(at.Lap.Horizon) {
 		at.Read, at.Looked = at.Lap.Horizon, at.Ended
@@ -263,7 +268,7 @@ func (t *tour) lap(ctx context.Context, src snapshot.Source, at *control.SourceT
 
 // read continues one sweep with what is left of the run's limits.
 func (t *tour) read(ctx context.Context, src snapshot.Source, at *control.SourceTour, sweep *verify.Sweep) (bool, error) {
-	budget := verify.Budget{Stop: t.late}
+	budget := verify.Budget{Stop: t.late, Cool: coolShare, Turn: at.Laps}
 	if t.env.Bytes > 0 {
 		budget.Bytes = max(1, int64(t.env.Bytes)-t.out.Bytes)
 	}
@@ -274,6 +279,8 @@ func (t *tour) read(ctx context.Context, src snapshot.Source, at *control.Source
 	next, result, done, err := verify.Continue(ctx, t.repo, src, *sweep, budget, opts)
 	t.out.Packs += next.Packs - sweep.Packs
 	t.out.Bytes += next.Bytes - sweep.Bytes
+	t.out.Archived += next.Frozen - sweep.Frozen
+	t.out.Spared += next.Spared - sweep.Spared
 	*sweep = next
 	if err != nil {
 		return false, err
@@ -317,5 +324,5 @@ func (t *tour) count(ctx context.Context) {
 		}
 	}
 	invoke.Log(ctx).Info("rotation", "sources", t.out.Sources, "looked", t.out.Looked, "laps", t.out.Laps, "open", t.out.Open,
-		"behind", t.out.Behind, "packs", t.out.Packs, "bytes", t.out.Bytes, "findings", t.out.Findings, "failed", t.out.Failed)
+		"behind", t.out.Behind, "packs", t.out.Packs, "bytes", t.out.Bytes, "archived", t.out.Archived, "spared", t.out.Spared, "findings", t.out.Findings, "failed", t.out.Failed)
 }

@@ -70,6 +70,9 @@ func (a *app) verifyCommand() *cobra.Command {
 			if result.Unrecorded != nil {
 				a.warn("receipts could not be written: %v", result.Unrecorded)
 			}
+			if result.Archived > 0 {
+				a.note("not read: %s archived and must be thawed first; snapshots that use them get no receipt", count(uint64(result.Archived), "pack is", "packs are"))
+			}
 			if err := a.printVerify(result, all || len(options.Snapshots) > 0); err != nil {
 				return err
 			}

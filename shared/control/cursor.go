@@ -52,6 +52,7 @@ type SourceTour struct {
 	Ended time.Time    `json:"ended,omitzero"`  // when the last lap was done
 	Packs int          `json:"packs,omitempty"` // in that lap
 	Bytes int64        `json:"bytes,omitempty"`
+	Laps  uint64       `json:"laps,omitempty"` // done so far: what is dear to read takes turns by it
 
 	Fresh     verify.Sweep `json:"fresh,omitzero"`
 	FreshOpen bool         `json:"fresh_open,omitempty"`

@@ -25,6 +25,8 @@ var (
 	ErrLocked = errors.New("object is locked against deletion")
 	// ErrDenied says that the credentials do not allow the operation.
 	ErrDenied = errors.New("access denied")
+	// ErrArchived says that the object is in a storage class from which it must be thawed before it can be read.
+	ErrArchived = errors.New("object is archived: it must be thawed before it can be read")
 	// ErrChecksum says that the bytes that arrived are not those that were announced.
 	ErrChecksum = errors.New("checksum does not match")
 	// ErrFull says that the store has no room left.
@@ -37,6 +39,7 @@ type Info struct {
 	Size     int64     // bytes
 	Modified time.Time // when the store received it, by the store's clock
 	SHA256   []byte    // 32 bytes as recorded by the store, or nil where the store keeps none or List does not tell
+	Class    Class     // as List tells; Stat need not
 }
 
 // Content is what Put writes. The reader must stay valid until Put returns; Put may read it several times.
@@ -61,7 +64,7 @@ type Store interface {
 	// object may or may not be there.
 	Put(ctx context.Context, key string, c Content) error
 	// Get returns length bytes from offset; length < 0 means to the end. Reading past the end returns what is there.
-	// Errors: ErrNotExist, ErrDenied. The body's Read returns the same kinds of errors and ends with ctx.
+	// Errors: ErrNotExist, ErrDenied, ErrArchived. The body's Read returns the same kinds of errors and ends with ctx.
 	Get(ctx context.Context, key string, offset, length int64) (io.ReadCloser, error)
 	// Stat describes one object. Errors: ErrNotExist, ErrDenied.
 	Stat(ctx context.Context, key string) (Info, error)

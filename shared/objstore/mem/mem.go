@@ -71,6 +71,7 @@ type object struct {
 	data     []byte
 	sum      [32]byte // as recorded when it was put
 	modified time.Time
+	class    objstore.Class
 }
 
 // New returns an empty store whose clock is time.Now.
@@ -165,6 +166,16 @@ func (s *Store) SetModified(key string, at time.Time) {
 	}
 }
 
+// SetClass moves an object, if it exists, to a storage class; what is frozen can't be read.
+func (s *Store) SetClass(key string, class objstore.Class) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if o, ok := s.objects[key]; ok {
+		o.class = class
+		s.objects[key] = o
+	}
+}
+
 // begin counts a call and asks the hook.
 func (s *Store) begin(ctx context.Context, op Op, key string) (Fault, error) {
 	s.mu.Lock()
@@ -244,6 +255,9 @@ func (s *Store) Get(ctx context.Context, key string, offset, length int64) (io.R
 	if fault.Err != nil {
 		return nil, fault.Err
 	}
+	if o.class == objstore.Frozen {
+		return nil, fmt.Errorf("get %s: %w", key, objstore.ErrArchived)
+	}
 	data := o.data[min(offset, int64(len(o.data))):]
 	if length >= 0 {
 		data = data[:min(length, int64(len(data)))]
@@ -288,7 +302,7 @@ func (s *Store) info(key string) (objstore.Info, bool) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	o, ok := s.objects[key]
-	return objstore.Info{Key: key, Size: int64(len(o.data)), Modified: o.modified, SHA256: bytes.Clone(o.sum[:])}, ok
+	return objstore.Info{Key: key, Size: int64(len(o.data)), Modified: o.modified, SHA256: bytes.Clone(o.sum[:]), Class: o.class}, ok
 }
 
 func (s *Store) keepsVersions() bool {

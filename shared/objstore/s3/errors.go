@@ -64,6 +64,8 @@ func classify(err error) error {
 		return objstore.ErrChecksum
 	case "QuotaExceeded", "XMinioStorageFull", "InsufficientStorage":
 		return objstore.ErrFull
+	case "InvalidObjectState":
+		return objstore.ErrArchived // of a Get; nothing else that this package asks for has it
 	case "ObjectLocked":
 		return objstore.ErrLocked
 	case "AccessDenied":

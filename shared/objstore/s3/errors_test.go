@@ -33,6 +33,7 @@ func TestErrors(t *testing.T) {
 		{answer(404, "NotFound", ""), objstore.ErrNotExist, false},
 		{answer(404, "NoSuchBucket", ""), nil, false},
 		{answer(403, "AccessDenied", "Access Denied"), objstore.ErrDenied, false},
+		{answer(403, "InvalidObjectState", "The operation is not valid for the object's storage class"), objstore.ErrArchived, false},
 		{answer(403, "Whatever", ""), objstore.ErrDenied, false},
 		{answer(403, "AccessDenied", "Access Denied because object protected by object lock."), objstore.ErrLocked, false},
 		{answer(400, "ObjectLocked", ""), objstore.ErrLocked, false},

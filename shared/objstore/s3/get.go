@@ -109,7 +109,7 @@ func (s *Store) List(ctx context.Context, prefix string, fn func(objstore.Info) 
 				return s.wrap(ctx, "list", prefix, errOrder)
 			}
 			last = key
-			i := objstore.Info{Key: key, Size: aws.ToInt64(o.Size), Modified: aws.ToTime(o.LastModified)}
+			i := objstore.Info{Key: key, Size: aws.ToInt64(o.Size), Modified: aws.ToTime(o.LastModified), Class: classOf(o.StorageClass)}
 			if err := fn(i); err != nil {
 				return err
 			}

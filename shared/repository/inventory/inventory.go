@@ -34,6 +34,7 @@ type Object struct {
 	Size     int64     // bytes
 	Modified time.Time // when the store received it, by the store's clock
 	Checksum Checksum  // packs and lists only
+	Class    objstore.Class
 }
 
 // Pack names a pack of the source.
@@ -129,7 +130,7 @@ func (inv *Inventory) Witnessed(from, to time.Time, limit time.Duration) time.Du
 
 // add files one object by its key and reports whether the format knows such a key.
 func (inv *Inventory) add(o objstore.Info, rest string) bool {
-	obj := Object{Size: o.Size, Modified: o.Modified}
+	obj := Object{Size: o.Size, Modified: o.Modified, Class: o.Class}
 	kind, name, ok := strings.Cut(rest, "/")
 	if !ok {
 		return false

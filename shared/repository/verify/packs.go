@@ -11,6 +11,7 @@ import (
 	"sync/atomic"
 
 	"github.com/btcdecoded/holdfast/shared/keyring"
+	"github.com/btcdecoded/holdfast/shared/objstore"
 	"github.com/btcdecoded/holdfast/shared/repository/inventory"
 	"github.com/btcdecoded/holdfast/shared/seal"
 	"github.com/btcdecoded/holdfast/shared/snapshot"
@@ -38,6 +39,7 @@ type pack struct {
 	lost    bool // nothing of it can be read
 	known   bool // on record as damaged, and not read by this run
 	read    bool // checked at the level of the run
+	spared  spared
 	indexed bool // table has all its chunks
 	fault   atomic.Pointer[place]
 	table   []chunkEntry // level content: its chunks, ascending by offset
@@ -273,6 +275,9 @@ func (s *source) judge(ctx context.Context, p *pack, sum snapshot.Hash, n int64,
 	switch {
 	case errors.Is(err, errLong):
 		s.fault(p, SizeDiffers, fmt.Sprintf("it has more than the %d bytes that its list says", p.Size))
+	case errors.Is(err, objstore.ErrArchived) && s.c.opts.Level == Bytes:
+		p.read, p.spared = false, archived // that it was not read is no sign that anything is wrong with it
+		return false
 	case err != nil:
 		p.read, p.lost = false, true
 		s.fault(p, classify(err), err.Error())
@@ -303,6 +308,9 @@ func (s *source) tally(packs []*pack) {
 		if p.read {
 			s.c.result.Packs++
 			s.c.result.Bytes += int64(p.Size)
+		}
+		if p.spared == archived {
+			s.c.result.Archived++
 		}
 	}
 }

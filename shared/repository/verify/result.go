@@ -94,7 +94,13 @@ type Result struct {
 	Bytes     int64            `json:"bytes"`     // their size
 	Chunks    uint64           `json:"chunks"`    // opened and checked
 	Documents int              `json:"documents"` // read and checked
-	Recorded  bool             `json:"recorded"`  // receipts were written
+
+	// Archived is how many packs were not read at level bytes because they must be thawed first, and Spared how many because
+	// reading them is dear and it was not their turn. Snapshots that use any pass without a receipt.
+	Archived int `json:"archived,omitempty"`
+	Spared   int `json:"spared,omitempty"`
+
+	Recorded bool `json:"recorded"` // receipts were written
 
 	// Unrecorded is why receipts were not written as Options.Record asked: the store can't be written to. What was found
 	// stands all the same.

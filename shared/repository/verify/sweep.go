@@ -30,6 +30,9 @@ type Sweep struct {
 	Blind    []uint64  `json:"blind,omitempty"`    // snapshots of which not all packs were known, ascending
 	Packs    int       `json:"packs,omitempty"`    // read so far
 	Bytes    int64     `json:"bytes,omitempty"`    // their size
+	Frozen   int       `json:"frozen,omitempty"`   // packs passed by because they must be thawed first
+	Spared   int       `json:"spared,omitempty"`   // packs passed by because reading them is dear, see Budget.Cool
+	Archived []string  `json:"archived,omitempty"` // ids of frozen ones of which only the attempt to read them told
 }
 
 // overlap is taken off Since: stores tell arrivals by the second, and a manifest that came in the second of the horizon,
@@ -43,6 +46,8 @@ const maxBad = 1000
 type Budget struct {
 	Bytes int64       // of packs; what is reached is not passed by more than a few packs. 0: no limit
 	Stop  func() bool // asked between packs; nil: never
+	Cool  uint64      // of packs that are dear to read, each sweep reads one of so many; 0: all of them
+	Turn  uint64      // which of them: callers count their sweeps, so that none is left out for ever
 }
 
 // spent reports whether the call has to end.
@@ -62,7 +67,7 @@ func Continue(ctx context.Context, repo *repository.Repository, src snapshot.Sou
 		Level: Bytes, Sources: []snapshot.Source{src}, Expect: opts.Expect, Record: opts.Record, Place: opts.Place,
 		Workers: opts.Workers, MaxFiles: opts.MaxFiles, Now: opts.Now, Progress: opts.Progress,
 	})
-	sweep.Bad, sweep.Blind = slices.Clone(sweep.Bad), slices.Clone(sweep.Blind)
+	sweep.Bad, sweep.Blind, sweep.Archived = slices.Clone(sweep.Bad), slices.Clone(sweep.Blind), slices.Clone(sweep.Archived)
 	w := &sweeper{source: newSource(c, src), sweep: sweep, budget: budget, failed: map[*pack]bool{}}
 	c.sweep = w
 	if err := w.run(ctx); err != nil {
@@ -185,6 +190,10 @@ func (w *sweeper) readAll(ctx context.Context, left []*pack) error {
 			return err
 		}
 		for _, p := range part {
+			if p.spared != notSpared {
+				w.passedBy(p)
+				continue
+			}
 			w.sweep.Packs++
 			w.sweep.Bytes += int64(p.Size)
 			if p.fault.Load() != nil {
@@ -204,11 +213,14 @@ func (w *sweeper) hash(ctx context.Context, part []*pack) error {
 	buffers := sync.Pool{New: func() any { return new(buffer) }}
 	for _, p := range part {
 		s.checkPresence(p)
+		if !p.lost && w.spare(p) {
+			continue
+		}
 		w.packs++
 		w.read += int64(p.Size)
 	}
 	return inParallel(ctx, s.c.opts.Workers, part, func(ctx context.Context, p *pack) {
-		if p.lost {
+		if p.lost || p.spared != notSpared {
 			return
 		}
 		b := buffers.Get().(*buffer)
@@ -246,7 +258,7 @@ func (w *sweeper) judgeAll(ctx context.Context) error {
 			again = append(again, p)
 		default:
 			s.checkPresence(p)
-			p.read = !p.lost
+			p.read = !p.lost && p.spared == notSpared && !w.spare(p)
 		}
 	}
 	if err := w.hash(ctx, again); err != nil {
@@ -262,6 +274,7 @@ func (w *sweeper) judgeAll(ctx context.Context) error {
 
 // receiptsFor are the snapshots of which a receipt is to be written.
 func (c *checker) receiptsFor(s *source, judged []SnapshotResult) []SnapshotResult {
+	judged = c.readWhole(s, judged)
 	w := c.sweep
 	if w == nil {
 		return judged

@@ -1,0 +1,11 @@
+package objstore
+
+// Class is what reading an object costs, as far as a listing tells of its storage class.
+type Class uint8
+
+// The classes.
+const (
+	Warm   Class = iota // reading costs a request: S3 Standard and its infrequent-access classes; where nothing is told
+	Cool                // it is read at once, and every byte is paid for: S3 Glacier Instant Retrieval
+	Frozen              // it must be thawed first: S3 Glacier Flexible Retrieval and Deep Archive
+)
