@@ -137,8 +137,13 @@ func tending(bucket string) Document {
 	}
 }
 
+// observed is the repository with the locks of its manifests: who can't read those takes what is protected for unprotected.
+func observed(s *settings.Settings) Document {
+	return append(repository(s), allow("ReadLocks", []string{"s3:GetObjectLegalHold", "s3:GetObjectRetention"}, kinds(s.BucketARN(s.Bucket)+"/v1/*", "snapshots")...))
+}
+
 func monitor(s *settings.Settings) Document {
-	d := append(repository(s), state(s, []string{"/coordinate/*", "/jobs/*", "/freeze/*", "/restores/*", "/verify/*", "/lifecycle/*"},
+	d := append(observed(s), state(s, []string{"/coordinate/*", "/jobs/*", "/freeze/*", "/restores/*", "/verify/*", "/lifecycle/*"},
 		[]string{"/sources/*", "/alerts.json", "/monitor.json", "/monitor/*"})...)
 	d = append(d,
 		allow("Alert", []string{"sns:ListSubscriptionsByTopic", "sns:Publish"}, s.ARN("sns", settings.TopicName)),
@@ -147,7 +152,7 @@ func monitor(s *settings.Settings) Document {
 		d = append(d, allow("ReadPing", []string{"ssm:GetParameter", "ssm:GetParameters"}, s.ARN("ssm", "parameter"+s.Ping)))
 	}
 	if s.Replica != nil {
-		for _, st := range repository(s.In(s.Replica)) {
+		for _, st := range observed(s.In(s.Replica)) {
 			st.Sid += "Replica"
 			d = append(d, st)
 		}

@@ -114,7 +114,7 @@ func ReplicaBucket(s, first *settings.Settings) Document {
 			st.Sid, st.Principal = "Lifecycle"+st.Sid, map[string]any{"AWS": lifecycle}
 			d = append(d, st)
 		}
-		for _, st := range repository(s) {
+		for _, st := range observed(s) {
 			from("Monitor"+st.Sid, first.FunctionRole(settings.Monitor), st.Action, st.Resource...)
 		}
 	}
