@@ -39,7 +39,7 @@ help: ## this help
 build: ## bin/holdfast, one static binary
 	CGO_ENABLED=0 go build -trimpath -ldflags "-s -w -X main.version=$(VERSION)" -o bin/holdfast ./hostagent
 
-test: build lint arch unit integration cloud ## everything: set-up, build, lint, architecture, unit and integration tests
+test: build lint arch unit integration cloud e2e ## everything: set-up, build, lint, architecture, unit and integration tests, the control plane end to end
 	@# What was published since about a dependency must not break a tree that has not changed: here it only warns.
 	@$(MAKE) --no-print-directory vuln || echo "warning: vulnerabilities, or no answer: see above; this alone fails no test"
 
