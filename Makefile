@@ -30,7 +30,7 @@ FUNCTIONS    := $(patsubst functions/%/main.go,%,$(wildcard functions/*/main.go)
 CDK_CONTEXT   = -c policy=$(policy) -c architecture=$(architecture) $(if $(email),-c email=$(email)) $(CDK)
 
 .PHONY: help build test setup lint vuln arch unit integration demo fuzz bench soak man clean
-.PHONY: cloud-tools functions cloud e2e bootstrap synth diff deploy destroy alarm-test policy-given
+.PHONY: cloud-tools functions cloud e2e bootstrap synth diff deploy destroy alarm-test policy-given smoke-aws
 
 help: ## this help
 	@echo "Holdfast: backup and recovery. Targets:"; echo
@@ -98,6 +98,9 @@ destroy: policy-given cloud-tools functions ## removes the control plane; bucket
 
 alarm-test: policy-given ## sends a test message the whole way that alerts go
 	go run ./infra/alarmtest -policy $(policy)
+
+smoke-aws: build ## a bucket of its own in a real account, everything tried, all removed; asks for HOLDFAST_SMOKE=yes
+	@go run ./test/smoke -holdfast bin/holdfast $(SMOKE)
 
 demo: build ## the main job on real data, told step by step; needs no account and leaves nothing behind
 	@test/demo/demo.sh bin/holdfast
