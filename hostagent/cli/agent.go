@@ -144,7 +144,7 @@ func (a *app) agentOnce(ended []events.JobFinished, last map[string]events.JobFi
 	perr := a.print(struct {
 		Jobs []events.JobFinished `json:"jobs"`
 	}{ended}, func(w io.Writer) {
-		if len(ended) == 0 {
+		if len(ended) == 0 && err == nil { // with an error, nobody knows what is due
 			fmt.Fprintln(w, "nothing was due")
 			for _, source := range slices.Sorted(maps.Keys(last)) {
 				if f := last[source]; f.Result == events.Failed {
