@@ -26,14 +26,14 @@ func main() {
 	flag.Parse()
 	if os.Getenv("HOLDFAST_SMOKE") != "yes" {
 		fmt.Fprintln(os.Stderr, "smoke: this makes a bucket in your account of AWS and costs about a cent; set HOLDFAST_SMOKE=yes to agree")
-		os.Exit(2)
+		os.Exit(2) //nolint:forbidigo // the end of a program
 	}
 	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
 	err := run(ctx, o, os.Stdout)
 	stop()
 	if err != nil {
 		fmt.Fprintln(os.Stderr, "smoke:", err)
-		os.Exit(1)
+		os.Exit(1) //nolint:forbidigo // as above
 	}
 }
 
