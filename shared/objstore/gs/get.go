@@ -61,6 +61,9 @@ type body struct {
 }
 
 func (b *body) Read(p []byte) (int, error) {
+	if err := b.ctx.Err(); err != nil { // what has arrived already could go on for a while
+		return 0, b.store.wrap(b.ctx, "read", b.key, err)
+	}
 	n, err := b.ReadCloser.Read(p)
 	if err == nil || err == io.EOF { //nolint:errorlint // io.Reader promises EOF itself
 		return n, err

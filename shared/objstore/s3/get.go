@@ -66,6 +66,9 @@ type body struct {
 }
 
 func (b *body) Read(p []byte) (int, error) {
+	if err := b.ctx.Err(); err != nil { // what has arrived already could go on for a while
+		return 0, b.store.wrap(b.ctx, "read", b.key, err)
+	}
 	if b.limit != nil {
 		if *b.limit <= 0 {
 			return 0, io.EOF
