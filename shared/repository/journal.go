@@ -106,7 +106,10 @@ func thinJournal(s *state, head journalHead, keep func(number uint64) bool) (*jo
 				return fmt.Errorf("write journal: %w", err)
 			}
 		}
-		return lines.Err()
+		if err := lines.Err(); err != nil {
+			return fmt.Errorf("read journal: %w", err)
+		}
+		return nil
 	})
 }
 
@@ -121,11 +124,13 @@ func beginJournal(s *state, head journalHead, fill func(*journal) error) (*journ
 		err = fill(j)
 	}
 	if err == nil {
-		err = os.Rename(f.Name(), s.path(journalFile))
+		if err = os.Rename(f.Name(), s.path(journalFile)); err != nil {
+			err = fmt.Errorf("write journal: %w", err)
+		}
 	}
 	if err != nil {
 		_ = f.Close()
-		return nil, fmt.Errorf("write journal: %w", err)
+		return nil, err
 	}
 	return j, nil
 }
