@@ -58,7 +58,8 @@ func render(t *testing.T) []byte {
 	p("# What it costs\n")
 	p("This page is written by a program, [test/cost](../test/cost): `go test ./test/cost -update`. It knows the functions' memory and")
 	p("schedules, the metrics, the alarms and the projection of the policy from the code, and AWS's list prices (us-east-1, US dollars")
-	p("a month, without free tiers) from the table below. **No bill of a real account stands behind it yet.**\n")
+	p("a month, without free tiers) from the table below. **No bill of a real account stands behind it yet,")
+	p("and not every price was compared with the page that it cites: do that before you decide by it.**\n")
 	p("A typical host has 20 GiB of application data, saved every hour, and 200 MiB of configuration, saved every four hours, both for")
 	p("7 days in full, 30 daily and 12 weekly, compressed to half, with 1 %% changed a day; a replica in a second region.\n")
 	table(t, p, "Holdfast", func(n int) cost.Bill {
