@@ -21,6 +21,7 @@ import (
 
 	"github.com/btcdecoded/holdfast/functions/environment"
 	"github.com/btcdecoded/holdfast/functions/invoke/invoketest"
+	"github.com/btcdecoded/holdfast/shared/alert"
 	"github.com/btcdecoded/holdfast/shared/control"
 	"github.com/btcdecoded/holdfast/shared/emf"
 	"github.com/btcdecoded/holdfast/shared/keyring"
@@ -107,7 +108,7 @@ func startBinary(t *testing.T) *binary {
 	)}
 	var err error
 	b.env, err = environment.Map(environment.Monitor{
-		Cloud: environment.Cloud{State: "state", Trust: "/holdfast/trust"}, Topic: "arn:aws:sns:us-east-1:1:t", Bus: "holdfast", Ping: "/holdfast/ping", DigestHour: 23,
+		Cloud: environment.Cloud{State: "state", Trust: "/holdfast/trust"}, Topic: "arn:aws:sns:us-east-1:1:t", Bus: "holdfast", Ping: "/holdfast/ping", DigestHour: 12,
 	})
 	if err != nil {
 		t.Fatal(err)
@@ -135,6 +136,13 @@ func startBinary(t *testing.T) *binary {
 	address := bucket.S3URL(b.env["AWS_ENDPOINT_URL_S3"], "backup", "")
 	policy := fmt.Sprintf("version: 1\nrepository: {primary: %q}\nhosts: {web-1: {sources: {etc: {files: {roots: [/etc]}, objectives: {tier: critical, rpo: 1h}}}}}\n", address)
 	if _, err := b.state.Put(t.Context(), control.PolicyKey, []byte(policy), ""); err != nil {
+		t.Fatal(err)
+	}
+	// The function's clock is the real one. Today's digest is sent already, whatever the hour.
+	if err := statestore.Update(t.Context(), b.state, control.AlertsKey, func(book *alert.Book) error {
+		book.Digest = time.Now().Add(12 * time.Hour)
+		return nil
+	}); err != nil {
 		t.Fatal(err)
 	}
 	return b

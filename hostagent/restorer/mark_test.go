@@ -5,6 +5,7 @@ import (
 	"os"
 	"path/filepath"
 	"strings"
+	"sync"
 	"testing"
 
 	"golang.org/x/sys/unix"
@@ -182,9 +183,12 @@ func TestMarkThatCannotBeRead(t *testing.T) {
 
 // TestMarkComesFirst wants the mark to be durable before anything is made.
 func TestMarkComesFirst(t *testing.T) {
+	var mu sync.Mutex
 	var before []string
 	target := filepath.Join(t.TempDir(), "new")
 	restore(t, twoFiles(), Options{Target: target, fault: func(op, path string) error {
+		mu.Lock()
+		defer mu.Unlock()
 		if path != target {
 			before = append(before, op)
 		} else if op == "sync mark" {
