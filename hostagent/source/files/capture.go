@@ -10,6 +10,7 @@ import (
 	"golang.org/x/sync/errgroup"
 	"golang.org/x/sync/semaphore"
 
+	"github.com/btcdecoded/holdfast/hostagent/source/inode"
 	"github.com/btcdecoded/holdfast/shared/snapshot"
 )
 
@@ -30,7 +31,7 @@ type capture struct {
 	progress Progress
 	sys      *system
 	walker   *walker
-	owners   *names
+	owners   *inode.Names
 	gear     *[256]uint64
 
 	window  *semaphore.Weighted // entries on their way
@@ -78,7 +79,7 @@ type item struct {
 func newCapture(o Options, sel *selection, session Session, progress Progress, sys *system) *capture {
 	return &capture{
 		options: o, session: session, progress: progress, sys: sys,
-		walker: newWalker(sel, sys, o.Temp), owners: newNames(), gear: session.Gear(), captured: session.Captured(),
+		walker: newWalker(sel, sys, o.Temp), owners: inode.NewNames(), gear: session.Gear(), captured: session.Captured(),
 		window:  semaphore.NewWeighted(windowWeight),
 		waiting: semaphore.NewWeighted(smallWaiting),
 		smalls:  newSmallBuffers(),

@@ -5,15 +5,14 @@ import (
 	"strings"
 
 	"golang.org/x/sys/unix"
+
+	"github.com/btcdecoded/holdfast/hostagent/source/paged"
 )
 
 const (
 	cacheTag = "CACHEDIR.TAG"
 	// cacheSignature begins a valid tag: https://bford.info/cachedir/
 	cacheSignature = "Signature: 8a477f597d28d172789f06886806bc55"
-
-	// sqliteHeader begins every SQLite database: https://www.sqlite.org/fileformat2.html, "Magic Header String".
-	sqliteHeader = "SQLite format 3\x00"
 )
 
 // hasHeader reports whether a regular file begins with header.
@@ -56,7 +55,7 @@ func (l *lister) survey(n *node, fd int) *landmarks {
 		if !ok || n.sqlite[base] || n.runs == nil && n.find(base) < 0 || l.sel.owned[joinPath(n.path, base)] {
 			continue
 		}
-		if l.hasHeader(fd, base, sqliteHeader) {
+		if l.hasHeader(fd, base, paged.SQLiteHeader) {
 			if n.sqlite == nil {
 				n.sqlite = map[string]bool{}
 			}

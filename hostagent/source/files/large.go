@@ -7,6 +7,7 @@ import (
 
 	"golang.org/x/sys/unix"
 
+	"github.com/btcdecoded/holdfast/hostagent/source/paged"
 	"github.com/btcdecoded/holdfast/shared/chunker"
 	"github.com/btcdecoded/holdfast/shared/snapshot"
 )
@@ -53,10 +54,10 @@ func (r *reader) large(ctx context.Context, it *item, fd int, length uint64, hol
 	defer r.slots.Release(1)
 	r.progress.Current(it.entry.Path)
 	it.entry.HasFileID, it.entry.FileID = false, snapshot.FileID{}
-	if !holes && length >= pagedMin && snapshot.SpanFor(length) <= largeBuffer {
+	if !holes && length >= paged.MinSize && snapshot.SpanFor(length) <= largeBuffer {
 		head := make([]byte, 100)
 		if n, err := r.sys.readFull(fd, head, 0); err == nil && n == len(head) {
-			if page := pageSize(head, length); page > 0 {
+			if page := paged.PageSize(head, length); page > 0 {
 				return r.paged(ctx, it, fd, length, page)
 			}
 		}
@@ -138,11 +139,7 @@ func (l *largeReader) fill(p []byte) (int, error) {
 			return n, err
 		}
 		n += m
-		l.it.readSize += uint64(m)
-		told := min(uint64(m), l.source.size-min(l.source.size, l.it.sent)) // a second reading is no more of the file
-		l.it.sent += told
-		l.it.readSent += uint64(m)
-		l.progress.Add(0, told, uint64(m))
+		l.told(l.it, uint64(m), l.source.size)
 	}
 	return n, nil
 }

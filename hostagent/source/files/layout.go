@@ -3,8 +3,8 @@ package files
 import (
 	"context"
 	"fmt"
-	"slices"
 
+	"github.com/btcdecoded/holdfast/hostagent/source/paged"
 	"github.com/btcdecoded/holdfast/shared/snapshot"
 )
 
@@ -66,7 +66,7 @@ func (l *layout) flush(ctx context.Context) error {
 	if err != nil {
 		return fmt.Errorf("store a map: %w", err)
 	}
-	l.maps = append(l.maps, snapshot.MapRef{Ref: ref, Length: l.covered, Packs: packRanges(l.extents)})
+	l.maps = append(l.maps, snapshot.MapRef{Ref: ref, Length: l.covered, Packs: paged.PackRanges(l.extents)})
 	l.extents, l.covered = l.extents[:0], 0
 	return nil
 }
@@ -79,24 +79,4 @@ func (l *layout) finish(ctx context.Context) error {
 	err := l.flush(ctx)
 	l.extents = nil
 	return err
-}
-
-// packRanges returns the packs that extents use: ascending ranges that do not touch.
-func packRanges(extents []snapshot.Extent) []snapshot.Range {
-	numbers := make([]uint64, 0, len(extents))
-	for i := range extents {
-		if !extents[i].Hole {
-			numbers = append(numbers, extents[i].Ref.Pack)
-		}
-	}
-	slices.Sort(numbers)
-	var ranges []snapshot.Range
-	for _, n := range slices.Compact(numbers) {
-		if k := len(ranges) - 1; k >= 0 && ranges[k].Last+1 == n {
-			ranges[k].Last = n
-			continue
-		}
-		ranges = append(ranges, snapshot.Range{First: n, Last: n})
-	}
-	return ranges
 }

@@ -3,6 +3,7 @@ package files
 import (
 	"golang.org/x/sys/unix"
 
+	"github.com/btcdecoded/holdfast/hostagent/source/inode"
 	"github.com/btcdecoded/holdfast/shared/snapshot"
 )
 
@@ -80,11 +81,11 @@ func (m *meta) sameContent(o *meta) bool {
 }
 
 // apply writes what the stat tells into an entry; of the content only the size.
-func (m *meta) apply(e *snapshot.Entry, owners *names) {
+func (m *meta) apply(e *snapshot.Entry, owners *inode.Names) {
 	e.Type = m.fileType()
 	e.Mode = m.mode & 0o7777
 	e.UID, e.GID = m.uid, m.gid
-	e.User, e.Group = owners.of(m.uid, m.gid)
+	e.User, e.Group = owners.Of(m.uid, m.gid)
 	e.MTime, e.CTime = m.mtime, m.ctime
 	e.Device, e.Inode = m.device, m.inode
 	e.Linked = m.linked

@@ -8,6 +8,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/btcdecoded/holdfast/hostagent/source/paged"
 	"github.com/btcdecoded/holdfast/shared/snapshot"
 )
 
@@ -68,7 +69,7 @@ func move(t *testing.T, path string, source *rand.ChaCha8, rng *rand.Rand) {
 	_, _ = source.Read(b)
 	switch n := rng.IntN(40); {
 	case n == 0:
-		err = f.Truncate(max(pagedMin, info.Size()-int64(rng.IntN(snapshot.MapSpan))))
+		err = f.Truncate(max(paged.MinSize, info.Size()-int64(rng.IntN(snapshot.MapSpan))))
 	case n < 4:
 		_, err = f.WriteAt(b, info.Size())
 	case n < 20:

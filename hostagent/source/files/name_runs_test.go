@@ -10,6 +10,8 @@ import (
 	"testing"
 
 	"github.com/google/go-cmp/cmp"
+
+	"github.com/btcdecoded/holdfast/hostagent/source/paged"
 )
 
 // walked is what a walk meets, a line each.
@@ -40,7 +42,7 @@ func largeDirectory(t *testing.T) string {
 		write(t, filepath.Join(dir, fmt.Sprintf("f%d", i*7919%10007)), "")
 	}
 	for _, name := range []string{"a.db", "m.db", "z.db"} {
-		write(t, filepath.Join(dir, name), sqliteHeader)
+		write(t, filepath.Join(dir, name), paged.SQLiteHeader)
 	}
 	for _, name := range []string{"m.db-wal", "z.db-shm", "orphan-journal", "PG_VERSION", "postmaster.pid", "sub/x", "t/y", "f5/z", "global/pg_control"} {
 		path := filepath.Join(dir, name)

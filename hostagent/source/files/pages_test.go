@@ -9,6 +9,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/btcdecoded/holdfast/hostagent/source/paged"
 	"github.com/btcdecoded/holdfast/shared/snapshot"
 )
 
@@ -16,15 +17,15 @@ import (
 func sqliteFile(rng *rand.ChaCha8, page, n int) []byte {
 	b := make([]byte, page*n)
 	_, _ = rng.Read(b)
-	copy(b, sqliteHeader)
+	copy(b, paged.SQLiteHeader)
 	binary.BigEndian.PutUint16(b[16:], uint16(page))
 	return b
 }
 
 func postgresFile(rng *rand.ChaCha8, n int) []byte {
-	b := make([]byte, postgresPage*n)
+	b := make([]byte, paged.PostgresPage*n)
 	_, _ = rng.Read(b)
-	for i, v := range []uint16{24, 100, postgresPage, postgresPage | 4} {
+	for i, v := range []uint16{24, 100, paged.PostgresPage, paged.PostgresPage | 4} {
 		binary.LittleEndian.PutUint16(b[12+2*i:], v)
 	}
 	return b
@@ -38,14 +39,14 @@ func TestPageSize(t *testing.T) {
 		want uint64
 	}{
 		{"sqlite", sqliteFile(rng, 4096, 100), 4096},
-		{"sqlite of 64 KiB pages", append([]byte(sqliteHeader), append([]byte{0, 1}, make([]byte, 1<<20)...)...), 64 << 10},
+		{"sqlite of 64 KiB pages", append([]byte(paged.SQLiteHeader), append([]byte{0, 1}, make([]byte, 1<<20)...)...), 64 << 10},
 		{"small", sqliteFile(rng, 512, 100), 0},
-		{"odd page size", append([]byte(sqliteHeader), append([]byte{3, 1}, make([]byte, 1<<20)...)...), 0},
-		{"postgres", postgresFile(rng, 100), postgresPage},
-		{"postgres, torn", postgresFile(rng, 100)[:postgresPage*99+1], 0},
+		{"odd page size", append([]byte(paged.SQLiteHeader), append([]byte{3, 1}, make([]byte, 1<<20)...)...), 0},
+		{"postgres", postgresFile(rng, 100), paged.PostgresPage},
+		{"postgres, torn", postgresFile(rng, 100)[:paged.PostgresPage*99+1], 0},
 		{"text", bytes.Repeat([]byte("text "), 100_000), 0},
 	} {
-		if got := pageSize(c.data[:100], uint64(len(c.data))); got != c.want {
+		if got := paged.PageSize(c.data[:100], uint64(len(c.data))); got != c.want {
 			t.Errorf("%s: %d, want %d", c.name, got, c.want)
 		}
 	}
@@ -59,7 +60,7 @@ func TestPagesOverGenerations(t *testing.T) {
 		data func(*rand.ChaCha8) []byte
 	}{
 		"sqlite":   {4096, func(r *rand.ChaCha8) []byte { return sqliteFile(r, 4096, 2600) }},
-		"postgres": {postgresPage, func(r *rand.ChaCha8) []byte { return postgresFile(r, 1500) }},
+		"postgres": {paged.PostgresPage, func(r *rand.ChaCha8) []byte { return postgresFile(r, 1500) }},
 		"inline":   {4096, func(r *rand.ChaCha8) []byte { return sqliteFile(r, 4096, 300) }},
 	} {
 		t.Run(name, func(t *testing.T) {
@@ -88,7 +89,7 @@ func TestPagesOverGenerations(t *testing.T) {
 				}
 				s = s.child(time.Now().Add(-time.Hour))
 				wantPaged(t, s, path, data)
-				if generation > 0 && s.added > changed+parts(s.extents(t, s.entry(t, path)))*1000+200_000 && generation < pagedParts/2 {
+				if generation > 0 && s.added > changed+paged.Parts(s.extents(t, s.entry(t, path)))*1000+200_000 && generation < paged.MaxParts/2 {
 					t.Errorf("generation %d: %d bytes stored for %d bytes of changed pages", generation, s.added, changed)
 				}
 			}
@@ -118,13 +119,13 @@ func TestPagesRegionIsStoredWhole(t *testing.T) {
 	path := filepath.Join(t.TempDir(), "file.db")
 	s := newSession()
 	most := 0
-	for generation := range 3 * pagedParts {
+	for generation := range 3 * paged.MaxParts {
 		_, _ = source.Read(data[4096*(1+generation*7%299):][:100])
 		s = s.child(time.Now().Add(-time.Hour))
 		wantPaged(t, s, path, data)
-		most = max(most, parts(s.extents(t, s.entry(t, path))))
+		most = max(most, paged.Parts(s.extents(t, s.entry(t, path))))
 	}
-	if most > pagedParts+1 {
+	if most > paged.MaxParts+1 {
 		t.Errorf("a region is made of %d chunks", most)
 	}
 }

@@ -5,6 +5,7 @@ import (
 
 	"golang.org/x/sys/unix"
 
+	"github.com/btcdecoded/holdfast/hostagent/source/inode"
 	"github.com/btcdecoded/holdfast/shared/snapshot"
 )
 
@@ -22,13 +23,13 @@ func (r *reader) file(ctx context.Context, it *item) error {
 		return nil
 	}
 	if it.entry.Size == 0 {
-		r.readAttributes(it, attributesAt(dirFD, it.name))
+		r.readAttributes(it, inode.At(dirFD, it.name))
 		r.walker.dirs.release(it.dir)
 		return nil
 	}
 	fd, err := r.sys.openQuietly(dirFD, it.name, 0)
 	if err != nil && !gone(err) && !replaced(err) {
-		r.readAttributes(it, attributesAt(dirFD, it.name))
+		r.readAttributes(it, inode.At(dirFD, it.name))
 	}
 	r.walker.dirs.release(it.dir)
 	if err != nil {
@@ -73,11 +74,11 @@ func (r *reader) opened(ctx context.Context, it *item, fd int) error {
 			return err
 		case readErr != nil:
 			it.unreadable("read", readErr)
-			r.readAttributes(it, attributesOf(fd))
+			r.readAttributes(it, inode.Of(fd))
 			return nil
 		}
 		e.Size = size
-		r.readAttributes(it, attributesOf(fd))
+		r.readAttributes(it, inode.Of(fd))
 		after, err := fstat(fd)
 		if err == nil && size == before.size && after.sameContent(&before) {
 			return nil

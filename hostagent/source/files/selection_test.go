@@ -11,6 +11,7 @@ import (
 
 	"github.com/google/go-cmp/cmp"
 
+	"github.com/btcdecoded/holdfast/hostagent/source/paged"
 	"github.com/btcdecoded/holdfast/shared/snapshot"
 )
 
@@ -232,7 +233,7 @@ func TestLiveSQLite(t *testing.T) {
 		"/app/at rest.db", "/j/x.sqlite", "/j/x.sqlite-journal", "/j/orphan-wal",
 	)
 	for _, name := range []string{"/app/data.db", "/app/at rest.db", "/j/x.sqlite"} {
-		write(t, dir+name, sqliteHeader+"and its pages")
+		write(t, dir+name, paged.SQLiteHeader+"and its pages")
 	}
 	live := []string{"/app/data.db", "/app/data.db-shm", "/app/data.db-wal", "/j/x.sqlite", "/j/x.sqlite-journal"}
 	check := func(s *fakeSession, r *Result) {

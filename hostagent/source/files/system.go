@@ -3,6 +3,7 @@ package files
 import (
 	"golang.org/x/sys/unix"
 
+	"github.com/btcdecoded/holdfast/hostagent/source/inode"
 	"github.com/btcdecoded/holdfast/shared/snapshot"
 )
 
@@ -13,7 +14,7 @@ type system struct {
 	// pread reads from an open file.
 	pread func(fd int, p []byte, offset int64) (int, error)
 	// attributes reads extended attributes.
-	attributes func(a attributes) ([]snapshot.Xattr, error)
+	attributes func(a inode.Attributes) ([]snapshot.Xattr, error)
 }
 
 func realSystem() *system {
@@ -24,7 +25,7 @@ func realSystem() *system {
 		pread: func(fd int, p []byte, offset int64) (int, error) {
 			return retryInterrupted(func() (int, error) { return unix.Pread(fd, p, offset) })
 		},
-		attributes: attributes.read,
+		attributes: inode.Attributes.Read,
 	}
 }
 

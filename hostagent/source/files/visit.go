@@ -7,6 +7,7 @@ import (
 
 	"golang.org/x/sys/unix"
 
+	"github.com/btcdecoded/holdfast/hostagent/source/inode"
 	"github.com/btcdecoded/holdfast/shared/snapshot"
 )
 
@@ -188,10 +189,10 @@ func (c *capture) readAttributesOf(it *item) {
 		return
 	}
 	defer c.walker.dirs.release(it.dir)
-	c.readAttributes(it, attributesAt(fd, it.name))
+	c.readAttributes(it, inode.At(fd, it.name))
 }
 
-func (c *capture) readAttributes(it *item, a attributes) {
+func (c *capture) readAttributes(it *item, a inode.Attributes) {
 	var err error
 	if it.entry.Xattrs, err = c.sys.attributes(a); err != nil {
 		it.fail(it.entry.Path, "getxattr", err)

@@ -1,44 +1,15 @@
 package files
 
 import (
-	"errors"
 	"os"
-	"slices"
 	"testing"
 	"time"
 
 	"golang.org/x/sys/unix"
 
+	"github.com/btcdecoded/holdfast/hostagent/source/inode"
 	"github.com/btcdecoded/holdfast/shared/snapshot"
 )
-
-func TestAttributes(t *testing.T) {
-	var nothing [4]byte
-	grown := 0
-	got, err := whole(nothing[:], func(buf []byte) (int, error) {
-		// The attribute grows between the call that asks for its size and the next one, a few times.
-		size := 1000 * (1 + grown)
-		if len(buf) == 0 {
-			if grown < 3 {
-				grown++
-			}
-			return size, nil
-		}
-		if len(buf) < size {
-			return 0, unix.ERANGE
-		}
-		return copy(buf, slices.Repeat([]byte{1}, size)), nil
-	})
-	if err != nil || len(got) != 4000 {
-		t.Errorf("%d bytes, %v", len(got), err)
-	}
-	if _, err := whole(nil, func([]byte) (int, error) { return 0, unix.EIO }); !errors.Is(err, unix.EIO) {
-		t.Error(err)
-	}
-	if _, err := attributesAt(-1, "x").read(); !errors.Is(err, unix.ENOENT) {
-		t.Error(err)
-	}
-}
 
 // TestInvalidEntryIsLeftOut makes what no tree may hold.
 func TestInvalidEntryIsLeftOut(t *testing.T) {
@@ -59,7 +30,7 @@ func TestUnreadableAttributesAreToldEachTime(t *testing.T) {
 		t.Fatal(err)
 	}
 	sys := realSystem()
-	sys.attributes = func(attributes) ([]snapshot.Xattr, error) { return nil, unix.EACCES }
+	sys.attributes = func(inode.Attributes) ([]snapshot.Xattr, error) { return nil, unix.EACCES }
 	s := newSession()
 	for run := range 3 {
 		if run > 0 {
@@ -76,7 +47,7 @@ func TestUnreadableAttributesAreToldEachTime(t *testing.T) {
 		}
 	}
 	s = s.child(time.Now().Add(time.Hour))
-	sys.attributes = func(attributes) ([]snapshot.Xattr, error) {
+	sys.attributes = func(inode.Attributes) ([]snapshot.Xattr, error) {
 		return []snapshot.Xattr{{Name: "user.x", Value: []byte("y")}}, nil
 	}
 	r := captureSystem(t, s, Options{Roots: []string{dir}}, sys)

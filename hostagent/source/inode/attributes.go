@@ -1,4 +1,6 @@
-package files
+// Package inode reads what a file system keeps of a thing beside its content and what a stat tells: extended attributes
+// ([Attributes]) and the names of owners ([Names]). Sources share it.
+package inode
 
 import (
 	"bytes"
@@ -16,36 +18,38 @@ import (
 // thousands of attributes of 64 KiB.
 const maxAttributes = 1 << 20
 
-var errAttributes = fmt.Errorf("more than %d bytes of extended attributes: some are left out", maxAttributes)
+var errTooMany = fmt.Errorf("more than %d bytes of extended attributes: some are left out", maxAttributes)
 
-// attributes reads extended attributes, ACLs among them, of an open file or of a name in a directory.
-type attributes struct {
+// Attributes reads extended attributes, ACLs among them, of an open file or of a name in a directory.
+type Attributes struct {
 	fd   int
 	path string // if not empty, instead of fd: a path through /proc, as no call takes a directory and a name
 }
 
-func attributesOf(fd int) attributes { return attributes{fd: fd} }
+// Of are the attributes of an open file.
+func Of(fd int) Attributes { return Attributes{fd: fd} }
 
-func attributesAt(dirFD int, name string) attributes {
-	return attributes{path: "/proc/self/fd/" + strconv.Itoa(dirFD) + "/" + name}
+// At are the attributes of a name in a directory; a symbolic link is not followed.
+func At(dirFD int, name string) Attributes {
+	return Attributes{path: "/proc/self/fd/" + strconv.Itoa(dirFD) + "/" + name}
 }
 
-func (a attributes) list(buf []byte) (int, error) {
+func (a Attributes) list(buf []byte) (int, error) {
 	if a.path != "" {
 		return unix.Llistxattr(a.path, buf)
 	}
 	return unix.Flistxattr(a.fd, buf)
 }
 
-func (a attributes) get(name string, buf []byte) (int, error) {
+func (a Attributes) get(name string, buf []byte) (int, error) {
 	if a.path != "" {
 		return unix.Lgetxattr(a.path, name, buf)
 	}
 	return unix.Fgetxattr(a.fd, name, buf)
 }
 
-// read returns all attributes in ascending order of names. Attributes that vanish meanwhile are left out.
-func (a attributes) read() ([]snapshot.Xattr, error) {
+// Read returns all attributes in ascending order of names. Attributes that vanish meanwhile are left out.
+func (a Attributes) Read() ([]snapshot.Xattr, error) {
 	n, err := a.list(nil)                                                 // for nearly every file this says that there are none
 	if err == unix.ENOTSUP || err == unix.EPERM || err == nil && n == 0 { //nolint:errorlint // bare errnos
 		return nil, nil
@@ -66,7 +70,7 @@ func (a attributes) read() ([]snapshot.Xattr, error) {
 		case err != nil:
 			failed = err
 		case size+len(name)+len(value) > maxAttributes:
-			failed = errAttributes
+			failed = errTooMany
 		default:
 			size += len(name) + len(value)
 			out = append(out, snapshot.Xattr{Name: name, Value: slices.Clone(value)})

@@ -1,4 +1,4 @@
-package files
+package inode
 
 import (
 	"os/user"
@@ -6,19 +6,20 @@ import (
 	"sync"
 )
 
-// names looks up the names of users and groups, each once.
-type names struct {
+// Names looks up the names of users and groups, each once.
+type Names struct {
 	mu     sync.RWMutex
 	users  map[uint32]string
 	groups map[uint32]string
 }
 
-func newNames() *names {
-	return &names{users: map[uint32]string{}, groups: map[uint32]string{}}
+// NewNames returns Names that know none yet.
+func NewNames() *Names {
+	return &Names{users: map[uint32]string{}, groups: map[uint32]string{}}
 }
 
-// of returns the names of a user and a group, empty where they have none.
-func (n *names) of(uid, gid uint32) (userName, groupName string) {
+// Of returns the names of a user and a group, empty where they have none.
+func (n *Names) Of(uid, gid uint32) (userName, groupName string) {
 	n.mu.RLock()
 	userName, ok1 := n.users[uid]
 	groupName, ok2 := n.groups[gid]
