@@ -14,8 +14,11 @@ NPM     := aws-cdk@2.1148.1 node-linux-$(if $(filter aarch64,$(shell uname -m)),
 PYPI    := ministack==1.5.33 cfn-lint==1.58.0 cryptography==50.0.2
 # Servers that the integration tests start (S3 and Google Cloud Storage) are found on this path.
 export PATH := $(TOOLS):$(CLOUD)/node/node_modules/.bin:$(PATH)
-# The version comes from above; asking git again fails where somebody else owns the checkout.
-export GOFLAGS := $(GOFLAGS) -buildvcs=false
+# The version comes from above; asking git again fails where somebody else owns the checkout. Tests and linters are built
+# like the programs, so that what they share is compiled once. The race detector needs C.
+export GOFLAGS := $(GOFLAGS) -buildvcs=false -trimpath
+export CGO_ENABLED := 0
+unit bench: export CGO_ENABLED := 1
 
 GOTESTFLAGS ?= -timeout 15m
 FUZZTIME    ?= 5s
@@ -25,9 +28,14 @@ policy       ?=
 email        ?=
 architecture ?= arm64
 CDK          ?=
+# Where the functions' binaries go, and when the CDK asks before it deploys: approval=never where nobody can answer.
+assets       ?= bin/functions
+approval     ?= broadening
+# What `make destroy` removes; stacks=--all is all, with the storage. See docs/deploy.md, "Destroy and deploy again".
+stacks       ?= --exclusively 'holdfast-*observe' 'holdfast-*control'
 GOARCH_OF    := $(if $(filter x86_64,$(architecture)),amd64,arm64)
 FUNCTIONS    := $(patsubst functions/%/main.go,%,$(wildcard functions/*/main.go))
-CDK_CONTEXT   = -c policy=$(policy) -c architecture=$(architecture) $(if $(email),-c email=$(email)) $(CDK)
+CDK_CONTEXT   = -c policy=$(policy) -c architecture=$(architecture) -c assets=$(assets) $(if $(email),-c email=$(email)) $(CDK)
 
 .PHONY: help build test setup lint vuln arch unit integration demo fuzz bench soak man clean
 .PHONY: cloud-tools functions cloud e2e bootstrap synth diff deploy destroy alarm-test policy-given smoke-aws
@@ -57,6 +65,8 @@ vuln: $(TOOLS)/govulncheck ## known vulnerabilities; fails on one, and where Go'
 arch: ## the layers of the code, as tests
 	go test ./test/arch
 
+# A process under the race detector would wait for a second before it ends: each test program, and each that it starts.
+unit: export GORACE := atexit_sleep_ms=20 $(GORACE)
 unit: ## tests of each package, with the command line's scripts, under the race detector
 	go test -race $(GOTESTFLAGS) $$(go list ./... | grep -v -e /holdfast/test/ -e /holdfast/infra)
 
@@ -70,11 +80,11 @@ e2e: cloud-tools ## deploys both regions into an emulator with the CDK and lets 
 	go test $(GOTESTFLAGS) -count=1 ./test/e2e
 
 functions: ## the functions' binaries in bin/functions; architecture=x86_64 for other processors
-	@for verb in $(FUNCTIONS); do \
-		echo "building $$verb ($(architecture))"; \
-		GOOS=linux GOARCH=$(GOARCH_OF) CGO_ENABLED=0 go build -tags lambda.norpc -trimpath -ldflags "-s -w" \
-			-o bin/functions/$$verb/bootstrap ./functions/$$verb; \
-	done
+	@echo "building $(FUNCTIONS) ($(architecture))"
+	@mkdir -p $(addprefix $(assets)/,.built $(FUNCTIONS))
+	@GOOS=linux GOARCH=$(GOARCH_OF) CGO_ENABLED=0 go build -tags lambda.norpc -trimpath -ldflags "-s -w" \
+		-o $(assets)/.built/ $(addprefix ./functions/,$(FUNCTIONS))
+	@for verb in $(FUNCTIONS); do ln -f $(assets)/.built/$$verb $(assets)/$$verb/bootstrap; done
 
 policy-given:
 	@[[ -n "$(policy)" ]] || { echo "say which policy: make synth policy=FILE (deploy, diff, destroy and alarm-test too)" >&2; exit 2; }
@@ -90,11 +100,11 @@ diff: policy-given cloud-tools functions ## what a deployment would change
 
 # What an earlier deployment left behind is taken over by its name; see docs/deploy.md, "Destroy and deploy again".
 deploy: policy-given cloud-tools functions ## deploys to the account of the AWS credentials; docs/deploy.md says what is needed
-	cdk deploy --all --require-approval broadening --import-existing-resources $(CDK_CONTEXT)
+	cdk deploy --all --require-approval $(approval) --import-existing-resources $(CDK_CONTEXT)
 	@echo "next: make alarm-test policy=$(policy)"
 
 destroy: policy-given cloud-tools functions ## removes the control plane; buckets, keys and agents' roles stay
-	cdk destroy --exclusively 'holdfast-*observe' 'holdfast-*control' $(CDK_CONTEXT)
+	cdk destroy $(stacks) $(CDK_CONTEXT)
 
 alarm-test: policy-given ## sends a test message the whole way that alerts go
 	go run ./infra/alarmtest -policy $(policy)
@@ -122,16 +132,20 @@ soak: setup ## a thousand kills, ten thousand damages, bad networks and clocks: 
 man: build ## man pages into bin/man
 	bin/holdfast man --dir bin/man
 
-cloud-tools: $(CLOUD)/node/installed $(CLOUD)/venv/installed
+# A file says that an installation is whole, and of which versions: one that was cut off is made again.
+stamp       = installed-$(shell echo $(1) | cksum | cut -d' ' -f1)
+NODE_STAMP := $(CLOUD)/node/$(call stamp,$(NPM))
+VENV_STAMP := $(CLOUD)/venv/$(call stamp,$(PYPI))
 
-# A file says that an installation is whole: one that was cut off is made again.
-$(CLOUD)/node/installed: Makefile
+cloud-tools: $(NODE_STAMP) $(VENV_STAMP)
+
+$(NODE_STAMP):
 	@echo "installing $(NPM) (once)"
 	@mkdir -p $(@D)
 	cd $(@D) && echo '{"private": true}' >package.json && npm install --no-audit --no-fund --no-package-lock --save-exact --loglevel error $(NPM)
 	@cdk --version && touch $@
 
-$(CLOUD)/venv/installed: Makefile
+$(VENV_STAMP):
 	@echo "installing $(PYPI) (once)"
 	@for python in python3 /usr/local/bin/python3 /usr/bin/python3; do \
 		if "$$python" -c 'import sys, venv, ensurepip; assert sys.version_info >= (3, 11)' 2>/dev/null; then "$$python" -m venv $(@D); break; fi; \

@@ -3,6 +3,7 @@ package main
 import (
 	"context"
 	"testing"
+	"testing/synctest"
 	"time"
 
 	"github.com/btcdecoded/holdfast/events"
@@ -28,7 +29,9 @@ func (s slowly) Newest(ctx context.Context, p *policy.Policy, src snapshot.Sourc
 
 // TestLooksTakeTooLong: looking at all hosts takes longer than an invocation may. What was looked at is done, and the
 // next ticks do the rest: otherwise each would begin with the same looks, and nothing would ever be asked for.
-func TestLooksTakeTooLong(t *testing.T) {
+func TestLooksTakeTooLong(t *testing.T) { synctest.Test(t, looksTakeTooLong) }
+
+func looksTakeTooLong(t *testing.T) {
 	w := calm(t, fleet(200, 1))
 	w.fn.manifests = slowly{w, 40 * time.Millisecond} // 200 by 32 at once: a quarter of a second
 	for n := 0; len(w.sent) < 200; n++ {

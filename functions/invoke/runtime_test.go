@@ -145,13 +145,13 @@ func TestRuntime(t *testing.T) {
 	t.Logf("warm invocation %s, memory %d MiB", warm, memory>>20)
 }
 
-// TestDeadline looks that a function is told to stop before Lambda ends it.
+// TestDeadline looks that a function is told to stop before Lambda ends it. How long before: TestMargin.
 func TestDeadline(t *testing.T) {
 	c := startCloud(t)
 	r := invoketest.Start(t, invoketest.Build(t, "./internal/probe"), c.env)
 	r.Deadline = 2 * time.Second
 	result := r.Invoke(map[string]string{"do": "wait"})
-	if got := answer(t, result); got != "true" || result.Duration > 1950*time.Millisecond || result.Duration < 1500*time.Millisecond {
+	if got := answer(t, result); got != "true" || result.Duration < 1500*time.Millisecond {
 		t.Errorf("%s after %s", got, result.Duration)
 	}
 }

@@ -191,7 +191,7 @@ func TestDeadline(t *testing.T) {
 	b := startBinary(t)
 	r := invoketest.Start(t, invoketest.Build(t, "."), b.env)
 	b.stall.Store(true)
-	r.Deadline = 4 * time.Second
+	r.Deadline = 6 * time.Second
 	got := r.Invoke([]byte(`{}`))
 	late := `"sources":1,"breached":0,"looks":0,"audits":0,"late":1`
 	if got.Err != nil || got.Failure != nil || !strings.Contains(string(got.Body), late) {
@@ -201,7 +201,7 @@ func TestDeadline(t *testing.T) {
 		t.Error("no metrics")
 	}
 	b.stall.Store(false)
-	r.Deadline = 10 * time.Second
+	r.Deadline = time.Minute
 	got = r.Invoke([]byte(`{}`))
 	if got.Err != nil || got.Failure != nil || !strings.Contains(string(got.Body), `"looks":1`) {
 		t.Errorf("%+v %s", got, got.Body)
@@ -216,10 +216,10 @@ func TestDeadline(t *testing.T) {
 	}
 	// Now only the look is late.
 	b.stall.Store(true)
-	r.Deadline = 4 * time.Second
+	r.Deadline = 6 * time.Second
 	b.due(t)
 	got = r.Invoke([]byte(`{}`))
-	if got.Err != nil || got.Failure != nil || !strings.Contains(string(got.Body), `"looks":0,"audits":0,"late":1`) || got.Duration > 4*time.Second {
+	if got.Err != nil || got.Failure != nil || !strings.Contains(string(got.Body), `"looks":0,"audits":0,"late":1`) {
 		t.Errorf("%+v %s", got, got.Body)
 	}
 }

@@ -15,7 +15,7 @@ import (
 func holdfastIn(dir string, args ...string) *exec.Cmd {
 	cmd := exec.Command("holdfast", args...)
 	cmd.Env = append(os.Environ(), "HOME="+dir, "HOLDFAST_STATE="+dir+"/state", "HOLDFAST_REPOSITORY="+dir+"/repo",
-		"HOLDFAST_HOST=testhost", "HOLDFAST_POLICY=", "HOLDFAST_IDENTITY=")
+		"HOLDFAST_HOST=testhost", "HOLDFAST_POLICY=", "HOLDFAST_IDENTITY=", "GORACE="+quickEnd)
 	return cmd
 }
 

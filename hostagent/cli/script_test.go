@@ -13,6 +13,10 @@ import (
 	"github.com/btcdecoded/holdfast/hostagent/cli"
 )
 
+// quickEnd is for commands that are built with the race detector, like this test: each would wait for a second before it
+// ends.
+const quickEnd = "atexit_sleep_ms=0"
+
 func TestMain(m *testing.M) {
 	testscript.Main(m, map[string]func(){"holdfast": command})
 }
@@ -39,6 +43,7 @@ func TestScripts(t *testing.T) {
 			e.Setenv("HOLDFAST_POLICY", "")
 			e.Setenv("EXAMPLES", examples)
 			e.Setenv("TMPDIR", e.WorkDir+"/tmp")
+			e.Setenv("GORACE", quickEnd)
 			return os.MkdirAll(e.WorkDir+"/home", 0o700)
 		},
 		Cmds: map[string]func(*testscript.TestScript, bool, []string){

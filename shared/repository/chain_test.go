@@ -6,6 +6,7 @@ import (
 	"maps"
 	"math/rand/v2"
 	"strings"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -96,23 +97,25 @@ func TestDifferentialLeavesDamagedPacksOfItsFull(t *testing.T) {
 // as good a parent as any.
 func TestSlowUploadIsNoWrongClock(t *testing.T) {
 	m := mem.New()
-	now := time.Date(2026, 3, 1, 12, 0, 0, 0, time.UTC)
-	m.SetClock(func() time.Time { return now })
+	start := time.Date(2026, 3, 1, 12, 0, 0, 0, time.UTC)
+	var passed atomic.Int64 // packs are uploaded beside
+	clock := func() time.Time { return start.Add(time.Duration(passed.Load())) }
+	m.SetClock(clock)
 	r, _ := initialise(t, m)
 	m.SetHook(func(c mem.Call) mem.Fault {
 		if c.Op == mem.Put && isPack(c.Key) {
-			now = now.Add(2 * repository.ClockTolerance)
+			passed.Add(int64(2 * repository.ClockTolerance))
 		}
 		return mem.Fault{}
 	})
-	s, err := r.Begin(t.Context(), repository.BeginOptions{Source: src, Kind: "files", State: t.TempDir(), Tool: "test", Now: func() time.Time { return now }})
+	s, err := r.Begin(t.Context(), repository.BeginOptions{Source: src, Kind: "files", State: t.TempDir(), Tool: "test", Now: clock})
 	if err != nil {
 		t.Fatal(err)
 	}
 	if err := store(t.Context(), s, files{"/etc/a": []byte("a")}); err != nil {
 		t.Fatal(err)
 	}
-	stored, err := s.Commit(t.Context(), repository.Result{Roots: []string{"/etc"}, Started: now})
+	stored, err := s.Commit(t.Context(), repository.Result{Roots: []string{"/etc"}, Started: clock()})
 	if err != nil {
 		t.Fatal(err)
 	}

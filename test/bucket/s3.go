@@ -2,12 +2,14 @@ package bucket
 
 import (
 	"context"
+	"io/fs"
 	"net/url"
 	"os"
 	"os/exec"
 	"path/filepath"
 	"strings"
 	"testing"
+	"time"
 
 	"github.com/aws/aws-sdk-go-v2/aws"
 	"github.com/aws/aws-sdk-go-v2/service/s3"
@@ -130,6 +132,26 @@ func (s *S3) Make(t testing.TB, bucket string, o Options) {
 	})
 	if err != nil {
 		t.Fatalf("lock bucket %s: %v", bucket, err)
+	}
+}
+
+// Age makes everything that is in a bucket below a prefix older, as if it had arrived earlier by the server's clock.
+func (s *S3) Age(t testing.TB, bucket, prefix string, by time.Duration) {
+	t.Helper()
+	root := filepath.Join(s.Dir, bucket)
+	err := filepath.WalkDir(root, func(name string, d fs.DirEntry, err error) error {
+		if err != nil || d.IsDir() || !strings.HasPrefix(strings.TrimPrefix(name, root+"/"), prefix) {
+			return err
+		}
+		info, err := d.Info()
+		if err != nil {
+			return err
+		}
+		at := info.ModTime().Add(-by)
+		return os.Chtimes(name, at, at)
+	})
+	if err != nil {
+		t.Fatal(err)
 	}
 }
 

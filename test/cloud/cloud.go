@@ -6,18 +6,19 @@ package cloud
 import (
 	"os"
 	"path/filepath"
-	"runtime"
 	"testing"
+
+	"github.com/btcdecoded/holdfast/test/program"
 )
 
 // Root returns the directory of the module.
 func Root(t testing.TB) string {
 	t.Helper()
-	_, file, _, ok := runtime.Caller(0)
-	if !ok {
-		t.Fatal("where is this file?")
+	root, err := program.Root()
+	if err != nil {
+		t.Fatal(err)
 	}
-	return filepath.Join(filepath.Dir(file), "..", "..")
+	return root
 }
 
 // Node returns the directory of node and cdk.

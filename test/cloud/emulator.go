@@ -64,12 +64,17 @@ func (e *Emulator) try(t testing.TB, dir string) bool {
 	if err := cmd.Start(); err != nil {
 		t.Fatalf("start ministack: %v", err)
 	}
+	ended := make(chan struct{})
+	go func() {
+		_ = cmd.Wait()
+		close(ended)
+	}()
 	stop := func() {
 		// The whole group: functions run as its children.
 		_ = syscall.Kill(-cmd.Process.Pid, syscall.SIGKILL)
-		_ = cmd.Wait()
+		<-ended
 	}
-	if !accepts("127.0.0.1:"+port, time.Minute) {
+	if !accepts("127.0.0.1:"+port, time.Minute, ended) {
 		stop()
 		return false
 	}
@@ -82,11 +87,21 @@ func (e *Emulator) try(t testing.TB, dir string) bool {
 	return true
 }
 
-func accepts(address string, within time.Duration) bool {
+// accepts waits until the server takes connections. Another process may have taken the port meanwhile: then the server has
+// ended.
+func accepts(address string, within time.Duration, ended <-chan struct{}) bool {
 	for end := time.Now().Add(within); time.Now().Before(end); time.Sleep(50 * time.Millisecond) {
-		if c, err := net.DialTimeout("tcp", address, time.Second); err == nil {
+		c, err := net.DialTimeout("tcp", address, time.Second)
+		if err == nil {
 			_ = c.Close()
-			return true
+		}
+		select {
+		case <-ended:
+			return false
+		default:
+			if err == nil {
+				return true
+			}
 		}
 	}
 	return false
@@ -130,15 +145,20 @@ func (e *Emulator) Config(region string) aws.Config {
 // Run runs a program and returns what it wrote; both streams. A failure ends the test.
 func Run(t testing.TB, dir string, env []string, name string, args ...string) string {
 	t.Helper()
-	ctx, cancel := context.WithTimeout(t.Context(), 4*time.Minute)
+	ctx, cancel := context.WithTimeout(t.Context(), 10*time.Minute)
 	defer cancel()
-	cmd := exec.CommandContext(ctx, name, args...) //nolint:gosec // programs of the test
-	cmd.Dir, cmd.Env = dir, env
-	out, err := cmd.CombinedOutput()
+	out, err := Command(ctx, dir, env, name, args...).CombinedOutput()
 	if err != nil {
 		t.Fatalf("%s: %v\n%s", strings.Join(append([]string{filepath.Base(name)}, args...), " "), err, out)
 	}
 	return string(out)
+}
+
+// Command is a program that ends with ctx.
+func Command(ctx context.Context, dir string, env []string, name string, args ...string) *exec.Cmd {
+	cmd := exec.CommandContext(ctx, name, args...) //nolint:gosec // programs of the test
+	cmd.Dir, cmd.Env = dir, env
+	return cmd
 }
 
 // Architecture is that of this machine, as Lambda names it.

@@ -10,6 +10,8 @@ import (
 	"path/filepath"
 	"slices"
 	"testing"
+
+	"github.com/btcdecoded/holdfast/test/program"
 )
 
 // modules are what a usable environment can import; a Python that is too old fails at the reader's annotations.
@@ -24,13 +26,11 @@ type programs struct {
 // setUp builds Holdfast and installs what the reader needs.
 func setUp(t *testing.T) programs {
 	t.Helper()
-	p := programs{holdfast: filepath.Join(t.TempDir(), "holdfast"), python: environment(t)}
-	build := exec.Command("go", "build", "-ldflags=-s -w", "-o", p.holdfast, "../../hostagent")
-	build.Env = append(os.Environ(), "CGO_ENABLED=0")
-	if out, err := build.CombinedOutput(); err != nil {
-		t.Fatalf("build: %v\n%s", err, out)
+	holdfast, err := program.Holdfast(t.TempDir())
+	if err != nil {
+		t.Fatal(err)
 	}
-	return p
+	return programs{holdfast: holdfast, python: environment(t)}
 }
 
 // environment returns the interpreter of a virtual environment with the pinned packages: the one in the checkout's

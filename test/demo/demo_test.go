@@ -7,17 +7,17 @@ import (
 	"runtime"
 	"strings"
 	"testing"
+
+	"github.com/btcdecoded/holdfast/test/program"
 )
 
 // TestDemo runs the demonstration on a part of the Go installation's own source and checks that it tells what it must
 // and leaves nothing behind.
 func TestDemo(t *testing.T) {
 	dir := t.TempDir()
-	holdfast := filepath.Join(dir, "holdfast")
-	build := exec.Command("go", "build", "-o", holdfast, "../../hostagent")
-	build.Env = append(os.Environ(), "CGO_ENABLED=0")
-	if out, err := build.CombinedOutput(); err != nil {
-		t.Fatalf("build: %v\n%s", err, out)
+	holdfast, err := program.Holdfast(dir)
+	if err != nil {
+		t.Fatal(err)
 	}
 	tmp := filepath.Join(dir, "tmp")
 	if err := os.Mkdir(tmp, 0o700); err != nil {

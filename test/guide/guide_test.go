@@ -8,6 +8,8 @@ import (
 	"regexp"
 	"strings"
 	"testing"
+
+	"github.com/btcdecoded/holdfast/test/program"
 )
 
 // TestCommands runs all sh blocks of the guide in order, in one shell with an empty home, and stops at the first command
@@ -22,13 +24,13 @@ func TestCommands(t *testing.T) {
 		t.Fatalf("found %d blocks of commands", len(blocks))
 	}
 	dir := t.TempDir()
-	build := exec.Command("go", "build", "-o", filepath.Join(dir, "bin", "holdfast"), "../../hostagent")
-	build.Env = append(os.Environ(), "CGO_ENABLED=0")
-	if out, err := build.CombinedOutput(); err != nil {
-		t.Fatalf("build: %v\n%s", err, out)
-	}
 	home := filepath.Join(dir, "home")
-	if err := os.Mkdir(home, 0o700); err != nil {
+	for _, at := range []string{home, filepath.Join(dir, "bin")} {
+		if err := os.Mkdir(at, 0o700); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if _, err := program.Holdfast(filepath.Join(dir, "bin")); err != nil {
 		t.Fatal(err)
 	}
 	script := "set -euo pipefail\n"
@@ -53,9 +55,11 @@ func TestEverythingIsDocumented(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	run := exec.Command("go", "run", "../../hostagent", "--help")
-	run.Env = append(os.Environ(), "CGO_ENABLED=0")
-	help, err := run.Output()
+	holdfast, err := program.Holdfast(t.TempDir())
+	if err != nil {
+		t.Fatal(err)
+	}
+	help, err := exec.Command(holdfast, "--help").Output()
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -9,6 +9,8 @@ import (
 	"path/filepath"
 	"testing"
 	"time"
+
+	"github.com/btcdecoded/holdfast/test/program"
 )
 
 // holdfast is the binary under test, built once.
@@ -25,10 +27,8 @@ func run(m *testing.M) int {
 		return 1
 	}
 	defer func() { _ = os.RemoveAll(dir) }()
-	holdfast = filepath.Join(dir, "holdfast")
-	build := exec.Command("go", "build", "-o", holdfast, "../../hostagent")
-	if out, err := build.CombinedOutput(); err != nil {
-		fmt.Fprintf(os.Stderr, "build: %v\n%s", err, out)
+	if holdfast, err = program.Holdfast(dir); err != nil {
+		fmt.Fprintln(os.Stderr, err)
 		return 1
 	}
 	return m.Run()

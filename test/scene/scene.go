@@ -5,10 +5,7 @@ package scene
 import (
 	"context"
 	"fmt"
-	"io/fs"
 	"maps"
-	"os"
-	"path/filepath"
 	"strings"
 	"testing"
 	"time"
@@ -113,21 +110,7 @@ func (s *Scene) Function(t testing.TB, dir, verb string, env map[string]string) 
 // Age makes everything that is in the bucket below a prefix older, as if it had arrived earlier by the server's clock.
 func (s *Scene) Age(t testing.TB, prefix string, by time.Duration) {
 	t.Helper()
-	root := filepath.Join(s.Server.Dir, s.Bucket)
-	err := filepath.WalkDir(root, func(name string, d fs.DirEntry, err error) error {
-		if err != nil || d.IsDir() || !strings.HasPrefix(strings.TrimPrefix(name, root+"/"), prefix) {
-			return err
-		}
-		info, err := d.Info()
-		if err != nil {
-			return err
-		}
-		at := info.ModTime().Add(-by)
-		return os.Chtimes(name, at, at)
-	})
-	if err != nil {
-		t.Fatal(err)
-	}
+	s.Server.Age(t, s.Bucket, prefix, by)
 }
 
 // Keys are the keys in the bucket that contain part.

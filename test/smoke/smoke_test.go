@@ -2,28 +2,24 @@ package main
 
 import (
 	"bytes"
-	"os"
-	"os/exec"
-	"path/filepath"
 	"strings"
 	"testing"
 
 	"github.com/aws/aws-sdk-go-v2/service/s3"
 
 	"github.com/btcdecoded/holdfast/test/bucket"
+	"github.com/btcdecoded/holdfast/test/program"
 )
 
 // TestSmoke runs it against a server on this machine: everything passes there, and nothing is left.
 func TestSmoke(t *testing.T) {
 	server := bucket.StartS3(t)
-	program := filepath.Join(t.TempDir(), "holdfast")
-	build := exec.Command("go", "build", "-o", program, "../../hostagent")
-	build.Env = append(os.Environ(), "CGO_ENABLED=0")
-	if out, err := build.CombinedOutput(); err != nil {
-		t.Fatalf("build: %v\n%s", err, out)
+	holdfast, err := program.Holdfast(t.TempDir())
+	if err != nil {
+		t.Fatal(err)
 	}
 	var out bytes.Buffer
-	if err := run(t.Context(), options{endpoint: server.Endpoint, holdfast: program}, &out); err != nil {
+	if err := run(t.Context(), options{endpoint: server.Endpoint, holdfast: holdfast}, &out); err != nil {
 		t.Fatalf("%v\n%s", err, &out)
 	}
 	for _, want := range []string{"GOVERNANCE, one day", "US dollars", "if-none-match", "what was restored is what was backed up", "removed the bucket"} {

@@ -14,6 +14,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/btcdecoded/holdfast/test/program"
 	"github.com/btcdecoded/holdfast/test/trees"
 )
 
@@ -54,10 +55,8 @@ func run(m *testing.M) int {
 		return 1
 	}
 	defer func() { _ = os.RemoveAll(dir) }()
-	test.holdfast = filepath.Join(dir, "holdfast")
-	build := exec.Command("go", "build", "-buildvcs=false", "-o", test.holdfast, "../../hostagent")
-	if out, err := build.CombinedOutput(); err != nil {
-		fmt.Fprintf(os.Stderr, "build: %v\n%s", err, out)
+	if test.holdfast, err = program.Holdfast(dir); err != nil {
+		fmt.Fprintln(os.Stderr, err)
 		return 1
 	}
 	test.clocked = filepath.Join(dir, "holdfast-clocked")
