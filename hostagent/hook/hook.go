@@ -1,4 +1,5 @@
-// Package hook runs the commands that a policy names before and after a backup. Use [Run].
+// Package hook runs the commands that a policy names around backups and restores. Use [Run], or [Until] for those that tell
+// whether something is well again.
 package hook
 
 import (
@@ -25,6 +26,39 @@ func Run(ctx context.Context, hooks []policy.Hook, env []string, out io.Writer) 
 		}
 	}
 	return nil
+}
+
+// again is how long Until waits before it runs a hook once more.
+const again = time.Second
+
+// Until runs the hooks in order, each again and again until it succeeds, and fails when one has not within its limit.
+func Until(ctx context.Context, hooks []policy.Hook, env []string, out io.Writer) error {
+	for _, h := range hooks {
+		if err := until(ctx, h, env, out); err != nil {
+			return fmt.Errorf("hook %q: %w", name(h), err)
+		}
+	}
+	return nil
+}
+
+func until(ctx context.Context, h policy.Hook, env []string, out io.Writer) error {
+	limited, cancel := context.WithTimeout(ctx, h.Timeout.Std())
+	defer cancel()
+	for {
+		err := run(limited, h, env, out)
+		if err == nil {
+			return nil
+		}
+		select {
+		case <-limited.Done():
+		case <-time.After(again):
+			continue
+		}
+		if ctx.Err() != nil {
+			return ctx.Err()
+		}
+		return fmt.Errorf("it did not succeed within %s: %w", h.Timeout, err)
+	}
 }
 
 // name is what messages call a hook: its program. Its arguments may hold passwords, and messages are kept and shown.

@@ -76,3 +76,26 @@ func TestInterrupted(t *testing.T) {
 		t.Errorf("%q, %v", out.String(), err)
 	}
 }
+
+// TestUntil asks again until the answer is good, or the time is over.
+func TestUntil(t *testing.T) {
+	file := filepath.Join(t.TempDir(), "well")
+	var out bytes.Buffer
+	later := "test -e " + file + " || { touch " + file + "; exit 1; }"
+	if err := hook.Until(t.Context(), hooks(time.Minute, later, "echo done"), nil, &out); err != nil || out.String() != "done\n" {
+		t.Errorf("%q, %v", out.String(), err)
+	}
+	err := hook.Until(t.Context(), hooks(200*time.Millisecond, "exit 3"), nil, &out)
+	if err == nil || !strings.Contains(err.Error(), "did not succeed within 200ms: exit status 3") {
+		t.Error(err)
+	}
+	err = hook.Until(t.Context(), hooks(200*time.Millisecond, "sleep 60"), nil, &out)
+	if err == nil || !strings.Contains(err.Error(), "did not succeed within 200ms") {
+		t.Error(err)
+	}
+	ctx, cancel := context.WithCancel(t.Context())
+	cancel()
+	if err := hook.Until(ctx, hooks(time.Minute, "exit 3"), nil, &out); err == nil {
+		t.Error("it went on after its end")
+	}
+}
