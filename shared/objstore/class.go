@@ -7,5 +7,9 @@ type Class uint8
 const (
 	Warm   Class = iota // reading costs a request: S3 Standard and its infrequent-access classes; where nothing is told
 	Cool                // it is read at once, and every byte is paid for: S3 Glacier Instant Retrieval
-	Frozen              // it must be thawed first: S3 Glacier Flexible Retrieval and Deep Archive
+	Frozen              // it must be thawed first, which takes hours: S3 Glacier Flexible Retrieval
+	Deep                // the same, and it takes longer: S3 Glacier Deep Archive
 )
+
+// Archived reports whether an object must be thawed before it can be read, see [Thawer].
+func (c Class) Archived() bool { return c == Frozen || c == Deep }

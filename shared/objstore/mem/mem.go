@@ -31,6 +31,7 @@ const (
 	Delete Op = "delete"
 	Lock   Op = "lock"
 	Tag    Op = "tag"
+	Thaw   Op = "thaw"
 )
 
 // Call describes one call of the store.
@@ -72,6 +73,8 @@ type object struct {
 	sum      [32]byte // as recorded when it was put
 	modified time.Time
 	class    objstore.Class
+	thaw     objstore.Thaw
+	days     int // for which a copy was asked
 }
 
 // New returns an empty store whose clock is time.Now.
@@ -166,7 +169,7 @@ func (s *Store) SetModified(key string, at time.Time) {
 	}
 }
 
-// SetClass moves an object, if it exists, to a storage class; what is frozen can't be read.
+// SetClass moves an object, if it exists, to a storage class; what is archived can't be read, see [Store.Thaw].
 func (s *Store) SetClass(key string, class objstore.Class) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -248,6 +251,7 @@ func (s *Store) Get(ctx context.Context, key string, offset, length int64) (io.R
 	}
 	s.mu.Lock()
 	o, ok := s.objects[key]
+	readable := ok && s.readable(o)
 	s.mu.Unlock()
 	if !ok {
 		return nil, fmt.Errorf("get %s: %w", key, objstore.ErrNotExist)
@@ -255,7 +259,7 @@ func (s *Store) Get(ctx context.Context, key string, offset, length int64) (io.R
 	if fault.Err != nil {
 		return nil, fault.Err
 	}
-	if o.class == objstore.Frozen {
+	if !readable {
 		return nil, fmt.Errorf("get %s: %w", key, objstore.ErrArchived)
 	}
 	data := o.data[min(offset, int64(len(o.data))):]

@@ -147,11 +147,19 @@ func (s *Store) Delete(ctx context.Context, key string) error {
 
 // List implements [objstore.Store].
 func (s *Store) List(ctx context.Context, prefix string, fn func(objstore.Info) error) error {
+	return s.list(ctx, prefix, s.store.List, fn)
+}
+
+// listing is a method such as [objstore.Store.List].
+type listing func(ctx context.Context, prefix string, fn func(objstore.Info) error) error
+
+// list goes on behind the last key that was given out.
+func (s *Store) list(ctx context.Context, prefix string, below listing, fn func(objstore.Info) error) error {
 	a := s.begin("list", prefix)
 	last, given := "", false
 	var failed error // fn's own, which is never retried, whatever it is
 	for {
-		err := s.store.List(ctx, prefix, func(i objstore.Info) error {
+		err := below(ctx, prefix, func(i objstore.Info) error {
 			if given && i.Key <= last {
 				return nil // given out before the trouble
 			}

@@ -12,8 +12,10 @@ func classOf(c types.ObjectStorageClass) objstore.Class {
 	switch c {
 	case types.ObjectStorageClassGlacierIr:
 		return objstore.Cool
-	case types.ObjectStorageClassGlacier, types.ObjectStorageClassDeepArchive:
+	case types.ObjectStorageClassGlacier:
 		return objstore.Frozen
+	case types.ObjectStorageClassDeepArchive:
+		return objstore.Deep
 	}
 	return objstore.Warm
 }

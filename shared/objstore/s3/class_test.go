@@ -10,7 +10,7 @@ import (
 
 func TestClassOf(t *testing.T) {
 	want := map[types.ObjectStorageClass]objstore.Class{
-		types.ObjectStorageClassGlacierIr: objstore.Cool, types.ObjectStorageClassGlacier: objstore.Frozen, types.ObjectStorageClassDeepArchive: objstore.Frozen,
+		types.ObjectStorageClassGlacierIr: objstore.Cool, types.ObjectStorageClassGlacier: objstore.Frozen, types.ObjectStorageClassDeepArchive: objstore.Deep,
 	}
 	for _, class := range append(types.ObjectStorageClass("").Values(), "") {
 		if got := classOf(class); got != want[class] {

@@ -10,6 +10,7 @@ import (
 
 	"github.com/aws/aws-sdk-go-v2/aws"
 	"github.com/aws/aws-sdk-go-v2/service/s3"
+	"github.com/aws/aws-sdk-go-v2/service/s3/types"
 
 	"github.com/btcdecoded/holdfast/shared/objstore"
 )
@@ -90,17 +91,23 @@ func (b *body) Read(p []byte) (int, error) {
 
 // List implements [objstore.Store].
 func (s *Store) List(ctx context.Context, prefix string, fn func(objstore.Info) error) error {
+	return s.list(ctx, prefix, nil, func(i objstore.Info, _ types.Object) error { return fn(i) })
+}
+
+// list lists with what the listing tells on request.
+func (s *Store) list(ctx context.Context, prefix string, more []types.OptionalObjectAttributes, fn func(objstore.Info, types.Object) error) error {
 	if err := objstore.CheckPrefix(prefix); err != nil {
 		return err
 	}
 	last := ""
-	pages := s3.NewListObjectsV2Paginator(s.client, &s3.ListObjectsV2Input{Bucket: &s.bucket, Prefix: s.at(prefix)})
+	pages := s3.NewListObjectsV2Paginator(s.client, &s3.ListObjectsV2Input{Bucket: &s.bucket, Prefix: s.at(prefix), OptionalObjectAttributes: more})
 	for pages.HasMorePages() {
 		page, err := pages.NextPage(ctx)
 		if err != nil {
 			return s.wrap(ctx, "list", prefix, err)
 		}
-		for _, o := range page.Contents {
+		for i := range page.Contents {
+			o := &page.Contents[i]
 			key, ok := s.key(o.Key)
 			if !ok {
 				continue
@@ -112,8 +119,8 @@ func (s *Store) List(ctx context.Context, prefix string, fn func(objstore.Info) 
 				return s.wrap(ctx, "list", prefix, errOrder)
 			}
 			last = key
-			i := objstore.Info{Key: key, Size: aws.ToInt64(o.Size), Modified: aws.ToTime(o.LastModified), Class: classOf(o.StorageClass)}
-			if err := fn(i); err != nil {
+			info := objstore.Info{Key: key, Size: aws.ToInt64(o.Size), Modified: aws.ToTime(o.LastModified), Class: classOf(o.StorageClass)}
+			if err := fn(info, *o); err != nil {
 				return err
 			}
 		}

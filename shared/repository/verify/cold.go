@@ -24,7 +24,7 @@ func (w *sweeper) spare(p *pack) bool {
 	id := p.ID.String()
 	_, damaged := w.source.inv.Damaged[p.ID]
 	switch w.source.inv.Packs[p.name()].Class {
-	case objstore.Frozen:
+	case objstore.Frozen, objstore.Deep:
 		p.spared = archived
 	case objstore.Cool:
 		turn := Sample{K: 1, N: max(1, w.budget.Cool), Cursor: w.budget.Turn}
@@ -37,6 +37,17 @@ func (w *sweeper) spare(p *pack) bool {
 		}
 	}
 	return p.spared != notSpared
+}
+
+// toRead is how many bytes of a pack a sweep reads, on average over many.
+func (w *sweeper) toRead(p *pack) int64 {
+	switch class := w.source.inv.Packs[p.name()].Class; {
+	case class.Archived():
+		return 0
+	case class == objstore.Cool:
+		return int64(p.Size / max(1, w.budget.Cool))
+	}
+	return int64(p.Size)
 }
 
 // passedBy counts a pack that was not read, and remembers it if no listing tells of it.
@@ -54,7 +65,7 @@ func (w *sweeper) passedBy(p *pack) {
 	}
 	id := p.ID.String()
 	switch {
-	case w.source.inv.Packs[p.name()].Class == objstore.Frozen, slices.Contains(w.sweep.Archived, id):
+	case w.source.inv.Packs[p.name()].Class.Archived(), slices.Contains(w.sweep.Archived, id):
 	case len(w.sweep.Archived) == maxArchived:
 		w.sweep.TooBad = true // nobody knows any more what was not read: no snapshot passes
 	default:
