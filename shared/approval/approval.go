@@ -6,7 +6,8 @@
 // who signed. The package does no I/O and is told the time; private keys come from its callers.
 //
 // A signature is that of `ssh-keygen -Y sign -n holdfast-restore`: what OpenSSH calls SSHSIG, so that keys in an agent or
-// elsewhere can sign without this program. Members of a request may be added; an agent that does not know one refuses
+// elsewhere can sign without this program. Keys are of Ed25519 or ECDSA on P-256; one that is elsewhere, as in KMS, signs by
+// [SignBy]. Checking needs the public key of the policy and nobody else. Members of a request may be added; an agent that does not know one refuses
 // the request.
 package approval
 
@@ -53,6 +54,7 @@ type Request struct {
 	Host     string    `json:"host"`             // on which it runs
 	Source   string    `json:"source"`           // host/name in the repository; the host may be another one, which is lost
 	Snapshot uint64    `json:"snapshot"`         // its number
+	At       time.Time `json:"at,omitzero"`      // of a database: the snapshot and the log after it, up to then
 	Paths    []string  `json:"paths,omitempty"`  // absolute paths in the snapshot; none: all of it
 	Target   string    `json:"target,omitempty"` // absolute directory on the host; empty where InPlace
 	InPlace  bool      `json:"in_place,omitempty"`

@@ -246,7 +246,7 @@ func TestOpenSSH(t *testing.T) {
 	if err := approval.Verify(append(b, ' '), s, public); err == nil {
 		t.Error("the signature counts for other bytes")
 	}
-	if !bytes.Equal(public, key(1).Public().(ed25519.PublicKey)) {
+	if !key(1).Public().(ed25519.PublicKey).Equal(public) {
 		t.Fatal("testdata/key.pub is not key 1 of the tests")
 	}
 	if diff := cmp.Diff(s, sign(t, b, "one", key(1))); diff != "" {

@@ -2,15 +2,22 @@ package approval
 
 import (
 	"bytes"
+	"crypto"
+	"crypto/ecdsa"
 	"crypto/ed25519"
+	"crypto/rand"
+	"crypto/sha256"
 	"crypto/sha512"
+	"encoding/asn1"
 	"encoding/base64"
 	"encoding/binary"
 	"errors"
 	"fmt"
+	"math/big"
 	"strings"
 
 	"github.com/btcdecoded/holdfast/events"
+	"github.com/btcdecoded/holdfast/shared/policy"
 )
 
 // Namespace is what signatures are for, so that none that was made for something else counts: the -n of ssh-keygen.
@@ -21,28 +28,89 @@ const (
 	sshsigMagic   = "SSHSIG"
 	sshsigVersion = 1
 	sshsigHash    = "sha512"
-	keyType       = "ssh-ed25519"
 	armourBegin   = "-----BEGIN SSH SIGNATURE-----"
 	armourEnd     = "-----END SSH SIGNATURE-----"
 )
 
-// maxSignature bounds a signature in bytes; those of Ed25519 have some 200.
+// maxSignature bounds a signature in bytes; those of Ed25519 have some 200, those of ECDSA 350.
 const maxSignature = 4096
 
 // ErrSignature says that a signature does not fit.
 var ErrSignature = errors.New("the signature is not one over this request")
 
-// Sign signs a request by an approver's key.
-func Sign(request []byte, signer string, key ed25519.PrivateKey) (events.Signature, error) {
-	public, ok := key.Public().(ed25519.PublicKey)
-	if !ok || len(key) != ed25519.PrivateKeySize {
-		return events.Signature{}, errors.New("sign request: not an Ed25519 key")
+// Sign signs a request by an approver's key, an [ed25519.PrivateKey] or an [*ecdsa.PrivateKey] on P-256.
+func Sign(request []byte, signer string, key crypto.Signer) (events.Signature, error) {
+	return SignBy(request, signer, key.Public(), func(data []byte) ([]byte, error) {
+		if _, ok := key.Public().(*ecdsa.PublicKey); ok {
+			sum := sha256.Sum256(data)
+			return key.Sign(rand.Reader, sum[:], crypto.SHA256)
+		}
+		return key.Sign(rand.Reader, data, crypto.Hash(0))
+	})
+}
+
+// SignBy signs a request with a key that is elsewhere. sign is given some 110 bytes and returns, for an Ed25519 key, its
+// signature over them (pure Ed25519, RFC 8032), and for an ECDSA key one over their SHA-256 in ASN.1, as KMS and
+// cryptographic hardware do. What comes back is checked.
+func SignBy(request []byte, signer string, public crypto.PublicKey, sign func(data []byte) ([]byte, error)) (events.Signature, error) {
+	wire, err := policy.WireKey(public)
+	if err != nil {
+		return events.Signature{}, fmt.Errorf("sign request: %w", err)
 	}
-	signature := ed25519.Sign(key, signedData(request))
+	raw, err := sign(signedData(request))
+	if err != nil {
+		return events.Signature{}, fmt.Errorf("sign request: %w", err)
+	}
+	name := policy.SSHEd25519
+	if _, ok := public.(*ecdsa.PublicKey); ok {
+		name = policy.SSHECDSA
+		if raw, err = fromASN1(raw); err != nil {
+			return events.Signature{}, fmt.Errorf("sign request: %w", err)
+		}
+	}
 	blob := []byte(sshsigMagic)
 	blob = binary.BigEndian.AppendUint32(blob, sshsigVersion)
-	blob = put(blob, wireKey(public), []byte(Namespace), nil, []byte(sshsigHash), put(nil, []byte(keyType), signature))
-	return events.Signature{Signer: signer, Signature: base64.StdEncoding.EncodeToString(blob)}, nil
+	blob = put(blob, wire, []byte(Namespace), nil, []byte(sshsigHash), put(nil, []byte(name), raw))
+	s := events.Signature{Signer: signer, Signature: base64.StdEncoding.EncodeToString(blob)}
+	if err := Verify(request, s, public); err != nil {
+		return events.Signature{}, fmt.Errorf("sign request: the key answered with something else: %w", err)
+	}
+	return s, nil
+}
+
+// numbers are the two of a signature of ECDSA.
+type numbers struct{ R, S *big.Int }
+
+// fromASN1 writes a signature of ECDSA as SSH does: two mpints (RFC 5656, section 3.1.2).
+func fromASN1(der []byte) ([]byte, error) {
+	var n numbers
+	if rest, err := asn1.Unmarshal(der, &n); err != nil || len(rest) > 0 || n.R.Sign() <= 0 || n.S.Sign() <= 0 {
+		return nil, errors.New("the signature is not one of ECDSA")
+	}
+	mpint := func(i *big.Int) []byte {
+		b := i.Bytes()
+		if len(b) > 0 && b[0] >= 0x80 {
+			b = append([]byte{0}, b...) // it would be a negative number
+		}
+		return b
+	}
+	return put(nil, mpint(n.R), mpint(n.S)), nil
+}
+
+// toASN1 is the reverse. Only the one way to write a number is taken.
+func toASN1(ssh []byte) ([]byte, error) {
+	list, ok := take(ssh, 2)
+	if !ok {
+		return nil, ErrSignature
+	}
+	var n [2]*big.Int
+	for i, b := range list {
+		if len(b) == 0 || len(b) > 33 || b[0] >= 0x80 || b[0] == 0 && (len(b) < 2 || b[1] < 0x80) {
+			return nil, ErrSignature
+		}
+		n[i] = new(big.Int).SetBytes(b)
+	}
+	return asn1.Marshal(numbers{n[0], n[1]})
 }
 
 // FromSSH turns the file that `ssh-keygen -Y sign` writes into a signature.
@@ -60,16 +128,32 @@ func FromSSH(armoured []byte, signer string) (events.Signature, error) {
 	return events.Signature{Signer: signer, Signature: joined}, nil
 }
 
-// Verify checks that the signature over the request is the key's.
-func Verify(request []byte, s events.Signature, key ed25519.PublicKey) error {
+// Verify checks that the signature over the request is the key's, an [ed25519.PublicKey] or an [*ecdsa.PublicKey].
+func Verify(request []byte, s events.Signature, key crypto.PublicKey) error {
+	wire, err := policy.WireKey(key)
+	if err != nil {
+		return err
+	}
 	by, signature, err := parse(s.Signature)
 	if err != nil {
 		return err
 	}
-	if !bytes.Equal(by, key) {
+	if !bytes.Equal(by, wire) {
 		return fmt.Errorf("%w: it was made with another key", ErrSignature)
 	}
-	if !ed25519.Verify(key, signedData(request), signature) {
+	data, good := signedData(request), false
+	switch k := key.(type) {
+	case ed25519.PublicKey:
+		good = len(signature) == ed25519.SignatureSize && ed25519.Verify(k, data, signature)
+	case *ecdsa.PublicKey:
+		der, err := toASN1(signature)
+		if err != nil {
+			return err
+		}
+		sum := sha256.Sum256(data)
+		good = ecdsa.VerifyASN1(k, sum[:], der)
+	}
+	if !good {
 		return ErrSignature
 	}
 	return nil
@@ -81,8 +165,8 @@ func signedData(message []byte) []byte {
 	return put([]byte(sshsigMagic), []byte(Namespace), nil, []byte(sshsigHash), sum[:])
 }
 
-// parse takes an SSHSIG of Ed25519 in base64 apart.
-func parse(text string) (key ed25519.PublicKey, signature []byte, err error) {
+// parse takes an SSHSIG in base64 apart: the key that made it, as SSH writes it, and the signature as its kind has it.
+func parse(text string) (key, signature []byte, err error) {
 	if len(text) > maxSignature {
 		return nil, nil, errors.New("the signature is too long")
 	}
@@ -98,21 +182,25 @@ func parse(text string) (key ed25519.PublicKey, signature []byte, err error) {
 	if !ok {
 		return nil, nil, errors.New("the signature is cut off, or more follows it")
 	}
-	inKey, ok := take(fields[0], 2)
-	inSignature, ok2 := take(fields[4], 2)
+	public, kerr := policy.ParseWireKey(fields[0])
+	inSignature, ok := take(fields[4], 2)
 	switch {
-	case !ok || !ok2 || string(inKey[0]) != keyType || string(inSignature[0]) != keyType,
-		len(inKey[1]) != ed25519.PublicKeySize, len(inSignature[1]) != ed25519.SignatureSize:
-		return nil, nil, errors.New("the signature is not one of an ssh-ed25519 key")
+	case kerr != nil || !ok || string(inSignature[0]) != kindOf(public):
+		return nil, nil, fmt.Errorf("the signature is not one of a key of %s or %s", policy.SSHEd25519, policy.SSHECDSA)
 	case string(fields[1]) != Namespace:
 		return nil, nil, fmt.Errorf("the signature was made for something else: sign with -n %s", Namespace)
 	case string(fields[3]) != sshsigHash || len(fields[2]) > 0:
 		return nil, nil, errors.New("the signature is over another hash than sha512")
 	}
-	return inKey[1], inSignature[1], nil
+	return fields[0], inSignature[1], nil
 }
 
-func wireKey(key ed25519.PublicKey) []byte { return put(nil, []byte(keyType), key) }
+func kindOf(key crypto.PublicKey) string {
+	if _, ok := key.(*ecdsa.PublicKey); ok {
+		return policy.SSHECDSA
+	}
+	return policy.SSHEd25519
+}
 
 // put appends strings as SSH writes them (RFC 4251, section 5).
 func put(b []byte, list ...[]byte) []byte {
