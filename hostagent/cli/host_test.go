@@ -52,7 +52,7 @@ func TestHostCommands(t *testing.T) {
 	// The same again changes nothing.
 	text := run(0, "host", "add", "web-1", "--signer", signer)
 	says(text, "queue holdfast-web-1: was there", "spoke for the host before")
-	if strings.Count(run(0, "key", "list"), "host web-1, only damaged, keys, receipts/host, snapshots") != 1 {
+	if strings.Count(run(0, "key", "list"), "host web-1, only damaged, keys, log, receipts/host, snapshots") != 1 {
 		t.Error("the signer is there twice")
 	}
 	// A host without a signer, and not in the policy.

@@ -186,7 +186,7 @@ A signer for one host never signs receipts/cloud without it.`,
   holdfast key add --signer BASE64 --for-host web-2
   holdfast key add --signer BASE64 --for-host '*' --only receipts/cloud,damaged --label verify
   holdfast key add --signer BASE64 --for-host '*' --only condemned,expired,receipts/cloud --label lifecycle
-  holdfast key add --signer BASE64 --for-host web-2 --only snapshots,keys,receipts/host,damaged --label capture`,
+  holdfast key add --signer BASE64 --for-host web-2 --only snapshots,keys,log,receipts/host,damaged --label capture`,
 		Args: arguments(1, 1, "one KEY"),
 		RunE: func(cmd *cobra.Command, args []string) error {
 			if signer == (forHost == "") {

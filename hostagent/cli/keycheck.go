@@ -12,6 +12,7 @@ import (
 	"github.com/btcdecoded/holdfast/hostagent/state"
 	"github.com/btcdecoded/holdfast/shared/keyring"
 	"github.com/btcdecoded/holdfast/shared/repository"
+	"github.com/btcdecoded/holdfast/shared/seal"
 	"github.com/btcdecoded/holdfast/shared/snapshot"
 )
 
@@ -63,7 +64,8 @@ var errHasKey = errors.New("the repository has that recipient already")
 type checkedChain struct {
 	Source   string `json:"source"`
 	Chain    string `json:"chain"`
-	Snapshot uint64 `json:"snapshot"` // the newest of the chain, which was opened
+	Snapshot uint64 `json:"snapshot"`      // the newest of the chain, which was opened
+	Log      bool   `json:"log,omitempty"` // it is a stream of the source's log, of which all epochs were opened
 	Opens    bool   `json:"opens"`
 	Error    string `json:"error,omitempty"`
 
@@ -75,8 +77,8 @@ func (a *app) keyCheckCommand() *cobra.Command {
 	return &cobra.Command{
 		Use:   "check",
 		Short: "Prove that an identity opens the snapshots",
-		Long: `Open the newest snapshot of every chain with the identity, such as the copy that is kept offline. Exit code 12 if it
-does not open all of them.
+		Long: `Open the newest snapshot of every chain, and every log, with the identity, such as the copy that is kept offline. Exit
+code 12 if it does not open all of them.
 
 Keys of AWS KMS are not asked: the proof is that of the file alone.
 
@@ -155,6 +157,42 @@ func checkChains(ctx context.Context, repo *repository.Repository) ([]checkedCha
 				return nil, err
 			}
 			out = append(out, c)
+		}
+		if len(all) == 0 {
+			continue
+		}
+		logs, err := checkLogs(ctx, repo, src, all[len(all)-1])
+		if err != nil {
+			return nil, err
+		}
+		out = append(out, logs...)
+	}
+	return out, nil
+}
+
+// checkLogs opens the key of each epoch of the source's log; a stream is told like a chain.
+func checkLogs(ctx context.Context, repo *repository.Repository, src snapshot.Source, newest *repository.Stored) ([]checkedChain, error) {
+	heads, err := repo.LogHeads(ctx, src)
+	if err != nil {
+		return nil, err
+	}
+	var out []checkedChain
+	for _, h := range heads {
+		if n := len(out); n == 0 || out[n-1].Chain != h.Stream {
+			out = append(out, checkedChain{Source: src.String(), Chain: h.Stream, Snapshot: newest.Sequence, Log: true, Opens: true, id: newest.ID(), manifest: newest.Hash})
+		}
+		c := &out[len(out)-1]
+		stream, err := snapshot.ParseChainID(h.Stream)
+		if err != nil {
+			return nil, err
+		}
+		_, err = repo.UnwrapKey(ctx, h.Keys[0], seal.Context{Repository: repo.ID(), Source: src, Chain: stream})
+		switch {
+		case err == nil || !c.Opens:
+		case errors.Is(err, keyring.ErrNoIdentity), errors.Is(err, keyring.ErrKeyID):
+			c.Opens, c.Error = false, err.Error()
+		default:
+			return nil, err
 		}
 	}
 	return out, nil

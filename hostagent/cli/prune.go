@@ -83,6 +83,8 @@ type pruneResult struct {
 	Lists     int                  `json:"lists"`
 	Packs     int                  `json:"packs"`
 	Keys      int                  `json:"keys"`
+	Logs      int                  `json:"logs,omitempty"`   // objects of logs that no moment needs any more
+	Joined    int                  `json:"joined,omitempty"` // pieces of logs of which a segment has all
 	Freed     int64                `json:"freed_bytes"`
 	Stopped   bool                 `json:"stopped"` // too much would go: nothing was changed
 }
@@ -108,6 +110,7 @@ func (r *pruneResult) fill(report *prune.Report) {
 	}
 	r.Kept = append([]prune.Kept{}, report.Kept...)
 	r.Lists, r.Packs, r.Keys, r.Freed = report.Lists, report.Packs, report.Keys, report.Freed
+	r.Logs, r.Joined = report.Logs, report.Joined
 }
 
 func (a *app) prune(ctx context.Context, f pruneFlags, args []string) error {
@@ -239,7 +242,9 @@ func (a *app) pruneSource(ctx context.Context, repo *repository.Repository, src 
 	}
 	// The clock of a directory is this host's; that of a bucket is not.
 	_, local := localPath(address)
-	report, err := prune.Run(ctx, repo, src, prune.Options{Decisions: decisions, DryRun: f.dryRun, Force: f.force, HostClock: local, Now: a.now})
+	report, err := prune.Run(ctx, repo, src, prune.Options{
+		Decisions: decisions, LogBase: a.logBase(repo, src, h, rules, f), DryRun: f.dryRun, Force: f.force, HostClock: local, Now: a.now,
+	})
 	result.fill(report)
 	if result.Stopped = errors.Is(err, retention.ErrTooMany); result.Stopped {
 		for _, d := range decisions {
@@ -267,6 +272,20 @@ func (a *app) plan(repo *repository.Repository, src snapshot.Source, h *observe.
 		}
 	}
 	return rec.Plan(h.Retention(), now)
+}
+
+// logBase is the snapshot from which on the log stays, by the same rules as those that plan has put in force; 0: all of it.
+func (a *app) logBase(repo *repository.Repository, src snapshot.Source, h *observe.History, rules policy.Retention, f pruneFlags) uint64 {
+	now := a.now()
+	n, ok := retention.LogBase(h.Retention(), rules, now)
+	if f.rules.Empty() {
+		rec, _ := state.Open(a.statePath(), repo.ID()).Retention(src).Update(rules, now)
+		n, ok = rec.LogBase(h.Retention(), now)
+	}
+	if !ok {
+		return 0
+	}
+	return n
 }
 
 func (r pruneResult) write(w io.Writer, a *app) {
@@ -319,4 +338,7 @@ func (r pruneResult) write(w io.Writer, a *app) {
 	fmt.Fprintf(w, "%s: %s%d announced, %s%d waiting, %d removed, %s freed (%s, %s, %s)\n", r.Source, verb,
 		len(r.Condemned), again, len(r.Waiting), len(r.Removed), size(uint64(r.Freed)), count(uint64(r.Packs), "pack", "packs"),
 		count(uint64(r.Lists), "list", "lists"), count(uint64(r.Keys), "key", "keys"))
+	if n := r.Logs + r.Joined; n > 0 {
+		fmt.Fprintf(w, "%s: %s%s of the log removed\n", r.Source, verb, count(uint64(n), "object", "objects"))
+	}
 }

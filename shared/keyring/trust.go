@@ -33,12 +33,12 @@ type Grant struct {
 
 // ScopedParts are the parts of a source that have signed documents, and to which a signer can be limited.
 func ScopedParts() []string {
-	return []string{"condemned", "damaged", "expired", "keys", "marks", CloudReceipts, "receipts/host", "snapshots"}
+	return []string{"condemned", "damaged", "expired", "keys", "log", "marks", CloudReceipts, "receipts/host", "snapshots"}
 }
 
 // HostParts are the parts of a source that an agent needs to sign. Without the others it can neither announce nor record
 // removals, nor end a legal hold.
-func HostParts() []string { return []string{"damaged", "keys", "receipts/host", "snapshots"} }
+func HostParts() []string { return []string{"damaged", "keys", "log", "receipts/host", "snapshots"} }
 
 // CheckOnly checks the limits that a new signer is given.
 func CheckOnly(only []string) error {

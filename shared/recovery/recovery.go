@@ -30,13 +30,15 @@ type Point struct {
 	Condemned  bool `json:"condemned,omitempty"`
 	// NotConsistent: holds files that a database may have been writing to.
 	NotConsistent bool `json:"not_consistent,omitempty"`
+	// Log is the place in the source's log up to which the snapshot holds all records; nil: it stands alone.
+	Log *snapshot.LogPlace `json:"log,omitempty"`
 }
 
 // FromManifest gives the point of a snapshot. Verified, Damaged and Condemned are not in a manifest.
 func FromManifest(m *snapshot.Manifest, arrived time.Time) Point {
 	return Point{
 		Sequence: m.Sequence, Started: m.Started, Finished: m.Finished, Arrived: arrived,
-		Partial: m.Partial, Unfinished: m.Unfinished, NotConsistent: m.Counts.NotConsistent > 0,
+		Partial: m.Partial, Unfinished: m.Unfinished, NotConsistent: m.Counts.NotConsistent > 0, Log: m.Log,
 	}
 }
 
@@ -69,6 +71,11 @@ type Selection struct {
 	Warnings []string `json:"warnings"` // what a person should know first; never nil
 	// Alternative is the nearest earlier snapshot without the flaws that Warnings name: complete and not damaged.
 	Alternative *Point `json:"alternative,omitempty"`
+	// Log is what of the log is applied to the snapshot; nil: nothing.
+	Log *LogRange `json:"log,omitempty"`
+	// Reached is the time whose state the result holds. Where it is earlier than what was asked for, nothing is known of
+	// what was committed between.
+	Reached time.Time `json:"reached,omitzero"`
 }
 
 // NotFoundError says that no snapshot fits, and which are nearest.

@@ -12,6 +12,8 @@ type Span struct {
 	First  uint64    `json:"first"`
 	Last   uint64    `json:"last"`
 	Points int       `json:"points"`
+	// Log says that every moment of the span can be restored, not only the states of its snapshots.
+	Log bool `json:"log,omitempty"`
 }
 
 // Gap is a stretch of time longer than the RPO without a state to restore to.

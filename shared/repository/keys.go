@@ -48,7 +48,7 @@ func (r *Repository) keyObjects(ctx context.Context, src snapshot.Source, keyID 
 	return out, nil
 }
 
-// ShareKeys seals the data keys of all chains in the repository for rec, where that has not been done; the identity
+// ShareKeys seals the data keys of all chains and all logs in the repository for rec, where that has not been done; the identity
 // must open them. It returns how many key objects it wrote.
 func (r *Repository) ShareKeys(ctx context.Context, rec keyring.Recipient) (int, error) {
 	sources, err := r.Sources(ctx)
@@ -67,35 +67,55 @@ func (r *Repository) ShareKeys(ctx context.Context, rec keyring.Recipient) (int,
 				continue
 			}
 			done[m.Keys[0].Key] = true
-			n, err := r.shareKey(ctx, m, rec)
+			n, err := r.shareKey(ctx, src, m.Keys[0], m.Chain, rec)
 			if err != nil {
-				return written, err
+				return written, fmt.Errorf("share the key of %s with %s: %w", m.ID(), rec.Recipient, err)
 			}
 			written += n
+		}
+		n, err := r.shareLogs(ctx, src, rec)
+		written += n
+		if err != nil {
+			return written, err
 		}
 	}
 	return written, nil
 }
 
-func (r *Repository) shareKey(ctx context.Context, m *Stored, rec keyring.Recipient) (int, error) {
-	src := m.ID().Source
-	keyID := m.Keys[0].Key
-	object := layout.KeyKey(src, keyID, RecipientID(rec.Type, rec.Recipient))
+func (r *Repository) shareKey(ctx context.Context, src snapshot.Source, k snapshot.Key, chainID string, rec keyring.Recipient) (int, error) {
+	object := layout.KeyKey(src, k.Key, RecipientID(rec.Type, rec.Recipient))
 	if _, err := r.store.Stat(ctx, object); err == nil {
 		return 0, nil
 	}
-	chain, err := layout.ParseChain(m.Chain)
+	chain, err := layout.ParseChain(chainID)
 	if err != nil {
-		return 0, fmt.Errorf("manifest %s: chain: %w", m.ID(), err)
+		return 0, fmt.Errorf("chain: %w", err)
 	}
-	key, err := r.unwrapKey(ctx, m.Manifest, chain)
+	about := seal.Context{Repository: r.id, Source: src, Chain: chain}
+	key, err := r.UnwrapKey(ctx, k, about)
 	if err != nil {
 		return 0, err
 	}
-	wrapped, err := r.identity.Wrap(ctx, rec, key, seal.Context{Repository: r.id, Source: src, Chain: chain})
+	wrapped, err := r.identity.Wrap(ctx, rec, key, about)
 	if err != nil {
-		return 0, fmt.Errorf("seal the key of %s for %s: %w", m.ID(), rec.Recipient, err)
+		return 0, err
 	}
-	doc := KeyDocument{Key: keyID, Chain: m.Chain, Wrapped: snapshot.Wrapped{Type: rec.Type, Recipient: rec.Recipient, Wrapped: wrapped}}
+	doc := KeyDocument{Key: k.Key, Chain: chainID, Wrapped: snapshot.Wrapped{Type: rec.Type, Recipient: rec.Recipient, Wrapped: wrapped}}
 	return 1, r.PutDocument(ctx, object, doc)
+}
+
+// shareLogs does for the epochs of a source's logs what ShareKeys does for chains.
+func (r *Repository) shareLogs(ctx context.Context, src snapshot.Source, rec keyring.Recipient) (written int, err error) {
+	heads, err := r.LogHeads(ctx, src)
+	if err != nil {
+		return 0, err
+	}
+	for _, h := range heads {
+		n, err := r.shareKey(ctx, src, h.Keys[0], h.Stream, rec)
+		if err != nil {
+			return written, fmt.Errorf("share the key of epoch %d of the log of %s with %s: %w", h.Epoch, src, rec.Recipient, err)
+		}
+		written += n
+	}
+	return written, nil
 }

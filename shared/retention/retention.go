@@ -59,6 +59,7 @@ type Snapshot struct {
 	Condemned  bool   // announced for deletion
 	Pinned     bool
 	Held       bool // legal hold
+	Log        bool // holds a place in the source's log
 	Tags       []string
 }
 
@@ -66,7 +67,7 @@ type Snapshot struct {
 // tags may be added by marks.
 func FromManifest(m *snapshot.Manifest, arrived time.Time) Snapshot {
 	return Snapshot{
-		Sequence: m.Sequence, Time: arrived, Type: m.Type, ChainStart: m.ChainStart, Partial: m.Partial, Unfinished: m.Unfinished, Tags: slices.Clone(m.Tags),
+		Sequence: m.Sequence, Time: arrived, Type: m.Type, ChainStart: m.ChainStart, Partial: m.Partial, Unfinished: m.Unfinished, Log: m.Log != nil, Tags: slices.Clone(m.Tags),
 	}
 }
 
@@ -102,6 +103,7 @@ func Plan(snapshots []Snapshot, rules policy.Retention, now time.Time) ([]Decisi
 		p.class(c)
 	}
 	p.base()
+	p.logBase()
 	return p.decisions(), nil
 }
 

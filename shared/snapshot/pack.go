@@ -169,7 +169,7 @@ func DecodeIndex(plain []byte) ([]IndexEntry, error) {
 
 func (r *reader) checkIndexEntry(e *IndexEntry, offset uint64) {
 	switch e.Kind {
-	case Content, Map, Tree, Root, Report:
+	case Content, Map, Tree, Root, Report, Log:
 	default:
 		r.fail("chunk of kind %q", byte(e.Kind))
 		return

@@ -86,6 +86,7 @@ const (
 	Root    Kind = 'r'
 	Report  Kind = 'x'
 	Index   Kind = 'i'
+	Log     Kind = 'l' // records of a log; only in objects below log/
 )
 
 // Limits of the format.

@@ -33,7 +33,7 @@ var layers = map[string][]string{
 	// Built on both.
 	"shared/repository": {
 		"shared/snapshot", "shared/objstore", "shared/chunker", "shared/seal", "shared/keyring",
-		"shared/policy", "shared/retention",
+		"shared/policy", "shared/retention", "shared/recovery",
 	},
 	"shared/repository/layout": {"shared/snapshot"},
 	// What is observed and told.

@@ -12,6 +12,7 @@ import (
 	"strings"
 	"testing"
 
+	"github.com/btcdecoded/holdfast/shared/repository/log"
 	"github.com/btcdecoded/holdfast/shared/snapshot"
 )
 
@@ -21,7 +22,7 @@ const mutants = 1200
 // decoder is one of Holdfast's, with valid bytes to begin with and how they are changed.
 type decoder struct {
 	kind   string
-	seed   string // file in shared/snapshot/testdata; or the bytes themselves
+	seed   string // file, by its path from shared/snapshot/testdata; or the bytes themselves
 	accept func([]byte) error
 	mutate func(*rand.Rand, []byte) []byte
 }
@@ -34,6 +35,7 @@ func decoders() []decoder {
 		{"map", "map.hex", func(b []byte) error { _, err := snapshot.DecodeMap(b); return err }, mutate},
 		{"root", "root.hex", func(b []byte) error { _, err := snapshot.DecodeRoot(b); return err }, mutate},
 		{"list", "list.hex", func(b []byte) error { _, err := snapshot.DecodeList(b); return err }, mutate},
+		{"record", "../../repository/log/testdata/record.hex", log.CheckRecord, mutate},
 		{"index", "index.hex", func(b []byte) error { _, err := snapshot.DecodeIndex(b); return err }, mutate},
 		{"report", `{"problems":[{"path":"L2E=","operation":"read","error":"gone"},{"operation":"x","error":"and more"}]}`, func(b []byte) error {
 			_, err := snapshot.ParseReport(b)

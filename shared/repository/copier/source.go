@@ -74,7 +74,10 @@ func (r *run) copySource(src snapshot.Source) error {
 			return fmt.Errorf("snapshot %d: %w", m.Sequence, err)
 		}
 	}
-	return s.documents(s.otherDocuments())
+	if err := s.documents(s.otherDocuments()); err != nil {
+		return err
+	}
+	return s.copyLogs()
 }
 
 // removals copies the records of snapshots before number n that are gone from the original. That of one which is still

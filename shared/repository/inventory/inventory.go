@@ -67,9 +67,15 @@ type Inventory struct {
 	Marks     map[Mark]Object
 	Damaged   map[snapshot.Hash]Object
 	Receipts  map[string]Object // by object key
-	Unknown   []objstore.Info   // keys that the format does not know
-	Objects   int
-	Newest    time.Time // the latest arrival of any object: the store's clock shows at least this
+
+	Logs         map[LogName]*LogEpoch
+	LogCondemned map[Cut]Object
+	LogExpired   map[Cut]Object
+	LogDamaged   map[layout.LogObject]Object
+
+	Unknown []objstore.Info // keys that the format does not know
+	Objects int
+	Newest  time.Time // the latest arrival of any object: the store's clock shows at least this
 
 	hours map[int64]bool // hours since 1970 in which any object arrived
 }
@@ -85,6 +91,7 @@ func TakeParts(ctx context.Context, store objstore.Store, src snapshot.Source, p
 		Source: src, Manifests: map[uint64]Object{}, Condemned: map[uint64]Object{}, Expired: map[uint64]Object{},
 		Packs: map[Pack]Object{}, Lists: map[snapshot.Hash]Object{}, Keys: map[Key]Object{}, Marks: map[Mark]Object{},
 		Damaged: map[snapshot.Hash]Object{}, Receipts: map[string]Object{}, hours: map[int64]bool{},
+		Logs: map[LogName]*LogEpoch{}, LogCondemned: map[Cut]Object{}, LogExpired: map[Cut]Object{}, LogDamaged: map[layout.LogObject]Object{},
 	}
 	for _, prefix := range prefixes {
 		if err := store.List(ctx, prefix, inv.note); err != nil {
@@ -135,8 +142,13 @@ func (inv *Inventory) add(o objstore.Info, rest string) bool {
 	if !ok {
 		return false
 	}
+	if ours, known := inv.addDocumentOfLog(kind, name, o.Key, obj); ours {
+		return known
+	}
 	src := inv.Source
 	switch kind {
+	case "log":
+		return inv.addLog(o, obj)
 	case "snapshots":
 		return addNumbered(inv.Manifests, layout.ManifestPrefix(src), o.Key, obj)
 	case "condemned":

@@ -55,6 +55,9 @@ type Options struct {
 	Confirm   string               // Report.Plan of an earlier run that stopped: condemn just that, however many it is
 	Gaps      bool                 // remove also what snapshots need that are missing without a record of their removal
 
+	// LogBase is the snapshot from which on the source's log must stay, see [retention.LogBase]; 0: all of it stays.
+	LogBase uint64
+
 	// HostClock says that the store's clock is this host's and may jump: of each gap between the arrivals of objects at
 	// most MaxGap counts as time passed. A run that waits for something leaves a receipt, so that daily runs suffice.
 	HostClock bool
@@ -100,7 +103,13 @@ type Report struct {
 	Packs     int             `json:"packs"`
 	Keys      int             `json:"keys"`
 	Receipts  int             `json:"receipts,omitempty"`
-	Freed     int64           `json:"freed"` // bytes of everything removed
+	Logs      int             `json:"logs,omitempty"`   // pieces, segments and heads of logs
+	Joined    int             `json:"joined,omitempty"` // pieces, of which a segment has all
+	Freed     int64           `json:"freed"`            // bytes of everything removed
+
+	// LogsCondemned are the records whose removal was announced now, LogsRemoved those that are gone.
+	LogsCondemned []LogCut `json:"logs_condemned,omitempty"`
+	LogsRemoved   []LogCut `json:"logs_removed,omitempty"`
 
 	// Blocked are the snapshots that a run which stopped with *retention.TooMany would have condemned, and Plan names
 	// just these: for Options.Confirm.
@@ -112,6 +121,13 @@ type Report struct {
 type Waiting struct {
 	Snapshot snapshot.ID `json:"snapshot"`
 	From     time.Time   `json:"from"` // earliest time of removal, by the store's clock
+}
+
+// LogCut is the records of an epoch of the log up to a number.
+type LogCut struct {
+	Stream   string `json:"stream"`
+	Epoch    uint64 `json:"epoch"`
+	Sequence uint64 `json:"sequence"`
 }
 
 // ErrBroken says that a manifest or a list can't be read, so that nobody knows what is still needed.
@@ -243,5 +259,5 @@ func (p *pruner) leftOvers(ctx context.Context) (bool, error) {
 			return true, nil
 		}
 	}
-	return p.manyReceipts(), nil
+	return p.logsLeft() || p.manyReceipts(), nil
 }

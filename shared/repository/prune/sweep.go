@@ -54,7 +54,10 @@ func (p *pruner) sweep(ctx context.Context, removed map[uint64]bool) error {
 	if err != nil {
 		return err
 	}
-	if err := p.sweepKeys(ctx, n, chains); err != nil || !p.opts.Receipts {
+	if err := p.sweepKeys(ctx, n, chains); err != nil {
+		return err
+	}
+	if err := p.sweepLogs(ctx, removed); err != nil || !p.opts.Receipts {
 		return err
 	}
 	if err := p.sweepReceipts(ctx); err != nil {
@@ -99,7 +102,7 @@ func (p *pruner) names(ctx context.Context, removed map[uint64]bool) (*named, er
 			n.packs[inventory.Pack{Chain: chain, ID: info.ID}] = true
 		}
 	}
-	return n, nil
+	return n, p.nameLogKeys(ctx, n)
 }
 
 // list reads one list of a manifest, once in a run.

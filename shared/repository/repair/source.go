@@ -47,7 +47,7 @@ func (r *run) repairSource(ctx context.Context, src snapshot.Source) error {
 		lists: map[string][]snapshot.PackInfo{}, packs: map[inventory.Pack]*pack{}, absent: map[string]bool{},
 	}
 	for _, step := range []func(context.Context) error{
-		s.load, s.repairDocuments, s.repairLists, s.namePacks, s.repairPacks, s.clearRecords, s.repairManifests, s.affected,
+		s.load, s.repairDocuments, s.repairLists, s.namePacks, s.repairPacks, s.clearRecords, s.repairManifests, s.repairLogs, s.affected,
 	} {
 		if err := step(ctx); err != nil {
 			return err

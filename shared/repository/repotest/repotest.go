@@ -61,6 +61,7 @@ type Fixture struct {
 	Source   snapshot.Source
 	Now      time.Time // of the store's clock and the host's; tests move it
 	Trees    map[uint64]Tree
+	Log      *snapshot.LogPlace // that the next snapshots name; nil: none
 	state    string
 }
 
@@ -151,7 +152,7 @@ func (f *Fixture) backup(ctx context.Context, kind snapshot.SnapshotType, tree T
 		return nil, errors.Join(err, s.Close())
 	}
 	return s.Commit(ctx, repository.Result{
-		Roots: []string{Root}, Counts: snapshot.Counts{Files: uint64(len(tree))}, Started: f.Now,
+		Roots: []string{Root}, Counts: snapshot.Counts{Files: uint64(len(tree))}, Started: f.Now, Log: f.Log,
 		Problems: []snapshot.Problem{{Path: []byte(Root + "/gone"), Operation: "open", Error: "vanished"}},
 	})
 }

@@ -128,6 +128,9 @@ func (s *source) openChunks(opener *seal.Pack, p *pack, b *buffer, r *packReader
 		entry := chunkEntry{offset: offset, sealed: e.Sealed, plain: e.Plain, id: [14]byte(e.ID[:14]), kind: e.Kind}
 		sealed, err := r.take(&b.pack, int(e.Sealed))
 		var plain []byte
+		if err == nil && e.Kind == snapshot.Log {
+			err = fmt.Errorf("%w: a chunk of kind %q is none of a pack", snapshot.ErrFormat, byte(e.Kind))
+		}
 		if err == nil {
 			plain, err = s.openChunk(opener, p, b, offset, e, sealed)
 		}

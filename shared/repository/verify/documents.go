@@ -76,12 +76,14 @@ func (s *source) document(ctx context.Context, key string, v any, hit ...snapsho
 	return false
 }
 
-func (s *source) badDocument(key string, doc []byte, err error, hit ...snapshot.ID) {
+// badDocument notes what is wrong with a document, and returns it.
+func (s *source) badDocument(key string, doc []byte, err error, hit ...snapshot.ID) Problem {
 	problem, detail := classify(err), err.Error()
 	if other := s.replayed(key, doc); problem == Signature && other != "" {
 		problem, detail = Replayed, "it is the document of "+other
 	}
 	s.c.findings.add(key, problem, detail, hit...)
+	return problem
 }
 
 // replayed returns the key under which doc, found under key, would be valid; empty if there is none. Only such keys
@@ -98,6 +100,8 @@ func (s *source) replayed(key string, doc []byte) string {
 		Recipient    string
 		Type         string
 		Pack         string
+		Stream       string
+		Epoch        uint64
 	}
 	if json.Unmarshal(payload, &p) != nil {
 		return ""
@@ -115,6 +119,11 @@ func (s *source) replayed(key string, doc []byte) string {
 	}
 	if pack, err := layout.ParseHash(p.Pack); err == nil {
 		candidates = append(candidates, layout.DamagedKey(own, pack))
+	}
+	if p.Stream != "" {
+		candidates = append(candidates,
+			layout.LogKey(own, layout.LogObject{Stream: p.Stream, Epoch: p.Epoch}),
+			layout.ExpiredLogKey(own, p.Stream, p.Epoch, p.Sequence), layout.CondemnedLogKey(own, p.Stream, p.Epoch, p.Sequence))
 	}
 	for m := range s.inv.Marks {
 		candidates = append(candidates, s.inv.MarkKey(m))

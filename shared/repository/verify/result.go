@@ -51,6 +51,8 @@ type Finding struct {
 	Spans []Span `json:"spans,omitempty"`
 	// FilesUnknown says that the files could not be told: without a key nobody sees them.
 	FilesUnknown bool `json:"files_unknown,omitempty"`
+	// Lost are the moments that can't be restored any more because of it; nil: none.
+	Lost *Moments `json:"lost,omitempty"`
 }
 
 // Span is a part of a tree: all paths from From on and before Before (empty: to the end).
@@ -94,6 +96,9 @@ type Result struct {
 	Bytes     int64            `json:"bytes"`     // their size
 	Chunks    uint64           `json:"chunks"`    // opened and checked
 	Documents int              `json:"documents"` // read and checked
+	// LogObjects is how many pieces and segments of logs were read and found good, LogBytes their size.
+	LogObjects int   `json:"log_objects,omitempty"`
+	LogBytes   int64 `json:"log_bytes,omitempty"`
 
 	// Archived is how many packs were not read at level bytes because they must be thawed first, and Spared how many because
 	// reading them is dear and it was not their turn. Snapshots that use any pass without a receipt.

@@ -62,7 +62,7 @@ func (c *checker) checkSource(ctx context.Context, src snapshot.Source) error {
 	if err := s.load(ctx); err != nil {
 		return err
 	}
-	steps := []func(context.Context) error{s.checkRecords, s.checkLinks, s.choose, s.checkKeys, s.checkLists, s.checkPacks}
+	steps := []func(context.Context) error{s.checkRecords, s.checkLinks, s.choose, s.checkKeys, s.checkLists, s.checkPacks, s.checkLogs}
 	for _, step := range steps {
 		if err := step(ctx); err != nil {
 			return err

@@ -33,6 +33,7 @@ type Sweep struct {
 	Frozen   int       `json:"frozen,omitempty"`   // packs passed by because they must be thawed first
 	Spared   int       `json:"spared,omitempty"`   // packs passed by because reading them is dear, see Budget.Cool
 	Archived []string  `json:"archived,omitempty"` // ids of frozen ones of which only the attempt to read them told
+	Log      string    `json:"log,omitempty"`      // key of the object of a log that was read last; logs come after packs
 }
 
 // overlap is taken off Since: stores tell arrivals by the second, and a manifest that came in the second of the horizon,
@@ -114,6 +115,11 @@ func (w *sweeper) run(ctx context.Context) error {
 	left := w.pick()
 	if err := w.readAll(ctx, left); err != nil {
 		return err
+	}
+	if w.done {
+		if err := w.readLogs(ctx); err != nil {
+			return err
+		}
 	}
 	if w.done {
 		if err := w.judgeAll(ctx); err != nil {

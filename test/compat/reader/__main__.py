@@ -1,4 +1,4 @@
-"""python -m reader REPOSITORY IDENTITY {snapshots | verify | restore HOST/SOURCE@N DIR}"""
+"""python -m reader REPOSITORY IDENTITY {snapshots | verify | records | restore HOST/SOURCE@N DIR}"""
 
 import argparse
 import sys
@@ -17,6 +17,7 @@ def parse():
     commands = parser.add_subparsers(dest="command", required=True)
     commands.add_parser("snapshots", help="list snapshots")
     commands.add_parser("verify", help="print what is wrong, one finding a line")
+    commands.add_parser("records", help="print the records of all logs, one a line")
     restore = commands.add_parser("restore", help="restore a snapshot into a new directory")
     restore.add_argument("snapshot", help="HOST/SOURCE@N")
     restore.add_argument("target", help="directory that is made")
@@ -39,6 +40,11 @@ def main():
         repository = Repository(Store(arguments.repository), IdentityFile(arguments.identity))
         if arguments.command == "restore":
             restore(repository, arguments.snapshot, arguments.target)
+        elif arguments.command == "records":
+            verifier = Verifier(repository)
+            findings = verifier.run()
+            print(*verifier.logs.lines(), sep="\n")
+            print(*findings, sep="\n", file=sys.stderr)
         elif arguments.command == "snapshots":
             for key in repository.manifest_keys():
                 print(repository.manifest(key).id)

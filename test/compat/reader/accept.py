@@ -3,6 +3,7 @@
 import sys
 
 from .encoding import FormatError, parse_json
+from .logs import decode_pages, decode_record
 from .manifest import Manifest, host_and_source
 from .packs import decode_index, decode_list
 from .tree import decode_map, decode_report, decode_root, decode_tree
@@ -25,6 +26,7 @@ DECODERS = {
     "list": decode_list,
     "index": lambda data: decode_index(data, 1),
     "report": decode_report,
+    "record": lambda data: decode_pages(decode_record(data).body),
     "manifest": manifest,
 }
 

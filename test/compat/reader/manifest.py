@@ -2,6 +2,7 @@
 
 import re
 from hashlib import sha256
+from typing import NamedTuple
 
 from .encoding import NAME, FormatError, printable, unbase64
 from .packs import PACK_NUMBERS, json_ref
@@ -10,6 +11,28 @@ COUNTS = (
     *("files", "directories", "others", "bytes", "new_files", "changed_files"),
     *("read_bytes", "added_bytes", "added_packs", "errors", "not_consistent"),
 )
+SEQUENCES = 10_000_000_000
+
+
+class Place(NamedTuple):
+    """Right after a record; of epoch and sequence 0: before the first of the stream."""
+
+    stream: str
+    epoch: int
+    sequence: int
+    record: bytes | None
+
+    @classmethod
+    def parse(cls, members):
+        epoch, sequence = members.number("epoch"), members.number("sequence")
+        if (epoch == 0) != (sequence == 0) or max(epoch, sequence) >= SEQUENCES:
+            raise FormatError("a place that can not be")
+        record = None
+        if sequence:
+            record = members.hex("record", 32)
+        elif members.has("record") and members.get("record", str):
+            raise FormatError("the beginning of a stream has no record")
+        return cls(members.hex("stream", 16).hex(), epoch, sequence, record)
 
 
 class Manifest:
@@ -84,6 +107,9 @@ class Manifest:
         self.unfinished = members.get("unfinished", bool, False)
         if self.unfinished and not self.partial:
             raise FormatError("unfinished, and nothing is missing")
+        self.log = Place.parse(members.object("log")) if members.has("log") else None
+        if self.unfinished and self.log:
+            raise FormatError("unfinished, and names a place in the log")
 
     def uses(self, number):
         """Whether a pack of the lists is one of the snapshot's."""

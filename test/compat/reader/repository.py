@@ -85,12 +85,16 @@ class Repository:
 
     def unwrap(self, manifest):
         """The keys of a manifest's chain, by its own entries or by key objects (of recipients added later)."""
-        for wanted, wrapped in manifest.keys:
+        return self.unwrap_entries(manifest.keys, manifest.source, manifest.chain)
+
+    def unwrap_entries(self, keys, source, chain):
+        """The keys of a chain, or of an epoch of a stream, from the entries that a document repeats."""
+        for wanted, wrapped in keys:
             for secret in self.identity.secrets:
-                for kind, recipient, data in [*wrapped, *self.key_objects(manifest.source, wanted)]:
+                for kind, recipient, data in [*wrapped, *self.key_objects(source, wanted)]:
                     found = self.try_key(secret, f"{kind}:{recipient}", data, wanted)
                     if found:
-                        return ChainKeys(found, self.id, manifest.source, manifest.chain)
+                        return ChainKeys(found, self.id, source, chain)
         raise FormatError("no key of the identity file opens it")
 
     def key_objects(self, source, wanted):

@@ -13,7 +13,7 @@ from .encoding import FormatError
 
 CHUNK_LIMIT = 16 << 20
 WINDOW_LIMIT = 16 << 20
-KINDS = "dmtrx"
+KINDS = "dmtrxl"
 SLICE = 1024
 
 

@@ -5,6 +5,7 @@ from hashlib import sha256
 
 from .documents import recipient_id
 from .encoding import FormatError, unhex
+from .logs import Logs
 from .manifest import host_and_source, wrapped_key
 from .repository import Chain, Snapshot
 from .tree import LINKED, UNREADABLE, decode_report, within
@@ -22,6 +23,8 @@ KINDS = {
     "condemned": rf"condemned/{SEQUENCE}\.json",
     "expired": rf"expired/{SEQUENCE}\.json",
     "damaged": rf"damaged/{HEX64}\.json",
+    "cut": rf"(condemned|expired)/log/{HEX32}-{SEQUENCE}-{SEQUENCE}\.json",
+    "piece_damaged": rf"damaged/log/{HEX32}-{SEQUENCE}-{SEQUENCE}-{SEQUENCE}-(piece|joined|head)\.json",
 }
 
 
@@ -45,6 +48,7 @@ class Verifier:
         self._claims = []  # (key, source, sequence, manifest hash) of documents about snapshots
         self._chains = {}  # (source, chain) -> Chain
         self._sound = {}  # (source, chain) -> {pack number: {offset: (kind, ref)}}
+        self.logs = Logs(repository, self.found)
 
     def found(self, where, what):
         self.findings.append(f"{where}: {what}")
@@ -68,12 +72,17 @@ class Verifier:
         for source in sorted(self._manifests):
             for _, manifest in sorted(self._manifests[source].items()):
                 self.guard(manifest.id, self._snapshot, manifest)
+                if manifest.log:
+                    self.logs.claims.append((manifest.key, source, manifest.log))
+        self.logs.check()
         return self.findings
 
     def _object(self, key):
         if key == "v1/repository.json" or re.fullmatch(rf"v1/access/{SEQUENCE}\.json", key):
             return  # were checked when the repository was opened
         kind = kind_of(key)
+        if kind is None and host_and_source(key) and self.logs.add(key):
+            return
         if kind is None:
             raise FormatError("an object that is not specified")
         if kind in ("pack", "list"):
@@ -137,6 +146,17 @@ class Verifier:
         source = "/".join(key.split("/")[1:3])
         self._remember(source, sequence, members.text("manifest"), members.text("previous"))
 
+    def _cut(self, key, members):
+        self.logs.cut(key, members)
+
+    def _piece_damaged(self, key, members):
+        stream, epoch, first, last, _ = key.rsplit("/", 1)[1].split("-")
+        members.expect("stream", stream)
+        for name, value in {"epoch": epoch, "first": first, "last": last}.items():
+            members.expect(name, int(value))
+        members.time("time")
+        members.text("problem")
+
     def _damaged(self, key, members):
         members.expect("pack", key[-69:-5])
         unhex(members.text("chain"), 16)
@@ -183,6 +203,9 @@ class Verifier:
         if pack is None:
             return sound
         for kind, ref in self.guard(key, pack.index) or []:
+            if kind == "l":
+                self.found(key, "records of a log in a pack")
+                continue
             if self.guard(key, pack.chunk, kind, ref) is not None:
                 sound[ref.offset] = (kind, ref)
         return sound
