@@ -18,6 +18,13 @@ const maxRecipient = 4096
 // minContinuous is the shortest interval at which a log is flushed.
 const minContinuous = 10 * time.Millisecond
 
+const (
+	// minVerification is the shortest time between two verifications of a source by its agent.
+	minVerification = Duration(time.Hour)
+	// minReread is the shortest period in which the control plane reads everything again.
+	minReread = Duration(24 * time.Hour)
+)
+
 // maxJitter is the longest delay that a source may be given.
 const maxJitter = Duration(time.Hour)
 
@@ -126,7 +133,7 @@ var (
 	servicePattern   = regexp.MustCompile(`^[A-Za-z0-9][A-Za-z0-9._-]{0,62}$`)
 	referencePattern = regexp.MustCompile(`^[A-Za-z0-9][A-Za-z0-9._:/@-]{0,254}$`)
 	tagPattern       = regexp.MustCompile(`^[^\s,]{1,128}$`)
-	expectPattern    = regexp.MustCompile(`^(=|!=|<|<=|>|>=)?\s*[^\s=!<>].*$`)
+	expectPattern    = regexp.MustCompile(`^(==?|!=|<|<=|>|>=)?\s*[^\s=!<>].*$`)
 )
 
 func checkService(s string) error {
@@ -243,6 +250,9 @@ func (d *decoder) checkSource(at string, s *Source) {
 	if what := s.missing(); what != "" {
 		d.failAt(at+"."+s.Kind(), "", "%s is missing", what)
 	}
+	if s.SQLite != nil {
+		d.checkSQLite(at, s.SQLite)
+	}
 	if s.Schedule.Continuous > 0 && !s.hasLog() {
 		d.failAt(at+".schedule.continuous", "files have “watch: true” instead", "only sqlite and physical postgres have a log")
 	}
@@ -253,6 +263,9 @@ func (d *decoder) checkSource(at string, s *Source) {
 	if _, ok := s.Schedule.Open(time.Date(2024, 1, 1, 0, 0, 0, 0, time.UTC)); !ok {
 		d.failAt(at+".schedule.blackout", "", "the windows leave no time in which a backup may begin")
 	}
+	if s.Verification.Restore > 0 && s.Files == nil && s.SQLite == nil {
+		d.failAt(at+".verification.restore", "", "only files and sqlite can be restored by this version")
+	}
 	if len(s.Checks) > 0 && s.SQLite == nil && s.Postgres == nil {
 		d.failAt(at+".checks", "", "only sqlite and postgres answer queries")
 	}
@@ -261,8 +274,10 @@ func (d *decoder) checkSource(at string, s *Source) {
 			d.failAt(fmt.Sprintf("%s.checks.%d", at, i), "", "a check has a query and an expect")
 		}
 	}
-	d.checkHooks(at+".hooks.before", s.Hooks.Before)
-	d.checkHooks(at+".hooks.after", s.Hooks.After)
+	s.Hooks.each(func(key string, hooks []Hook) { d.checkHooks(at+".hooks."+key, hooks) })
+	if s.SQLite == nil && len(s.Hooks.Stop)+len(s.Hooks.Start)+len(s.Hooks.Health) > 0 {
+		d.failAt(at+".hooks", "before and after run around a backup", "stop, start and health are for restores in place, which only sqlite has by this version")
+	}
 }
 
 // missing names the first required key of the source's kind that is not given.
@@ -270,7 +285,7 @@ func (s *Source) missing() string {
 	switch {
 	case s.Files != nil && len(s.Files.Roots) == 0:
 		return "roots"
-	case s.SQLite != nil && s.SQLite.Path == "":
+	case s.SQLite != nil && s.SQLite.Path == "" && s.SQLite.Glob == "":
 		return "path"
 	case s.Postgres != nil && s.Postgres.Service == "":
 		return "service"
@@ -313,12 +328,12 @@ func (p *Policy) fillDefaults() {
 		if o.Verify == 0 {
 			o.Verify = DefaultVerify
 		}
-		for _, hooks := range [][]Hook{s.Hooks.Before, s.Hooks.After} {
+		s.Hooks.each(func(_ string, hooks []Hook) {
 			for i := range hooks {
 				if hooks[i].Timeout == 0 {
 					hooks[i].Timeout = DefaultHookTimeout
 				}
 			}
-		}
+		})
 	})
 }

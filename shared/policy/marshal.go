@@ -17,7 +17,7 @@ func (p *Policy) Marshal() ([]byte, error) {
 	var text bytes.Buffer
 	enc := json.NewEncoder(&text)
 	enc.SetEscapeHTML(false)
-	if err := enc.Encode(p); err != nil {
+	if err := enc.Encode(p.whole()); err != nil {
 		return nil, fmt.Errorf("marshal policy: %w", err)
 	}
 	// JSON's order is that of the types and of the names; only the style changes from here.

@@ -37,6 +37,7 @@ func Parse(data []byte) (*Policy, error) {
 		return nil, d.errs.sorted()
 	}
 	p.fillDefaults()
+	p.setApart()
 	return p, nil
 }
 
@@ -128,7 +129,11 @@ func (d *decoder) policy(root ast.Node) *Policy {
 		field{"repository", func(n ast.Node) { d.repository(n, &p.Repository) }},
 		field{"approvers", func(n ast.Node) { d.approvers(n, &p.Approvers) }},
 		field{"limits", func(n ast.Node) {
-			d.mapping(n, field{"concurrent", d.count(&p.Limits.Concurrent, 1)})
+			d.mapping(
+				n,
+				field{"concurrent", d.count(&p.Limits.Concurrent, 1)},
+				field{"reread", func(n ast.Node) { d.rereading(n, &p.Limits.Reread) }},
+			)
 		}},
 		field{"hosts", func(n ast.Node) {
 			p.Hosts = map[string]*Host{}
@@ -143,6 +148,16 @@ func (d *decoder) policy(root ast.Node) *Policy {
 		}},
 	)
 	return p
+}
+
+func (d *decoder) rereading(n ast.Node, r *Rereading) {
+	d.mapping(
+		n,
+		field{"period", d.duration(&r.Period, minReread)},
+		field{"bytes", d.size(&r.Bytes)},
+		field{"replica_period", d.duration(&r.ReplicaPeriod, minReread)},
+		field{"replica_bytes", d.size(&r.ReplicaBytes)},
+	)
 }
 
 func (d *decoder) repository(n ast.Node, r *Repository) {
@@ -180,7 +195,7 @@ func (d *decoder) source(n ast.Node, s *Source) {
 		field{KindFiles, func(n ast.Node) { s.Files = &Files{}; d.files(n, s.Files) }},
 		field{KindSQLite, func(n ast.Node) {
 			s.SQLite = &SQLite{}
-			d.mapping(n, field{"path", d.str(&s.SQLite.Path, checkPath)})
+			d.sqlite(n, s.SQLite)
 		}},
 		field{KindPostgres, func(n ast.Node) {
 			s.Postgres = &Postgres{}
@@ -202,12 +217,22 @@ func (d *decoder) source(n ast.Node, s *Source) {
 		field{"schedule", func(n ast.Node) { d.schedule(n, &s.Schedule) }},
 		field{"objectives", func(n ast.Node) { d.objectives(n, &s.Objectives) }},
 		field{"retention", func(n ast.Node) { d.retention(n, &s.Retention) }},
+		field{"verification", func(n ast.Node) {
+			d.mapping(
+				n,
+				field{"content", d.duration(&s.Verification.Content, minVerification)},
+				field{"restore", d.duration(&s.Verification.Restore, minVerification)},
+			)
+		}},
 		field{"checks", func(n ast.Node) { d.checks(n, s) }},
 		field{"hooks", func(n ast.Node) {
 			d.mapping(
 				n,
 				field{"before", func(n ast.Node) { d.hooks(n, &s.Hooks.Before) }},
 				field{"after", func(n ast.Node) { d.hooks(n, &s.Hooks.After) }},
+				field{"stop", func(n ast.Node) { d.hooks(n, &s.Hooks.Stop) }},
+				field{"start", func(n ast.Node) { d.hooks(n, &s.Hooks.Start) }},
+				field{"health", func(n ast.Node) { d.hooks(n, &s.Hooks.Health) }},
 			)
 		}},
 		field{"metrics", func(n ast.Node) { metrics = new(bool); d.boolean(metrics)(n) }},

@@ -53,6 +53,9 @@ type Host struct {
 	MaxSize Size               `json:"max_size,omitzero"` // stored bytes; 0: no objective
 	Restore Restore            `json:"restore,omitzero"`  // what restores over the queue may do
 	Sources map[string]*Source `json:"sources"`
+
+	Globs    map[string]*Source `json:"-"` // sources that stand for any number of databases
+	Expanded bool               `json:"-"` // [Policy.Expand] has made sources of those that there are
 }
 
 // The kinds of sources.
@@ -70,12 +73,13 @@ type Source struct {
 	Postgres *Postgres `json:"postgres,omitempty"`
 	Docker   *Docker   `json:"docker,omitempty"`
 
-	Schedule   Schedule   `json:"schedule,omitzero"`
-	Objectives Objectives `json:"objectives"`
-	Retention  Retention  `json:"retention,omitzero"`
-	Checks     []Check    `json:"checks,omitempty"`
-	Hooks      Hooks      `json:"hooks,omitzero"`
-	Metrics    bool       `json:"metrics"` // metrics and alarms of its own; default: tier critical
+	Schedule     Schedule     `json:"schedule,omitzero"`
+	Objectives   Objectives   `json:"objectives"`
+	Retention    Retention    `json:"retention,omitzero"`
+	Verification Verification `json:"verification,omitzero"`
+	Checks       []Check      `json:"checks,omitempty"`
+	Hooks        Hooks        `json:"hooks,omitzero"`
+	Metrics      bool         `json:"metrics"` // metrics and alarms of its own; default: tier critical
 }
 
 // Kind tells what the source is: one of the Kind constants.
@@ -102,11 +106,6 @@ type Files struct {
 	ExcludeCaches bool     `json:"exclude_caches"`         // leave out directories with a CACHEDIR.TAG
 	MaxFileSize   Size     `json:"max_file_size,omitzero"` // larger files are left out; 0: none are
 	Watch         bool     `json:"watch"`                  // a change makes a snapshot within seconds
-}
-
-// SQLite is a source of kind sqlite: one database file.
-type SQLite struct {
-	Path string `json:"path"` // absolute, cleaned
 }
 
 // The modes of a postgres source.
@@ -139,10 +138,34 @@ type Schedule struct {
 	Blackout []Window  `json:"blackout,omitempty"` // windows in which no backup begins
 }
 
-// Limits bounds what the control plane asks of all hosts together.
-type Limits struct {
-	Concurrent int `json:"concurrent,omitempty"` // backups that run at once; 0: any number
+// Verification says how often the agent of the source's host verifies it at the levels that need a key. A zero member is
+// not asked for.
+type Verification struct {
+	Content Duration `json:"content,omitzero"` // every chunk of every snapshot is opened
+	Restore Duration `json:"restore,omitzero"` // the newest snapshot is restored beside, and removed again
 }
+
+// Limits bounds what the control plane asks of all hosts together, and what it reads itself.
+type Limits struct {
+	Concurrent int       `json:"concurrent,omitempty"` // backups that run at once; 0: any number
+	Reread     Rereading `json:"reread,omitzero"`
+}
+
+// Rereading bounds how the control plane reads all stored bytes again and again (level bytes), in the primary and in the
+// replica.
+type Rereading struct {
+	Period        Duration `json:"period,omitzero"`         // in which all is read once; 0: DefaultReread
+	Bytes         Size     `json:"bytes,omitzero"`          // most that is read in 30 days; 0: no limit
+	ReplicaPeriod Duration `json:"replica_period,omitzero"` // 0: DefaultReplicaReread
+	ReplicaBytes  Size     `json:"replica_bytes,omitzero"`
+}
+
+// The periods in which all bytes are read again where the policy names none. The class in which replicas are kept charges
+// for each byte that is read.
+const (
+	DefaultReread        = Duration(30 * 24 * time.Hour)
+	DefaultReplicaReread = Duration(90 * 24 * time.Hour)
+)
 
 // Tier groups sources by how much their loss hurts. It orders messages and work; it changes no data.
 type Tier string
@@ -214,10 +237,23 @@ type Check struct {
 	Expect string `json:"expect"` // an operator (=, !=, <, <=, >, >=) and a value, or a value
 }
 
-// Hooks are commands around a backup. The after hooks always run.
+// Hooks are commands around a backup, and around a restore in place. The after hooks always run, and so do the start hooks
+// once those that stop were begun.
 type Hooks struct {
 	Before []Hook `json:"before,omitempty"`
 	After  []Hook `json:"after,omitempty"`
+	Stop   []Hook `json:"stop,omitempty"`   // before a restore in place: ends what has the database open
+	Start  []Hook `json:"start,omitempty"`  // after it: begins that again
+	Health []Hook `json:"health,omitempty"` // tells whether it is well; repeated until it is, or its time is over
+}
+
+// each gives all lists of hooks with their keys.
+func (h *Hooks) each(fn func(key string, hooks []Hook)) {
+	fn("before", h.Before)
+	fn("after", h.After)
+	fn("stop", h.Stop)
+	fn("start", h.Start)
+	fn("health", h.Health)
 }
 
 // Hook is one command; no shell interprets it unless it names one.
@@ -226,14 +262,17 @@ type Hook struct {
 	Timeout Duration `json:"timeout"`
 }
 
-// Lookup returns a source of the policy. The error names the nearest host or source that exists.
+// Lookup returns a source of the policy; of a database that only a pattern names, one without a path. The error names the nearest host or source that exists.
 func (p *Policy) Lookup(host, source string) (*Source, error) {
 	h, ok := p.Hosts[host]
 	if !ok || h == nil {
 		return nil, &LookupError{Host: host, Nearest: nearest(host, sortedKeys(p.Hosts))}
 	}
 	s, ok := h.Sources[source]
-	if !ok || s == nil {
+	if !ok {
+		s = h.derived(source)
+	}
+	if s == nil {
 		return nil, &LookupError{Host: host, Source: source, Nearest: nearest(source, sortedKeys(h.Sources))}
 	}
 	return s, nil
@@ -252,20 +291,6 @@ func (e *LookupError) Error() string {
 		msg = fmt.Sprintf("look up source %q of host %q: not in the policy", e.Source, e.Host)
 	}
 	return msg + didYouMean(e.Nearest)
-}
-
-// Owned returns the paths on the host that sources of databases own and that files sources therefore leave out.
-func (h *Host) Owned() []string {
-	var paths []string
-	for _, name := range sortedKeys(h.Sources) {
-		if s := h.Sources[name]; s.SQLite != nil {
-			// The write-ahead log and its index, or the rollback journal, belong to the database.
-			for _, suffix := range []string{"", "-wal", "-shm", "-journal"} {
-				paths = append(paths, s.SQLite.Path+suffix)
-			}
-		}
-	}
-	return paths
 }
 
 // Each calls fn for every source, ordered by host and name.

@@ -79,9 +79,13 @@ func TestSchemaAgrees(t *testing.T) {
 	const (
 		key   = "ssh-ed25519 AAAAC3NzaC1lZDI1NTE5AAAAIAABAgMEBQYHCAkKCwwNDg8QERITFBUWFxgZGhscHR4f"
 		other = "ssh-ed25519 AAAAC3NzaC1lZDI1NTE5AAAAICAhIiMkJSYnKCkqKywtLi8wMTIzNDU2Nzg5Ojs8PT4/"
+		p256  = "ecdsa-sha2-nistp256 AAAAE2VjZHNhLXNoYTItbmlzdHAyNTYAAAAIbmlzdHAyNTYAAABBBIxhODcD61Nyc7n5eEZ5wx2r8sZu6K3tZ3sUHM4Bw3v3kqrpOI9X4lOUezZMCzyp3pXqQrPKh9Zzu1LzcSKjVbg="
 	)
 	approvers := func(list string) string {
 		return "version: 1\napprovers: [" + list + "]\nhosts: {h: {sources: {s: {files: {roots: [/]}}}}}\n"
+	}
+	limits := func(body string) string {
+		return "version: 1\nlimits: {" + body + "}\nhosts: {h: {sources: {s: {files: {roots: [/]}}}}}\n"
 	}
 	restore := func(body string) string {
 		return "version: 1\nhosts: {h: {restore: {" + body + "}, sources: {s: {files: {roots: [/]}}}}}\n"
@@ -92,6 +96,11 @@ func TestSchemaAgrees(t *testing.T) {
 	}{
 		{good, approvers("{name: a, key: " + key + "}, {name: b, key: " + other + " comment at the end}")},
 		{good, approvers("")},
+		{good, approvers("{name: a, key: " + key + "}, {name: kms, key: " + p256 + " in the HSM}")},
+		{onlyParser, approvers("{name: a, key: " + p256 + "}, {name: b, key: " + p256 + " other comment}")},
+		{onlyParser, approvers("{name: a, key: " + strings.Replace(p256, "BIxh", "BIxi", 1) + "}")}, // no point of the curve
+		{bad, approvers("{name: a, key: " + strings.TrimSuffix(p256, "Vbg=") + "}")},
+		{bad, approvers("{name: a, key: " + strings.Replace(p256, "ecdsa-sha2-nistp256", "ssh-ed25519", 1) + "}")},
 		{bad, approvers("{name: a}")},
 		{bad, approvers("{key: " + key + "}")},
 		{bad, approvers("{name: 'a b', key: " + key + "}")},
@@ -170,6 +179,27 @@ func TestSchemaAgrees(t *testing.T) {
 		{bad, files("retention: {keep_tags: [a, a]}")},
 		{bad, files("retention: {time_zone: ''}")},
 		{onlyParser, files("retention: {time_zone: Atlantis}")},
+		{good, files("verification: {content: 30d, restore: 90d}")},
+		{good, files("verification: {}")},
+		{bad, files("verification: {content: 30}")},
+		{bad, files("verification: {structure: 1d}")},
+		{onlyParser, files("verification: {content: 10m}")},
+		{good, source("sqlite: {path: /a}, verification: {content: 1d}")},
+		{good, source("sqlite: {path: /a, max_lock: 500ms}")},
+		{good, source("sqlite: {glob: '/srv/*.db'}, schedule: {continuous: 1s}")},
+		{bad, source("sqlite: {glob: /srv/a.db}")},
+		{bad, source("sqlite: {glob: '*.db'}")},
+		{onlyParser, source("sqlite: {glob: '/srv/[a.db'}")},
+		{bad, source("sqlite: {path: /a, glob: '/srv/*.db'}")},
+		{bad, source("sqlite: {}")},
+		{bad, source("sqlite: {path: /a, max_lock: 2}")},
+		{onlyParser, source("sqlite: {path: /a, max_lock: 1h}")},
+		{onlyParser, source("docker: {volumes: [data]}, verification: {restore: 1d}")},
+		{good, limits("concurrent: 3, reread: {period: 60d, bytes: 2TiB, replica_period: 1d, replica_bytes: 200GB}")},
+		{bad, limits("reread: {bytes: 0}")},
+		{bad, limits("reread: {period: 5}")},
+		{bad, limits("reread: {money: 5}")},
+		{onlyParser, limits("reread: {period: 1h}")},
 		{good, source("sqlite: {path: /a}, checks: [{query: SELECT 1, expect: 1}, {query: SELECT 2, expect: '>= 2'}]")},
 		{bad, source("sqlite: {path: /a}, checks: [{query: SELECT 1}]")},
 		{bad, source("sqlite: {path: /a}, checks: [{query: SELECT 1, expect: '> '}]")},

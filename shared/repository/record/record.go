@@ -100,9 +100,23 @@ type Receipt struct {
 	Bytes    int64     `json:"bytes"`            // their size
 	Sample   string    `json:"sample,omitempty"` // "1/30": only this share of the packs was read
 	Problems []string  `json:"problems"`
+	Copy     string    `json:"copy,omitempty"` // address of the copy whose objects were checked; empty: those of the primary
 
 	// Recipients are, at LevelKey, the public keys of the identity that was proven.
 	Recipients []string `json:"recipients,omitempty"`
+
+	// Of a database, at level restore: which state was restored, how many records of the log that took on top of the
+	// snapshot, and each step with its time. Bytes is the size of the restored database then.
+	Reached *time.Time `json:"reached,omitempty"`
+	Records int        `json:"records,omitempty"`
+	Steps   []Step     `json:"steps,omitempty"`
+}
+
+// Step is one step of a restore that was tried. A query of the policy is known by its number only.
+type Step struct {
+	Name    string  `json:"name"`
+	Result  string  `json:"result"` // Pass or Fail
+	Seconds float64 `json:"seconds"`
 }
 
 // Damaged says that a pack failed a check; whoever writes the source's next snapshot stores its chunks again.
