@@ -1,0 +1,187 @@
+package replicate
+
+import (
+	"context"
+	"errors"
+	"fmt"
+
+	"github.com/btcdecoded/holdfast/hostagent/source/sqlite/spool"
+	"github.com/btcdecoded/holdfast/hostagent/source/sqlite/tail"
+	"github.com/btcdecoded/holdfast/shared/repository/log"
+)
+
+// errOver says that a lineage ended while somebody made a snapshot of it.
+var errOver = errors.New("the log of the database can not be followed any more")
+
+// Capture is the tail of a snapshot that is made while the database is followed: what the follower reads goes to both. Its
+// methods are for one goroutine.
+type Capture struct {
+	l     *lineage
+	whole bool // the log's present generation was given out
+	base  bool // the snapshot begins the stream
+	size  uint32
+
+	// Guarded by the lineage's mu.
+	pages    *spool.Spool // newest versions since the last Poll
+	commits  int
+	behind   uint64 // records that were cut before the last Poll: all of them are in the snapshot
+	polled   bool
+	position tail.Position // of the last Poll
+	broken   error         // the spool failed
+
+	spare *spool.Spool
+}
+
+// Capture begins a capture that goes on beside the records. It returns nil where no log is written, so that a snapshot
+// must see for itself. The caller ends with [Capture.Close]. No other snapshot is made by the follower meanwhile.
+func (f *Follower) Capture(ctx context.Context) (*Capture, error) {
+	select {
+	case f.taking <- struct{}{}:
+	case <-ctx.Done():
+		return nil, ctx.Err()
+	}
+	f.mu.Lock()
+	l := f.live
+	f.mu.Unlock()
+	if l == nil {
+		return &Capture{l: &lineage{f: f}}, nil
+	}
+	return l.capture(false), nil
+}
+
+// Tail reports whether there is a log to poll; without, the snapshot is made for itself.
+func (c *Capture) Tail() bool { return c.l.tail != nil }
+
+// Close ends the capture. It can be called more than once.
+func (c *Capture) Close() {
+	if c.l == nil {
+		return
+	}
+	c.l.release(c)
+	if !c.base {
+		<-c.l.f.taking
+	}
+	c.l = nil
+}
+
+// captureMemory is how much of what is committed during a capture waits in memory, in bytes; the rest is in a file.
+const captureMemory = 2 << 20
+
+// capture registers a capture: what is read from now on goes to it as well.
+func (l *lineage) capture(base bool) *Capture {
+	c := &Capture{l: l, base: base, whole: base, pages: l.f.spool(captureMemory), spare: l.f.spool(captureMemory)}
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	l.captures = append(l.captures, c)
+	return c
+}
+
+func (l *lineage) release(c *Capture) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	for i := range l.captures {
+		if l.captures[i] == c {
+			l.captures = append(l.captures[:i:i], l.captures[i+1:]...)
+			break
+		}
+	}
+	if c.pages != nil {
+		_, _ = c.pages.Close(), c.spare.Close() // nothing in them is needed
+	}
+}
+
+// Poll gives out the pages that were committed since the last call; the first call those of the whole generation of the
+// log. The position is that after which the snapshot stands once it has them.
+func (c *Capture) Poll(ctx context.Context, page func(number uint32, data []byte) error) (tail.Batch, error) {
+	if !c.whole {
+		// The follower has read past what the database file may not have yet. What it reads beside this comes again in the
+		// next round, in a version that is as new or newer: the look below is later than this one.
+		var err error
+		if c.size, err = c.wholeLog(ctx, page); err != nil {
+			return tail.Batch{}, err
+		}
+		c.whole = true
+	}
+	b, drained, err := c.l.drain(ctx, c)
+	if err != nil {
+		return tail.Batch{}, err
+	}
+	defer drained.Reset()
+	return b, drained.Each(page)
+}
+
+// wholeTries is how often the log is read that changes while it is.
+const wholeTries = 50
+
+// wholeLog gives out the pages of the present generation of the log, and returns the size of the database in pages; 0 if
+// there is no log.
+func (c *Capture) wholeLog(ctx context.Context, page func(number uint32, data []byte) error) (size uint32, err error) {
+	t, err := tail.Open(c.l.f.o.Path)
+	if err != nil {
+		return 0, err
+	}
+	defer func() { err = errors.Join(err, t.Close()) }()
+	defer c.spare.Reset()
+	for tries := 1; ; tries++ {
+		var b tail.Batch
+		if err = t.Start(); err == nil {
+			b, err = t.Poll(ctx, c.spare.Put)
+		}
+		if err == nil {
+			c.spare.Keep()
+			return b.Pages, c.spare.Each(page)
+		}
+		c.spare.Drop()
+		var gap *tail.GapError
+		var state *tail.StateError
+		if tries == wholeTries || !errors.As(err, &gap) && !errors.As(err, &state) {
+			return 0, err
+		}
+		sleep(ctx, busyTick)
+	}
+}
+
+// drain looks at the database once more, and takes what the capture has.
+func (l *lineage) drain(ctx context.Context, c *Capture) (tail.Batch, *spool.Spool, error) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	l.lookNow(ctx)
+	switch {
+	case c.broken != nil:
+		return tail.Batch{}, nil, c.broken
+	case l.over != nil:
+		return tail.Batch{}, nil, l.over
+	case ctx.Err() != nil:
+		return tail.Batch{}, nil, ctx.Err()
+	}
+	b := tail.Batch{Commits: c.commits, Pages: l.last.Pages, PageSize: l.last.PageSize, Position: l.last.Position, Time: l.last.Time}
+	if b.Pages == 0 {
+		b.Pages = c.size // nothing was committed since the follower began
+	}
+	c.pages, c.spare, c.commits = c.spare, c.pages, 0
+	c.behind, c.polled, c.position = l.cuts, true, b.Position
+	if c.base {
+		// The snapshot holds it: the stream begins after it.
+		l.open.reset()
+	}
+	return b, c.spare, nil
+}
+
+// Place waits until all records that the snapshot holds are durable, and returns the place of the last; nil if the log
+// ended before: then the snapshot stands for itself.
+func (c *Capture) Place(ctx context.Context) (*log.Place, error) {
+	if !c.Tail() {
+		return nil, nil //nolint:nilnil // a snapshot without a log is what the caller asked about
+	}
+	if !c.polled {
+		return nil, errors.New("place in the log: the log was not read")
+	}
+	place, err := c.l.placed(ctx, c.behind)
+	if err != nil {
+		if ctx.Err() != nil || c.base {
+			return nil, fmt.Errorf("place in the log: %w", err)
+		}
+		return nil, nil //nolint:nilerr,nilnil // the snapshot is good without
+	}
+	return &place, nil
+}

@@ -1,0 +1,36 @@
+package replicate
+
+import (
+	"time"
+
+	"github.com/btcdecoded/holdfast/shared/repository/log"
+)
+
+// Kinds of events.
+const (
+	StateChanged = "state"    // State, Why and Hint
+	Shipped      = "shipped"  // a record is durable
+	Based        = "snapshot" // a snapshot begins a stream
+	Missed       = "gap"      // commits may have been missed: Why
+	Trouble      = "trouble"  // the store does not take a record; it is tried again
+)
+
+// Event is something that happened to a follower.
+type Event struct {
+	Time   time.Time `json:"time"`
+	Source string    `json:"source"`
+	Kind   string    `json:"event"`
+
+	State State  `json:"state,omitempty"`
+	Why   string `json:"why,omitempty"`
+	Hint  string `json:"hint,omitempty"`
+
+	Place    log.Place `json:"place,omitzero"`
+	Until    time.Time `json:"until,omitzero"`    // all that was committed by then is durable
+	Commits  int       `json:"commits,omitempty"` // in the record
+	Total    uint64    `json:"total,omitempty"`   // commits that records made durable, of this process
+	Pages    int       `json:"pages,omitempty"`
+	Lag      float64   `json:"lag_ms,omitempty"` // of the record's oldest commit
+	Snapshot uint64    `json:"snapshot,omitempty"`
+	Seconds  float64   `json:"seconds,omitempty"`
+}

@@ -1,0 +1,228 @@
+package replicate_test
+
+import (
+	"context"
+	"errors"
+	"os"
+	"sync"
+	"testing"
+	"time"
+
+	"github.com/btcdecoded/holdfast/hostagent/replicate"
+	"github.com/btcdecoded/holdfast/shared/objstore"
+	"github.com/btcdecoded/holdfast/shared/objstore/mem"
+	"github.com/btcdecoded/holdfast/shared/repository/log"
+	"github.com/btcdecoded/holdfast/shared/repository/repotest"
+)
+
+func TestFollow(t *testing.T) {
+	w := newWorld(t)
+	w.app(20)
+	r := w.follow(nil)
+	r.await("the first snapshot", following)
+	w.app(300, "-rate", "300")
+	s := r.caughtUp()
+	if s.Commits != 300 || s.Records < 3 || s.Records > 100 || s.Lag.Commits != 300 || s.Lag.P50 <= 0 || s.Lag.Max < s.Lag.P99 {
+		t.Errorf("status %+v", s)
+	}
+	if most := w.restoreAll(5); most != 320 {
+		t.Errorf("restored %d transactions of 320", most)
+	}
+	r.stop()
+	if got, alive, err := replicate.Read(w.options(nil).Dir); err != nil || alive || got.State != replicate.Stopped || got.Commits != 300 {
+		t.Errorf("status after the end: %+v, %v, %v", got, alive, err)
+	}
+}
+
+// TestRestart wants that who starts again goes on: without a snapshot, and without a request as long as nothing happens.
+func TestRestart(t *testing.T) {
+	w := newWorld(t)
+	w.app(19)
+	w.hold()
+	r := w.follow(nil)
+	r.await("the first snapshot", following)
+	w.app(50)
+	r.caughtUp()
+	r.stop()
+	w.app(30, "-checkpoint", "none")
+	requests := 0
+	var mu sync.Mutex
+	w.fix.Store.SetHook(func(mem.Call) mem.Fault {
+		mu.Lock()
+		defer mu.Unlock()
+		requests++
+		return mem.Fault{}
+	})
+	r = w.follow(nil)
+	r.caughtUp()
+	if n := r.count(replicate.Based); n != 0 {
+		t.Errorf("%d snapshots after the restart", n)
+	}
+	before := len(repotest.Keys(w.fix.Store, "/log/"))
+	r.stop()
+	mu.Lock()
+	requests = 0
+	mu.Unlock()
+	r = w.follow(nil)
+	r.caughtUp()
+	time.Sleep(50 * time.Millisecond) // for what must not happen
+	r.stop()
+	if after := len(repotest.Keys(w.fix.Store, "/log/")); after != before {
+		t.Errorf("an idle database made %d objects", after-before)
+	}
+	mu.Lock()
+	defer mu.Unlock()
+	if requests > 0 {
+		t.Errorf("an idle database cost %d requests", requests)
+	}
+	if most := w.restoreAll(1); most != 100 {
+		t.Errorf("restored %d transactions of 100", most)
+	}
+}
+
+// TestSnapshotBeside makes snapshots of a database that is followed and written to: each stands in the log.
+func TestSnapshotBeside(t *testing.T) {
+	w := newWorld(t)
+	w.app(20)
+	r := w.follow(nil)
+	r.await("the first snapshot", following)
+	var app sync.WaitGroup
+	app.Go(func() { w.app(600, "-rate", "400", "-checkpoint", "truncate", "-every", "37") })
+	for range 5 {
+		c, err := r.Capture(t.Context())
+		if err != nil {
+			t.Fatal(err)
+		}
+		if _, err := w.snapshot(t.Context(), c); err != nil {
+			t.Fatal(err)
+		}
+		c.Close()
+	}
+	app.Wait()
+	r.caughtUp()
+	r.stop()
+	manifests, err := w.repo.Manifests(t.Context(), w.src)
+	if err != nil {
+		t.Fatal(err)
+	}
+	in := 0
+	for _, m := range manifests {
+		if m.Log != nil {
+			in++
+		}
+	}
+	if len(manifests) < 6 || in < len(manifests)-1 {
+		t.Errorf("%d snapshots, %d of them in the log", len(manifests), in)
+	}
+	if most := w.restoreAll(7); most != 620 {
+		t.Errorf("restored %d transactions of 620", most)
+	}
+}
+
+// TestAway wants that records become fewer while the store takes none, and that nothing is lost.
+func TestAway(t *testing.T) {
+	w := newWorld(t)
+	w.app(20)
+	r := w.follow(func(o *replicate.Options) { o.Memory = 64 << 10 })
+	r.await("the first snapshot", following)
+	w.app(20)
+	r.caughtUp()
+	records := r.Status().Records
+	var mu sync.Mutex
+	away := true
+	w.fix.Store.SetHook(func(mem.Call) mem.Fault {
+		mu.Lock()
+		defer mu.Unlock()
+		if away {
+			return mem.Fault{Err: objstore.Transient(errors.New("away"))}
+		}
+		return mem.Fault{}
+	})
+	w.app(400, "-rate", "800")
+	s := r.Status()
+	if s.Oldest.IsZero() || s.Pending.Commits == 0 || s.Pending.Pages == 0 {
+		t.Errorf("while the store is away: %+v", s)
+	}
+	mu.Lock()
+	away = false
+	mu.Unlock()
+	s = r.caughtUp()
+	if s.Commits != 420 || s.Records > records+4 {
+		t.Errorf("%d records for what waited: %+v", s.Records-records, s)
+	}
+	r.stop()
+	if most := w.restoreAll(1); most != 440 {
+		t.Errorf("restored %d transactions of 440", most)
+	}
+}
+
+// TestClone lets two hosts write the same stream: one of them stops, and what each had made durable can be restored.
+func TestClone(t *testing.T) {
+	w := newWorld(t)
+	w.app(19)
+	w.hold()
+	r := w.follow(nil)
+	r.await("the first snapshot", following)
+	w.app(20)
+	r.caughtUp()
+	r.stop()
+	clone := *w
+	clone.dir = t.TempDir()
+	clone.path = w.path // the same database: the clones differ in what they know
+	if err := os.CopyFS(clone.dir, os.DirFS(w.dir)); err != nil {
+		t.Fatal(err)
+	}
+	first := w.follow(nil)
+	first.await("the first", following)
+	second := clone.follow(nil)
+	second.await("the clone", following)
+	w.app(20)
+	first.await("who sees the other stops", func(replicate.Status) bool {
+		return first.Status().State == replicate.Superseded || second.Status().State == replicate.Superseded
+	})
+	loser, winner := first, second
+	if second.Status().State == replicate.Superseded {
+		loser, winner = second, first
+	}
+	if err := <-loser.ended; !errors.Is(err, replicate.ErrSuperseded) {
+		t.Errorf("the one that stops says %v", err)
+	}
+	w.app(20)
+	winner.caughtUp()
+	winner.stop()
+	if most := w.restoreAll(1); most != 80 {
+		t.Errorf("restored %d transactions of 80", most)
+	}
+	// A person decides that the other is to go on: in a stream of its own.
+	again := w.follow(func(o *replicate.Options) { o.Renew = true })
+	again.await("a new stream", following)
+	w.app(10)
+	again.caughtUp()
+	again.stop()
+	if most := w.restoreAll(1); most != 90 {
+		t.Errorf("restored %d transactions of 90", most)
+	}
+	streams, err := log.Streams(t.Context(), w.repo, w.src)
+	if err != nil || len(streams) != 2 {
+		t.Errorf("%d streams, %v", len(streams), err)
+	}
+}
+
+// TestOneFollower wants that one process follows a source.
+func TestOneFollower(t *testing.T) {
+	w := newWorld(t)
+	w.app(1)
+	r := w.follow(nil)
+	r.await("the first snapshot", following)
+	err := replicate.New(w.options(nil)).Run(context.Background())
+	if !errors.Is(err, replicate.ErrFollowed) {
+		t.Errorf("the second: %v", err)
+	}
+	if !replicate.Followed(w.options(nil).Dir) {
+		t.Error("nobody follows")
+	}
+	r.stop()
+	if replicate.Followed(w.options(nil).Dir) {
+		t.Error("somebody follows after the end")
+	}
+}

@@ -1,0 +1,435 @@
+package replicate
+
+import (
+	"context"
+	"errors"
+	"slices"
+	"sync"
+	"time"
+
+	"github.com/btcdecoded/holdfast/hostagent/source/sqlite/spool"
+	"github.com/btcdecoded/holdfast/hostagent/source/sqlite/tail"
+	"github.com/btcdecoded/holdfast/shared/repository/log"
+	format "github.com/btcdecoded/holdfast/shared/sqlite"
+)
+
+// lineage is one unbroken piece of a database's history on its way into one stream of the log.
+type lineage struct {
+	f      *Follower
+	tail   *tail.Tail
+	stream string
+	epoch  uint64 // the highest that is known
+
+	asking sync.Mutex
+	origin *log.Place // after which the first record of this lineage goes on; nil: the store must be asked; guarded by asking
+	from   point      // the last place that is known to be durable; guarded by asking
+	after  *point     // one that may be durable; nil: none; guarded by asking
+	mark   *mark      // newest that was noted; nil: the stream has not begun; guarded by asking
+
+	mu       sync.Mutex
+	open     *batch        // that collects; guarded by mu
+	spare    *batch        // guarded by mu
+	flying   *batch        // on its way; nil: none; guarded by mu
+	last     tail.Batch    // newest look that found something; guarded by mu
+	lookedAt time.Time     // of the newest look; guarded by mu
+	sick     time.Time     // since when looks fail; zero: they do not; guarded by mu
+	cuts     uint64        // records that were cut; guarded by mu
+	places   []log.Place   // of the records from number gone on; guarded by mu
+	gone     uint64        // records whose places were forgotten; guarded by mu
+	captures []*Capture    // guarded by mu
+	looks    uint64        // that succeeded; guarded by mu
+	looking  chan struct{} // closed and made again after each look; guarded by mu
+	hurry    bool          // somebody waits for a look; guarded by mu
+	unwait   func()        // ends the poller's wait; guarded by mu
+	over     error         // the tail ended; guarded by mu
+	done     bool          // nothing is shipped any more; guarded by mu
+	writer   *log.Writer   // nil: no epoch is open; guarded by mu
+	placing  chan struct{} // closed and made again whenever a record is durable, or the lineage is over; guarded by mu
+
+	news chan struct{} // something waits, or the tail ended
+}
+
+// batch is the pages that become one record.
+type batch struct {
+	pages    *spool.Spool
+	groups   []seen
+	commits  int
+	size     uint32 // of the database, in pages
+	pageSize uint32
+	position tail.Position
+	newest   time.Time
+	looked   time.Time // when the look began that found the newest
+}
+
+func (b *batch) reset() {
+	b.pages.Reset()
+	b.groups, b.commits = b.groups[:0], 0
+}
+
+// oldest is when the oldest commit in it was seen; zero: it is empty.
+func (b *batch) oldest() time.Time {
+	if b == nil || len(b.groups) == 0 {
+		return time.Time{}
+	}
+	return b.groups[0].at
+}
+
+func (f *Follower) spool(memory int64) *spool.Spool {
+	return spool.New(spool.Options{Dir: f.o.Dir, Memory: memory, Disk: f.o.Disk})
+}
+
+func newLineage(f *Follower, t *tail.Tail) *lineage {
+	return &lineage{
+		f: f, tail: t, open: &batch{pages: f.spool(f.o.Memory)}, spare: &batch{pages: f.spool(f.o.Memory)},
+		placing: make(chan struct{}), looking: make(chan struct{}), news: make(chan struct{}, 1),
+	}
+}
+
+// resume goes on where the last lineage was, if the database's log still has that place. Otherwise a snapshot must begin a
+// stream.
+func (l *lineage) resume() (ok bool, err error) {
+	k := l.f.known
+	if k == nil {
+		return false, nil
+	}
+	// What may be durable is read again all the same: which it is only the store knows, and an idle database should
+	// not ask it.
+	err = l.tail.Resume(k.Last.Position)
+	if gap := (*tail.GapError)(nil); errors.As(err, &gap) {
+		l.f.missed(gap)
+		l.f.known = nil
+		return false, nil
+	}
+	if err != nil {
+		return false, err
+	}
+	l.stream, l.from, l.after, l.epoch, l.mark = k.Stream, k.Last, k.Pending, k.Epoch, k
+	return true, nil
+}
+
+// start begins with the log's present generation, for the snapshot that begins a stream.
+func (l *lineage) start() error {
+	stream, err := newStream()
+	if err != nil {
+		return err
+	}
+	l.stream, l.from.Place = stream, log.Place{Stream: stream}
+	return l.tail.Start()
+}
+
+// run follows until ctx ends, which is no error, or what is followed does. If base is not nil, it makes the snapshot with
+// which the stream begins; until then nothing is shipped.
+func (l *lineage) run(ctx context.Context, base func(context.Context, *Capture) error) error {
+	inner, cancel := context.WithCancel(ctx)
+	// What is not durable at the end has the grace.
+	shipping, drop := context.WithCancel(context.WithoutCancel(ctx))
+	late := context.AfterFunc(ctx, func() { time.AfterFunc(l.f.o.Grace, drop) })
+	var others sync.WaitGroup
+	defer func() {
+		cancel()
+		others.Wait()
+		l.f.follows(nil)
+		l.close()
+		late()
+		drop()
+	}()
+	var first *Capture
+	if base != nil {
+		first = l.capture(true)
+	}
+	others.Go(func() { l.poll(inner) })
+	if base != nil {
+		err := base(inner, first)
+		first.Close()
+		if err != nil {
+			return l.because(err)
+		}
+	}
+	l.f.follows(l)
+	l.f.state(Following, "", "")
+	others.Go(func() { l.tend(inner) })
+	return l.ship(shipping)
+}
+
+// because adds why the tail ended to what came of it.
+func (l *lineage) because(err error) error {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	if l.over != nil && !errors.Is(err, l.over) && !errors.Is(l.over, errEnded) {
+		return errors.Join(l.over, err)
+	}
+	return err
+}
+
+// close gives up what a lineage holds.
+func (l *lineage) close() {
+	l.mu.Lock()
+	l.done = true
+	l.woken()
+	for _, b := range []*batch{l.open, l.spare, l.flying} {
+		if b != nil {
+			_ = b.pages.Close() // nothing in it is needed
+		}
+	}
+	w := l.writer
+	l.mu.Unlock()
+	if w != nil {
+		_ = w.Close() // all that it has is stored, or is read again
+	}
+}
+
+// follows tells which lineage takes captures.
+func (f *Follower) follows(l *lineage) {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	if l == nil && f.live != nil {
+		s := f.statusLocked() // what is not durable stays known
+		f.status.Looked = s.Looked
+		if f.unsafe.IsZero() {
+			f.unsafe = s.Oldest
+		}
+	}
+	f.live = l
+	if l != nil {
+		f.unsafe = time.Time{}
+	}
+}
+
+// based notes that the snapshot is there that the stream begins with.
+func (l *lineage) based(c *Capture) error {
+	if !c.polled {
+		return errors.New("begin a stream: the snapshot was made without the log")
+	}
+	l.asking.Lock()
+	l.from.Position = c.position
+	l.asking.Unlock()
+	return l.note(true)
+}
+
+// note writes down how far the lineage is.
+func (l *lineage) note(sync bool) error {
+	l.asking.Lock()
+	defer l.asking.Unlock()
+	k := mark{Path: l.f.o.Path, Stream: l.stream, Epoch: l.epoch, Last: l.from, Pending: l.after}
+	l.mark = &k
+	return l.f.marks.set(k, sync)
+}
+
+// noted changes how far the lineage is, and writes it down.
+func (l *lineage) noted(from point, after *point) error {
+	l.asking.Lock()
+	l.from, l.after = from, after
+	l.asking.Unlock()
+	return l.note(false)
+}
+
+// poll looks at the database until ctx ends, and once more then. Nobody else touches the tail.
+func (l *lineage) poll(ctx context.Context) {
+	p := pace{interval: l.f.o.Interval}
+	whole := context.WithoutCancel(ctx)
+	for {
+		ending := ctx.Err() != nil
+		l.mu.Lock()
+		l.hurry = false
+		n, moved := 0, false
+		if l.over == nil {
+			var err error
+			if n, moved, err = l.look(whole); err == nil {
+				l.looks++
+			} else if !l.passing(err) {
+				l.finish(err)
+			}
+		}
+		if ending && l.over == nil {
+			l.finish(errEnded)
+		}
+		close(l.looking)
+		l.looking = make(chan struct{})
+		over := l.over != nil
+		l.mu.Unlock()
+		if n > 0 || moved || over {
+			nudge(l.news)
+		}
+		if over {
+			return
+		}
+		l.wait(ctx, p.next(n))
+	}
+}
+
+// passingFor is how long the database may be in a state that may pass by itself.
+const passingFor = 5 * time.Second
+
+// passing reports whether what keeps a look from succeeding may pass, such as files that come and go just now: nothing is
+// missed by it. The caller holds mu.
+func (l *lineage) passing(err error) bool {
+	var s *tail.StateError
+	if !errors.As(err, &s) {
+		return false
+	}
+	if l.sick.IsZero() {
+		l.sick = time.Now()
+	}
+	return time.Since(l.sick) < passingFor
+}
+
+// wait waits until the next look: until a checkpoint begins, at the latest.
+func (l *lineage) wait(ctx context.Context, d time.Duration) {
+	ctx, cancel := context.WithCancel(ctx)
+	defer cancel()
+	l.mu.Lock()
+	if l.hurry {
+		cancel()
+	}
+	l.unwait = cancel
+	l.mu.Unlock()
+	_ = l.tail.Wait(ctx, d) // how it ends does not matter
+	l.mu.Lock()
+	l.unwait = nil
+	l.mu.Unlock()
+}
+
+// lookNow has the database looked at, and returns after a look that began after it was called and succeeded. The caller holds mu, which
+// is free meanwhile.
+func (l *lineage) lookNow(ctx context.Context) {
+	for want := l.looks + 1; l.over == nil && l.looks < want && ctx.Err() == nil; {
+		l.hurry = true
+		if l.unwait != nil {
+			l.unwait()
+		}
+		done := l.looking
+		l.mu.Unlock()
+		select {
+		case <-done:
+		case <-ctx.Done():
+		}
+		l.mu.Lock()
+	}
+}
+
+// errEnded is how a lineage ends that was asked to.
+var errEnded = errors.New("the follower was stopped")
+
+// finish ends the lineage: nothing is read any more. The caller holds mu.
+func (l *lineage) finish(err error) {
+	l.over = err
+	l.woken()
+	nudge(l.news)
+}
+
+// woken wakes those who wait for a place. The caller holds mu.
+func (l *lineage) woken() {
+	close(l.placing)
+	l.placing = make(chan struct{})
+}
+
+// look reads what was committed since the last look, and returns how many commits, and whether the place has another
+// name now. The caller holds mu.
+func (l *lineage) look(ctx context.Context) (commits int, moved bool, err error) {
+	began := time.Now()
+	b, err := l.tail.Poll(ctx, func(number uint32, data []byte) error {
+		if number == format.LockPage(uint32(len(data))) { //nolint:gosec // a page's size
+			return nil // it has no content
+		}
+		if err := l.open.pages.Put(number, data); err != nil {
+			return err
+		}
+		for _, c := range l.captures {
+			if c.broken == nil {
+				c.broken = c.pages.Put(number, data) // the capture fails, not the log
+			}
+		}
+		return nil
+	})
+	if err != nil {
+		l.open.pages.Drop()
+		for _, c := range l.captures {
+			c.pages.Drop()
+		}
+		return 0, false, err
+	}
+	l.lookedAt, l.sick = began, time.Time{}
+	if b.Commits == 0 {
+		moved = b.Position != l.last.Position
+		l.last.Position, l.last.PageSize = b.Position, b.PageSize
+		if l.open.commits > 0 {
+			l.open.position = b.Position
+		}
+		return 0, moved, nil
+	}
+	if b.Time.Before(l.last.Time) {
+		b.Time = l.last.Time // a clock that was set back: points in time stay in order
+	}
+	l.last = b
+	o := l.open
+	o.pages.Keep()
+	o.groups = fewer(append(o.groups, seen{b.Time, b.Commits}))
+	o.commits += b.Commits
+	o.size, o.pageSize, o.position, o.newest, o.looked = b.Pages, b.PageSize, b.Position, b.Time, began
+	for _, c := range l.captures {
+		c.pages.Keep()
+		c.commits += b.Commits
+	}
+	return b.Commits, false, nil
+}
+
+// cut takes what waits, for a record; nil if there is nothing.
+func (l *lineage) cut() *batch {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	if l.open.commits == 0 {
+		return nil
+	}
+	b := l.open
+	l.open, l.spare, l.flying = l.spare, nil, b
+	l.cuts++
+	b.pages.Trim(b.size)
+	return b
+}
+
+// landed notes that a record is durable.
+func (l *lineage) landed(b *batch, place log.Place, at time.Time) {
+	l.mu.Lock()
+	l.flying, l.spare = nil, b
+	l.places = append(l.places, place)
+	if len(l.captures) == 0 && len(l.places) > 1 {
+		n := len(l.places) - 1 // the next capture may ask for the newest
+		l.places = slices.Delete(l.places, 0, n)
+		l.gone += uint64(n)
+	}
+	l.woken()
+	l.mu.Unlock()
+	f := l.f
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	f.lags.durable(b.groups, at)
+	f.status.Place = place
+	f.status.Records++
+	f.status.Commits += uint64(b.commits) //nolint:gosec // a count
+}
+
+// placed waits until so many records are durable, and returns the place of the last of them.
+func (l *lineage) placed(ctx context.Context, records uint64) (log.Place, error) {
+	for {
+		l.mu.Lock()
+		done := l.gone + uint64(len(l.places))
+		switch {
+		case records == 0:
+			l.mu.Unlock()
+			return l.settle(ctx)
+		case done >= records && records > l.gone:
+			defer l.mu.Unlock()
+			return l.places[records-l.gone-1], nil
+		case l.done || records <= l.gone:
+			defer l.mu.Unlock()
+			return log.Place{}, errOver
+		}
+		wait := l.placing
+		l.mu.Unlock()
+		select {
+		case <-wait:
+		case <-ctx.Done():
+			return log.Place{}, ctx.Err()
+		}
+	}
+}
