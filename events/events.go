@@ -5,7 +5,7 @@
 // leniently: members that are not known pass, so that a newer agent can talk to an older control plane.
 //
 // A [Job] goes to the queue of its host as the body of a message. Agents answer with events whose source is
-// [SourceAgent] and whose detail is [JobAccepted], [JobRefused], [JobFinished] or [Heartbeat]; the control plane's own
+// [AgentSource] of their host and whose detail is [JobAccepted], [JobRefused], [JobFinished] or [Heartbeat]; the control plane's own
 // events have the source [SourceControl] and the detail [AlertOpened] or [AlertClosed]. [Envelope] is what EventBridge
 // puts around them.
 //
@@ -17,6 +17,7 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"strings"
 	"time"
 )
 
@@ -26,11 +27,21 @@ const Version = 1
 // MaxMessage bounds jobs and events, in bytes.
 const MaxMessage = 64 << 10
 
-// What EventBridge calls the source of an event.
+// What EventBridge calls the source of an event. That of an agent's has the name of its host behind SourceAgent: the rights
+// of agents are written with it, so that none can speak for another.
 const (
-	SourceAgent   = "holdfast.agent"
+	SourceAgent   = "holdfast.agent."
 	SourceControl = "holdfast.control"
 )
+
+// AgentSource is the source of the events of a host's agent.
+func AgentSource(host string) string { return SourceAgent + host }
+
+// SentBy returns the host whose agent has sent an event, by the event's source; false: no agent has.
+func SentBy(source string) (host string, ok bool) {
+	host, ok = strings.CutPrefix(source, SourceAgent)
+	return host, ok && isName(host)
+}
 
 // The detail-types of events.
 const (

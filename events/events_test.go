@@ -41,6 +41,7 @@ func kinds() map[string]struct {
 		"alert-opened": {"alert-opened", lift(events.DecodeAlertOpened)},
 		"alert-closed": {"alert-closed", lift(events.DecodeAlertClosed)},
 		"tick":         {"tick", lift(events.DecodeTick)},
+		"reread":       {"reread", lift(events.DecodeReread)},
 		"envelope":     {"", lift(events.DecodeEnvelope)},
 	}
 }

@@ -10,9 +10,22 @@ type Heartbeat struct {
 	Agent   string             `json:"agent"` // version of the agent
 	Time    time.Time          `json:"time"`
 	Running *RunningJob        `json:"running,omitempty"`
-	Queued  []string           `json:"queued,omitempty"`  // ids of jobs in the journal that have not begun
+	Queued  []string           `json:"queued,omitempty"`  // ids of jobs in the journal that wait, for their begin or to go on
 	Sources map[string]LastRun `json:"sources,omitempty"` // by name on the host
 	Problem string             `json:"problem,omitempty"` // what a person must mend: the policy file is not in order
+	Free    map[string]uint64  `json:"free,omitempty"`    // bytes free, by directory to which restores may write
+	Logs    map[string]Log     `json:"logs,omitempty"`    // of the sources that the agent follows, by name on the host
+}
+
+// Log is how the log of a source is written that an agent follows.
+type Log struct {
+	State string    `json:"state"` // in a word
+	Well  bool      `json:"well"`  // nothing keeps it from being written
+	Since time.Time `json:"since"` // of the state
+	Why   string    `json:"why,omitempty"`
+	Next  string    `json:"next,omitempty"` // what a person can do
+	Until time.Time `json:"until,omitzero"` // all that was committed by then is in the repository
+	Lag   float64   `json:"lag_seconds"`    // in which 99 of 100 commits were, lately
 }
 
 // RunningJob is the job that an agent is at.

@@ -38,7 +38,7 @@ type Job struct {
 	Type     string        `json:"type,omitempty"`    // backups: full, differential, incremental; verify: the level
 	Attempt  int           `json:"attempt,omitempty"` // 0: the first
 	Due      time.Time     `json:"due"`
-	NotAfter time.Time     `json:"not_after"` // when it has not begun by then, it is stale and refused
+	NotAfter time.Time     `json:"not_after"` // when it has not begun by then, it is stale and refused; at most MaxAhead away
 	Restore  *RestoreOrder `json:"restore,omitempty"`
 }
 
@@ -68,6 +68,22 @@ const (
 	NotAllowed    RefuseCode = "not_allowed"    // the policy of the host does not allow it
 	Forged        RefuseCode = "forged"         // a signature is missing or wrong
 )
+
+// MaxAhead is how far away the not_after of a job may be. Its id is remembered until then, so that its message can't come
+// again: one in the year 9999 would be for ever.
+const MaxAhead = 45 * 24 * time.Hour
+
+// CheckTime says whether the job may be taken at now. Its error is a [*RefusedError]: of code [Stale] past its not_after,
+// and of code [Malformed] where that is further away than [MaxAhead].
+func (j *Job) CheckTime(now time.Time) error {
+	switch {
+	case now.After(j.NotAfter):
+		return &RefusedError{Code: Stale, Reason: "not_after was " + j.NotAfter.UTC().Format(time.RFC3339)}
+	case j.NotAfter.Sub(now) > MaxAhead:
+		return malformed("not_after is more than %d days away", int(MaxAhead.Hours()/24))
+	}
+	return nil
+}
 
 // RefusedError says why a job is refused.
 type RefusedError struct {
