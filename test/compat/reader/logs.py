@@ -7,7 +7,6 @@ from typing import NamedTuple
 from .encoding import Decoder, FormatError, printable
 from .manifest import SEQUENCES, Place, wrapped_key
 from .packs import CHUNK_LIMIT, FIRST_CHUNK, PACK_LEAST, TAIL, decode_index
-from .seal import ChainKeys
 
 NUMBER = r"(\d{10})"
 OBJECT = re.compile(rf"v1/([^/]+/[^/]+)/log/([0-9a-f]{{32}})/{NUMBER}/(?:head\.json|(joined/)?{NUMBER}-{NUMBER})")
@@ -23,11 +22,12 @@ class Head:
 
     def __init__(self, members, repository_id, source, stream, epoch):
         host, _, name = source.partition("/")
-        for member, value in {
-            **{"format": 1, "repository": repository_id, "host": host, "source": name},
-            **{"stream": stream, "epoch": epoch},
-        }.items():
-            members.expect(member, value)
+        members.expect("format", 1)
+        members.expect("repository", repository_id)
+        members.expect("host", host)
+        members.expect("source", name)
+        members.expect("stream", stream)
+        members.expect("epoch", epoch)
         self.kind = members.text("kind", re.compile("[a-z][a-z0-9-]{0,62}"))
         self.opened = members.time("opened")
         if not printable(members.text("tool")):
