@@ -8,6 +8,7 @@ import (
 
 	"github.com/spf13/cobra"
 
+	"github.com/btcdecoded/holdfast/shared/policy"
 	"github.com/btcdecoded/holdfast/shared/repository"
 	"github.com/btcdecoded/holdfast/shared/snapshot"
 )
@@ -15,12 +16,15 @@ import (
 func (a *app) catCommand() *cobra.Command {
 	var at string
 	cmd := &cobra.Command{
-		Use:     "cat SOURCE[@N] PATH...",
-		Short:   "Print a file of a snapshot",
-		Long:    "Print the content of files of a snapshot (the newest without @N or --at). Holes are printed as zeros.",
-		Example: "  holdfast cat etc /etc/fstab\n  holdfast cat etc@42 /etc/fstab | diff - /etc/fstab",
+		Use:   "cat SOURCE[@N] PATH...",
+		Short: "Print a file of a snapshot",
+		Long: `Print the content of files of a snapshot (the newest without @N or --at). Holes are printed as zeros.
+
+A source of kind sqlite has one file, the database, which needs no PATH. Its snapshots are whole by themselves; the log after
+them is for restore.`,
+		Example: "  holdfast cat etc /etc/fstab\n  holdfast cat etc@42 /etc/fstab | diff - /etc/fstab\n  holdfast cat governance-sqlite@42 > /tmp/governance.db",
 		GroupID: groupUse,
-		Args:    arguments(2, -1, "SOURCE[@N] and at least one PATH"),
+		Args:    arguments(1, -1, "SOURCE[@N] and at least one PATH"),
 		RunE: func(cmd *cobra.Command, args []string) error {
 			if err := absolutePaths(args[1:]); err != nil {
 				return err
@@ -29,7 +33,15 @@ func (a *app) catCommand() *cobra.Command {
 			if err != nil {
 				return err
 			}
-			for _, p := range args[1:] {
+			paths := args[1:]
+			if len(paths) == 0 {
+				only, err := databaseEntry(cmd.Context(), snap)
+				if err != nil || snap.Manifest().Kind != policy.KindSQLite {
+					return hinted{usagef("cat %s: want at least one PATH", a.name(snap.Manifest().ID())), "`holdfast ls` shows what is in the snapshot"}
+				}
+				paths = []string{only.Path}
+			}
+			for _, p := range paths {
 				e, err := snap.Lookup(cmd.Context(), path.Clean(p))
 				if err != nil {
 					return err

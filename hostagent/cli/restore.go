@@ -34,25 +34,39 @@ systems, and this program's own files stay. --dry-run shows what would be done.
 --to and --map refuse a place that is, lies in or contains the repository, the state directory or the identity.
 
 Without root, owners and devices can not be restored; the rest is, with one warning. Exit code 3 if something could not
-be restored.`
+be restored.
+
+A source of kind sqlite is restored to any moment of which the repository knows: the newest, or that of --at. --to FILE makes
+a new file and replaces none; a DIR gets the database under its own name. Nothing is put in its place before integrity_check,
+foreign_key_check and the queries of the policy have passed; --checks says which.
+
+In place, the policy's stop hook runs, then the database and all that stands beside it (-wal, -shm, -journal) is exchanged so
+that nobody can open one with what belongs to the other, the start hook runs, and the health hook tells whether all is well.
+What was there is kept beside as a safety copy, and put back where anything fails. With --at or @N the application runs on
+while the database is built and checked. It is refused while another process has the database open. A restore that was killed
+is settled by the next one.`
 
 // restoreFlags are the flags of restore.
 type restoreFlags struct {
 	to, at                                           string
 	maps, keep                                       []string
 	inPlace, remove, dryRun, compare, byName, showIt bool
+	force                                            bool
+	checks                                           []string
 }
 
 func (a *app) restoreCommand() *cobra.Command {
 	var f restoreFlags
 	cmd := &cobra.Command{
-		Use:   "restore SOURCE[@N] [PATH...] {--to DIR | --in-place}",
+		Use:   "restore SOURCE[@N] [PATH...] {--to DIR|FILE | --in-place}",
 		Short: "Restore a snapshot, or parts of it",
 		Long:  restoreLong,
 		Example: `  holdfast restore etc --to /tmp/etc
   holdfast restore etc@42 /etc/ssh --to /tmp/ssh
   holdfast restore etc --at "2026-01-31 09:30" --in-place --dry-run
-  holdfast restore app --in-place --delete`,
+  holdfast restore app --in-place --delete
+  holdfast restore governance-sqlite --at "2026-01-31 09:30:05" --to /tmp/governance.db
+  holdfast restore governance-sqlite --at latest --in-place`,
 		GroupID: groupUse,
 		Args:    arguments(1, -1, "SOURCE[@N] and the PATHs to restore"),
 		RunE: func(cmd *cobra.Command, args []string) error {
@@ -61,7 +75,7 @@ func (a *app) restoreCommand() *cobra.Command {
 	}
 	p := cmd.Flags()
 	p.SortFlags = false
-	p.StringVar(&f.to, "to", "", "restore to this `DIR`")
+	p.StringVar(&f.to, "to", "", "restore to this `DIR`, a database to this file")
 	p.BoolVar(&f.inPlace, "in-place", false, "restore over the original")
 	p.StringArrayVar(&f.maps, "map", nil, "send one root or path to its own place: `PATH=DIR` (repeatable)")
 	p.StringVar(&f.at, "at", "", atHelp)
@@ -71,6 +85,8 @@ func (a *app) restoreCommand() *cobra.Command {
 	p.BoolVar(&f.compare, "verify", false, "compare content even where size and time are equal")
 	p.BoolVar(&f.byName, "owners-by-name", false, "set owners by name where this host knows it, not by id")
 	p.BoolVar(&f.showIt, "list", false, "print each thing that is done")
+	p.StringSliceVar(&f.checks, "checks", nil, "what a database must pass, a `LIST` of integrity, quick, foreign-keys, queries; or none (default: as the policy says)")
+	p.BoolVar(&f.force, "force", false, "with --in-place, also while another process has the database open")
 	return cmd
 }
 
@@ -87,16 +103,31 @@ func (a *app) restore(ctx context.Context, f restoreFlags, args []string) error 
 		return err
 	}
 	options.Keep = keepPlaces(own)
+	if f.at == latest {
+		f.at = ""
+	}
+	if err := a.settle(f, args[0]); err != nil {
+		return err
+	}
 	repo, err := a.open(ctx)
 	if err != nil {
 		return err
 	}
-	m, err := a.find(ctx, repo, args[0], f.at)
+	m, err := a.find(ctx, repo, args[0], "")
 	if err != nil {
 		return err
 	}
-	if m.Kind != policy.KindFiles {
+	switch {
+	case m.Kind == policy.KindSQLite:
+		return a.restoreDatabase(ctx, repo, m, f, args)
+	case m.Kind != policy.KindFiles:
 		return fmt.Errorf("restore %s: snapshots of kind %s can not be restored by this version", a.name(m.ID()), m.Kind)
+	case len(f.checks) > 0 || f.force:
+		return usagef("restore %s: --checks and --force are for databases", a.name(m.ID()))
+	case f.at != "":
+		if m, err = a.find(ctx, repo, args[0], f.at); err != nil {
+			return err
+		}
 	}
 	snap, err := a.openJudged(ctx, repo, m)
 	if err != nil {

@@ -28,18 +28,25 @@ that passed, and its day; or the last check that failed, until one as deep or de
   condemned   prune has announced the removal
   clock off   the host's clock was off by more than 5 minutes when the snapshot was made
   unreadable  the manifest is damaged or not signed by a trusted key
-  rollback    the repository shows less than this host has seen before`
+  rollback    the repository shows less than this host has seen before
+
+--points shows to which times each source can be restored, from the oldest to the newest, and the gaps between with their
+causes: spans of which every moment can be had, as long as a log is kept, and the moments of single snapshots.`
 
 func (a *app) snapshotsCommand() *cobra.Command {
 	var tags []string
 	var last int
+	var points bool
 	cmd := &cobra.Command{
 		Use:     "snapshots [SOURCE...]",
 		Short:   "List snapshots",
 		Long:    snapshotsLong,
-		Example: "  holdfast snapshots\n  holdfast snapshots etc --last 5\n  holdfast snapshots web-1/etc --json",
+		Example: "  holdfast snapshots\n  holdfast snapshots etc --last 5\n  holdfast snapshots web-1/etc --json\n  holdfast snapshots governance-sqlite --points",
 		GroupID: groupUse,
 		RunE: func(cmd *cobra.Command, args []string) error {
+			if points && (last != 0 || len(tags) > 0) {
+				return usagef("snapshots: --points goes with neither --last nor --tag")
+			}
 			if last < 0 {
 				return usagef("snapshots: --last %d: want 0 or more", last)
 			}
@@ -55,6 +62,9 @@ func (a *app) snapshotsCommand() *cobra.Command {
 				if err := a.noneOfHost(cmd.Context(), repo); err != nil {
 					return err
 				}
+			}
+			if points {
+				return a.printPoints(cmd.Context(), repo, sources)
 			}
 			lines := []snapshotLine{}
 			for _, src := range sources {
@@ -72,6 +82,7 @@ func (a *app) snapshotsCommand() *cobra.Command {
 		},
 	}
 	cmd.Flags().StringArrayVar(&tags, "tag", nil, "only those with the `TAG` (repeatable: with all of them)")
+	cmd.Flags().BoolVar(&points, "points", false, "the times to which sources can be restored, and the gaps")
 	cmd.Flags().IntVar(&last, "last", 0, "only the last `N` of each source")
 	return cmd
 }

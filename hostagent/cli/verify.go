@@ -17,11 +17,14 @@ import (
 	"github.com/btcdecoded/holdfast/shared/snapshot"
 )
 
-const verifyLong = `Check what the repository holds: all snapshots of all sources, or those named. Three levels, each with those before it:
+const verifyLong = `Check what the repository holds: all snapshots of all sources, or those named. Levels, each of the first three with those
+before it:
 
   structure  every object is there with its size; all documents are signed and linked (one listing; proves no bytes)
   bytes      every object is read again and its bytes match its name
   content    everything is opened: each chunk's id is computed again, trees are complete, files whole; needs the identity
+  restore    the newest state of a database, or a snapshot of it, is restored to a scratch file, which must pass
+             integrity_check, foreign_key_check and the queries of the policy, and is removed; only sqlite
 
 --sample 1/30 reads a thirtieth of the packs; run every day, all packs are read once in 30 days.
 
@@ -30,17 +33,26 @@ and the exit code is 4. The result is kept in the repository as a receipt; packs
 next backup.`
 
 func (a *app) verifyCommand() *cobra.Command {
-	var level, sample string
+	var level, sample, scratch string
 	var all, noReceipts bool
 	cmd := &cobra.Command{
 		Use:     "verify [SOURCE[@N]...]",
 		Short:   "Check that snapshots are whole",
 		Long:    verifyLong,
-		Example: "  holdfast verify\n  holdfast verify --level content --all\n  holdfast verify etc@42 --level content\n  holdfast verify --level bytes --sample 1/30",
+		Example: "  holdfast verify\n  holdfast verify --level content --all\n  holdfast verify governance-sqlite --level restore\n  holdfast verify etc@42 --level content\n  holdfast verify --level bytes --sample 1/30",
 		GroupID: groupTend,
 		RunE: func(cmd *cobra.Command, args []string) error {
 			options := verify.Options{Record: !noReceipts && a.flags.asOf == "", Now: a.now}
 			var err error
+			if level == levelRestore {
+				if sample != "" {
+					return usagef("verify: --sample chooses what is read; level restore reads what it needs")
+				}
+				return a.verifyRestores(cmd.Context(), args, scratch, options.Record)
+			}
+			if scratch != "" {
+				return usagef("verify: --scratch is for level restore")
+			}
 			if options.Level, err = verify.ParseLevel(level); err != nil {
 				return usageError{err}
 			}
@@ -82,9 +94,10 @@ func (a *app) verifyCommand() *cobra.Command {
 			return nil
 		},
 	}
-	cmd.Flags().StringVar(&level, "level", string(verify.Structure), "how deep, a `LEVEL`: structure, bytes or content")
+	cmd.Flags().StringVar(&level, "level", string(verify.Structure), "how deep, a `LEVEL`: structure, bytes, content or restore")
 	cmd.Flags().StringVar(&sample, "sample", "", "read only `K/N` of the packs, others each day")
 	cmd.Flags().BoolVar(&all, "all", false, "print PASS or FAIL for each snapshot")
+	cmd.Flags().StringVar(&scratch, "scratch", "", "with level restore, the `DIR` to restore below (default: in the state directory)")
 	cmd.Flags().BoolVar(&noReceipts, "no-receipts", false, "write nothing to the repository")
 	return cmd
 }
@@ -232,6 +245,7 @@ type verifyDoc struct {
 	Documents int                `json:"documents"`
 	Recorded  bool               `json:"recorded"`
 	Unnamed   int                `json:"unnamed_packs"`
+	Restores  []restoredSnapshot `json:"restores,omitempty"` // at level restore
 }
 
 type verifiedSnapshot struct {

@@ -1,0 +1,167 @@
+package cli
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"iter"
+	"slices"
+	"time"
+
+	"golang.org/x/sync/errgroup"
+
+	"github.com/btcdecoded/holdfast/hostagent/restorer/database"
+	"github.com/btcdecoded/holdfast/shared/observe"
+	"github.com/btcdecoded/holdfast/shared/recovery"
+	"github.com/btcdecoded/holdfast/shared/repository"
+	"github.com/btcdecoded/holdfast/shared/repository/log"
+	"github.com/btcdecoded/holdfast/shared/snapshot"
+)
+
+// moments is what a source of a database can be restored to: its snapshots and its log.
+type moments struct {
+	repo    *repository.Repository
+	src     snapshot.Source
+	history *observe.History
+	streams []log.Stream
+}
+
+// readMoments reads what there is.
+func (a *app) readMoments(ctx context.Context, repo *repository.Repository, src snapshot.Source) (*moments, error) {
+	m := &moments{repo: repo, src: src}
+	g, gctx := errgroup.WithContext(ctx)
+	g.Go(func() (err error) {
+		m.history, err = observe.ReadReceipts(gctx, repo, src)
+		return err
+	})
+	g.Go(func() (err error) {
+		m.streams, err = log.Streams(gctx, repo, src)
+		return err
+	})
+	if err := g.Wait(); err != nil {
+		return nil, err
+	}
+	if m.history.Bad != nil {
+		a.warn("%v", m.history.Bad)
+	}
+	return m, nil
+}
+
+func (m *moments) points() []recovery.Point {
+	var out []recovery.Point
+	for _, s := range m.history.Compliance() {
+		out = append(out, s.Point)
+	}
+	return out
+}
+
+// moment is a state of a database that can be restored.
+type moment struct {
+	*moments
+	base   *repository.Stored
+	chosen recovery.Selection
+}
+
+// gapError says that what happened at a time is not known.
+type gapError struct {
+	src snapshot.Source
+	at  time.Time
+	gap recovery.Gap
+}
+
+func (e *gapError) Error() string {
+	return fmt.Sprintf("source %s at %s: nothing tells what was committed between %s and %s: %s",
+		e.src, exact(e.at), exact(e.gap.From), exact(e.gap.To), e.gap.Cause)
+}
+
+// Hint names the nearest states.
+func (e *gapError) Hint() string {
+	return fmt.Sprintf("--at %s restores the last state before, --at %s the first one after", exact(e.gap.From), exact(e.gap.To))
+}
+
+// exact is a time that means the same record when it is given back.
+func exact(t time.Time) string { return t.UTC().Format(time.RFC3339Nano) }
+
+// choose finds the state that is wanted: by number a snapshot as it is, with a time too that snapshot and its log up to
+// then, by time alone or without either the best of all. Where the log tells that something was committed that it does not
+// have, that is an error: the state before is for people to choose.
+func (m *moments) choose(want recovery.Selector) (*moment, error) {
+	points := m.points()
+	if want.Sequence != 0 && !want.At.IsZero() {
+		points = slices.DeleteFunc(points, func(p recovery.Point) bool { return p.Sequence != want.Sequence })
+		want.Sequence = 0
+	}
+	epochs := log.Epochs(m.streams)
+	chosen, err := recovery.SelectMoment(points, epochs, want)
+	if err != nil {
+		return nil, fmt.Errorf("source %s: %w", m.src, err)
+	}
+	if at := want.At; !at.IsZero() && chosen.Reached.Before(at) && len(epochs) > 0 {
+		for _, gap := range recovery.RecoverableMoments(m.points(), epochs, 0, at).Gaps {
+			if !gap.Open && !at.Before(gap.From) && at.Before(gap.To) {
+				return nil, &gapError{m.src, at, gap}
+			}
+		}
+	}
+	i := slices.IndexFunc(m.history.Manifests, func(s *repository.Stored) bool { return s.Sequence == chosen.Point.Sequence })
+	if i < 0 {
+		return nil, fmt.Errorf("source %s: %w", m.src, repository.ErrNoSnapshot)
+	}
+	return &moment{moments: m, base: m.history.Manifests[i], chosen: chosen}, nil
+}
+
+// errNoDatabase says that a snapshot is not one of a database.
+var errNoDatabase = errors.New("it does not hold exactly one database file")
+
+// databaseEntry is the only file of a snapshot of a database.
+func databaseEntry(ctx context.Context, snap *repository.Snapshot) (*snapshot.Entry, error) {
+	root, err := snap.Root(ctx)
+	if err != nil {
+		return nil, missing(err)
+	}
+	id := snap.Manifest().ID()
+	if len(root.Roots) != 1 {
+		return nil, fmt.Errorf("snapshot %s: %w", id, errNoDatabase)
+	}
+	e, err := snap.Lookup(ctx, root.Roots[0])
+	if err != nil {
+		return nil, missing(err)
+	}
+	if e.Type != snapshot.File || e.Unreadable {
+		return nil, fmt.Errorf("snapshot %s: %w", id, errNoDatabase)
+	}
+	return e, nil
+}
+
+// open opens what the state is built from.
+func (m *moment) open(ctx context.Context) (*database.Source, error) {
+	snap, err := openContent(ctx, m.repo, m.base)
+	if err != nil {
+		return nil, err
+	}
+	e, err := databaseEntry(ctx, snap)
+	if err != nil {
+		return nil, err
+	}
+	src := &database.Source{Base: snap, Entry: e, Time: m.chosen.Point.Time()}
+	if m.chosen.Log != nil {
+		src.Records = m.records(ctx)
+	}
+	return src, nil
+}
+
+// records are those of the log that belong to the state.
+func (m *moment) records(ctx context.Context) iter.Seq2[database.Record, error] {
+	all := log.NewReader(m.repo, m.src, m.streams).Records(ctx, log.RangeOf(*m.chosen.Log))
+	return func(yield func(database.Record, error) bool) {
+		for r, err := range all {
+			var out database.Record
+			if err == nil {
+				out = database.Record{Time: r.Time, More: r.More, PageSize: r.PageSize, Pages: r.Pages, Each: r.Each}
+			}
+			if !yield(out, err) {
+				return
+			}
+		}
+	}
+}

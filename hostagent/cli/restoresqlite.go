@@ -1,0 +1,333 @@
+package cli
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"os"
+	"path"
+	"path/filepath"
+	"slices"
+	"strings"
+	"time"
+
+	"github.com/btcdecoded/holdfast/hostagent/hook"
+	"github.com/btcdecoded/holdfast/hostagent/proof/sqlite"
+	"github.com/btcdecoded/holdfast/hostagent/restorer/database"
+	"github.com/btcdecoded/holdfast/hostagent/state"
+	"github.com/btcdecoded/holdfast/shared/compliance"
+	"github.com/btcdecoded/holdfast/shared/policy"
+	"github.com/btcdecoded/holdfast/shared/recovery"
+	"github.com/btcdecoded/holdfast/shared/repository"
+	"github.com/btcdecoded/holdfast/shared/snapshot"
+)
+
+// latest is what --at takes for the newest state.
+const latest = "latest"
+
+// The words of --checks.
+const (
+	checkIntegrity   = "integrity"
+	checkQuick       = "quick"
+	checkForeignKeys = "foreign-keys"
+	checkQueries     = "queries"
+	checkNone        = "none"
+)
+
+// errProof says that a restored database did not pass its checks.
+var errProof = errors.New("the restored database does not pass")
+
+// databaseRestore is one restore of a database on its way.
+type databaseRestore struct {
+	app    *app
+	flags  restoreFlags
+	repo   *repository.Repository
+	want   recovery.Selector
+	src    snapshot.Source
+	policy *policy.Source // nil: the source is not in the policy
+	moment *moment
+	report *sqlite.Report
+}
+
+// restoreDatabase restores a source of kind sqlite.
+func (a *app) restoreDatabase(ctx context.Context, repo *repository.Repository, m *repository.Stored, f restoreFlags, args []string) error {
+	r := &databaseRestore{app: a, flags: f, repo: repo, src: m.ID().Source}
+	if err := r.wanted(args[0]); err != nil {
+		return err
+	}
+	p, err := a.loadPolicy()
+	if err != nil {
+		return err
+	}
+	if p != nil {
+		if r.policy, err = p.Lookup(r.src.Host, r.src.Name); err != nil || r.policy.SQLite == nil {
+			r.policy = nil
+		}
+	}
+	if err := r.choose(ctx); err != nil {
+		return err
+	}
+	for _, w := range r.moment.chosen.Warnings {
+		a.warn("%s: %s", r.src.Name, w)
+	}
+	source, err := r.moment.open(ctx)
+	if err != nil {
+		return err
+	}
+	if err := checkDatabasePaths(args[1:], source.Entry.Path); err != nil {
+		return err
+	}
+	target, err := r.target(source.Entry.Path)
+	if err != nil {
+		return err
+	}
+	result := databaseRestored{moment: r.moment, Target: target, DryRun: f.dryRun, InPlace: f.inPlace, name: a.name(r.moment.base.ID()), expected: source.Entry.Size}
+	if f.dryRun {
+		return a.printDatabase(result)
+	}
+	options, err := r.options()
+	if err != nil {
+		return err
+	}
+	began := a.now()
+	meter := a.meter()
+	options.Progress = meter
+	options.Began = meter.Current
+	err = meter.Run("restore "+r.src.Name, func() (err error) {
+		if f.inPlace {
+			result.Result, err = database.InPlace(ctx, target, r.opener(), options)
+		} else {
+			result.Result, err = database.ToFile(ctx, target, r.opener(), options)
+		}
+		return err
+	})
+	result.moment, result.report, result.name = r.moment, r.report, a.name(r.moment.base.ID()) // the newest one was chosen again
+	result.Seconds = a.now().Sub(began).Seconds()
+	if ctx.Err() == nil {
+		r.measure(began, result.Result, err)
+	}
+	if err != nil {
+		r.tell(err)
+		return r.explain(err)
+	}
+	return a.printDatabase(result)
+}
+
+// wanted reads which state is wanted.
+func (r *databaseRestore) wanted(arg string) error {
+	f := r.flags
+	switch {
+	case f.remove, len(f.keep) > 0, f.compare, f.byName, f.showIt, len(f.maps) > 0:
+		return hinted{usagef("restore %s: --delete, --keep, --verify, --owners-by-name, --list and --map are for files", r.src.Name), "a database is restored as a whole: --to FILE or --in-place"}
+	case f.force && !f.inPlace:
+		return usagef("restore: --force belongs to --in-place")
+	}
+	sel, err := selector(arg)
+	if err != nil {
+		return err
+	}
+	r.want.Sequence = sel.Sequence
+	if f.at != "" {
+		r.want.At, err = parseTime(f.at, r.app.now())
+	}
+	return err
+}
+
+// choose finds the state that is wanted among what is there by now.
+func (r *databaseRestore) choose(ctx context.Context) error {
+	all, err := r.app.readMoments(ctx, r.repo, r.src)
+	if err != nil {
+		return err
+	}
+	r.moment, err = all.choose(r.want)
+	return err
+}
+
+// newest reports whether the newest state is wanted, whatever that is by now.
+func (r *databaseRestore) newest() bool { return r.want == recovery.Selector{} }
+
+// opener opens the chosen state. The newest one is chosen once more in a restore in place: the application is stopped by
+// then, and what it committed last may have arrived.
+func (r *databaseRestore) opener() database.Opener {
+	return func(ctx context.Context) (*database.Source, error) {
+		if r.flags.inPlace && r.newest() {
+			if err := r.choose(ctx); err != nil {
+				return nil, err
+			}
+		}
+		return r.moment.open(ctx)
+	}
+}
+
+// checkDatabasePaths refuses paths that are not that of the database.
+func checkDatabasePaths(paths []string, only string) error {
+	for _, p := range paths {
+		if path.Clean(p) != only {
+			return hinted{usagef("restore: %s is not in the snapshot", printable(p)), "a database is restored as a whole: leave the PATH out"}
+		}
+	}
+	return nil
+}
+
+// target is the file to write. A directory gets the database under its own name.
+func (r *databaseRestore) target(original string) (string, error) {
+	if r.flags.inPlace {
+		if r.policy != nil && r.policy.SQLite.Path != "" && r.policy.SQLite.Path != original {
+			r.app.warn("the policy has the database at %s, the snapshot at %s: it goes to where the policy has it", printable(r.policy.SQLite.Path), printable(original))
+			return r.policy.SQLite.Path, nil
+		}
+		return original, nil
+	}
+	to, err := filepath.Abs(r.flags.to)
+	if err != nil {
+		return "", fmt.Errorf("restore to %s: %w", r.flags.to, err)
+	}
+	if st, err := os.Stat(to); strings.HasSuffix(r.flags.to, "/") || err == nil && st.IsDir() {
+		to = filepath.Join(to, filepath.Base(original))
+	}
+	return to, nil
+}
+
+// options are those of the restorer.
+func (r *databaseRestore) options() (database.Options, error) {
+	o := database.Options{Now: r.app.now, Force: r.flags.force, StopFirst: r.newest()}
+	checks, err := r.checks()
+	if err != nil {
+		return o, err
+	}
+	if checks.Integrity != "" || checks.ForeignKeys || len(checks.Checks) > 0 {
+		o.Prove = func(ctx context.Context, path string) (err error) {
+			r.report, err = sqlite.Prove(ctx, path, checks)
+			if err == nil && !r.report.Passed() {
+				err = fmt.Errorf("%w: %s", errProof, strings.Join(r.report.Problems(), "; "))
+			}
+			return err
+		}
+	}
+	if !r.flags.inPlace {
+		return o, nil
+	}
+	own, err := r.app.host()
+	if err != nil {
+		return o, err
+	}
+	if r.policy == nil || own != r.src.Host {
+		r.app.warn("no policy of this host has the source: nothing is stopped, started or asked")
+		return o, nil
+	}
+	env := []string{"HOLDFAST_HOST=" + r.src.Host, "HOLDFAST_SOURCE=" + r.src.Name, "HOLDFAST_DATABASE=" + r.policy.SQLite.Path}
+	runs := func(hooks []policy.Hook) func(context.Context) error {
+		if len(hooks) == 0 {
+			return nil
+		}
+		return func(ctx context.Context) error { return hook.Run(ctx, hooks, env, r.app.stdio.Err) }
+	}
+	o.Stop, o.Start = runs(r.policy.Hooks.Stop), runs(r.policy.Hooks.Start)
+	if health := r.policy.Hooks.Health; len(health) > 0 {
+		o.Healthy = func(ctx context.Context) error { return hook.Until(ctx, health, env, r.app.stdio.Err) }
+	}
+	return o, nil
+}
+
+// checks are what the new database must pass: what --checks says, or the policy.
+func (r *databaseRestore) checks() (sqlite.Options, error) {
+	words := r.flags.checks
+	if len(words) == 0 {
+		return policyChecks(r.policy), nil
+	}
+	var o sqlite.Options
+	for _, word := range words {
+		switch word {
+		case checkIntegrity:
+			o.Integrity = sqlite.IntegrityCheck
+		case checkQuick:
+			o.Integrity = sqlite.QuickCheck
+		case checkForeignKeys:
+			o.ForeignKeys = true
+		case checkQueries:
+			o.Checks = policyChecks(r.policy).Checks
+		case checkNone:
+			if len(words) > 1 {
+				return o, usagef("restore: --checks none goes with no other")
+			}
+		default:
+			return o, usagef("restore: --checks %s: want some of integrity, quick, foreign-keys, queries, or none", word)
+		}
+	}
+	if slices.Contains(words, checkIntegrity) && slices.Contains(words, checkQuick) {
+		return o, usagef("restore: --checks: integrity looks at all that quick does; name one")
+	}
+	return o, nil
+}
+
+// policyChecks are what a restored copy of a source must pass by the policy; p may be nil.
+func policyChecks(p *policy.Source) sqlite.Options {
+	o := sqlite.Options{Integrity: sqlite.IntegrityCheck, ForeignKeys: true}
+	if p == nil || p.SQLite == nil {
+		return o
+	}
+	if p.SQLite.QuickCheck {
+		o.Integrity = sqlite.QuickCheck
+	}
+	if c := p.SQLite.ForeignKeyCheck; c != nil {
+		o.ForeignKeys = *c
+	}
+	o.Checks = p.Checks
+	return o
+}
+
+// measure notes how long the restore took, for the objective of its time.
+func (r *databaseRestore) measure(began time.Time, result *database.Result, err error) {
+	done := compliance.Restore{Time: began.UTC(), Took: r.app.now().Sub(began)}
+	if err != nil {
+		var e *database.StepError
+		if !errors.As(err, &e) || e.Step != database.StepBuild && e.Step != database.StepProve {
+			return // it says nothing of the backup
+		}
+		done.Failed = e.Step + " failed" // what a query or a table is called is nobody's business
+	} else {
+		done.Bytes = int64(min(result.Bytes, 1<<62))
+	}
+	if err := state.Open(r.app.statePath(), r.repo.ID()).SetLastRestore(r.src, done); err != nil {
+		r.app.warn("%v", err)
+	}
+}
+
+// tell prints what SQLite found, for the person at the terminal.
+func (r *databaseRestore) tell(err error) {
+	if !errors.Is(err, errProof) || r.report == nil {
+		return
+	}
+	for _, s := range r.report.Steps {
+		for _, d := range s.Details {
+			fmt.Fprintf(r.app.stdio.Err, "%s: %s\n", s.Name, printable(d))
+		}
+	}
+}
+
+// explain adds to an error what its reader can do.
+func (r *databaseRestore) explain(err error) error {
+	var e *database.StepError
+	if !errors.As(err, &e) {
+		return err
+	}
+	if e.Start != nil || e.Back != nil {
+		err = &afterError{err} // told also where the restore was interrupted
+	}
+	name := r.src.Name
+	switch {
+	case e.Back != nil:
+		return hinted{err, fmt.Sprintf("end what has the database open, then restore again in place: that first puts back what is in %s", e.Safety)}
+	case !e.Reached.IsZero():
+		return hinted{err, fmt.Sprintf("the log is good up to there: `holdfast restore %s --at %s`; `holdfast verify %s` names what is damaged", name, exact(e.Reached), name)}
+	case errors.Is(err, database.ErrExists):
+		return hinted{err, "name a file that is not there; --in-place restores over the original"}
+	case errors.Is(err, database.ErrInUse):
+		return hinted{err, "the stop hook of the policy ends what has it open; --force goes on all the same, and whoever has it open then keeps what was there before"}
+	case errors.Is(err, database.ErrMoved):
+		return hinted{err, "look at what is there, take away what does not belong there, and do it again"}
+	case errors.Is(err, errProof):
+		return hinted{err, fmt.Sprintf("`holdfast snapshots %s --points` shows other moments; --checks none restores without looking", name)}
+	}
+	return err
+}

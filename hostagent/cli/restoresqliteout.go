@@ -1,0 +1,151 @@
+package cli
+
+import (
+	"fmt"
+	"io"
+	"time"
+
+	"github.com/btcdecoded/holdfast/hostagent/proof/sqlite"
+	"github.com/btcdecoded/holdfast/hostagent/restorer/database"
+)
+
+// settle finishes or takes back what a restore in place of the same database left that was killed, before anything else:
+// also where the repository is out of reach, the application gets its database back.
+func (a *app) settle(f restoreFlags, arg string) error {
+	if !f.inPlace || f.dryRun {
+		return nil
+	}
+	sel, err := selector(arg)
+	if err != nil {
+		return err
+	}
+	p, err := a.loadPolicy()
+	if err != nil || p == nil {
+		return err
+	}
+	own, err := a.host()
+	if err != nil || sel.Host != "" && sel.Host != own {
+		return err
+	}
+	s, err := p.Lookup(own, sel.Name)
+	if err != nil || s.SQLite == nil || s.SQLite.Path == "" {
+		return nil //nolint:nilerr // another source; the restore says what it makes of that
+	}
+	text, err := database.Recover(s.SQLite.Path, database.Options{Now: a.now})
+	if err != nil {
+		return hinted{err, "look at what is there: nothing was touched that is not of that restore"}
+	}
+	if text != "" {
+		a.warn("%s", text)
+	}
+	return nil
+}
+
+// databaseRestored is what a restore of a database did, or with DryRun would do.
+type databaseRestored struct {
+	*database.Result
+
+	moment   *moment
+	report   *sqlite.Report // nil: nothing was checked
+	Target   string
+	DryRun   bool
+	InPlace  bool
+	Seconds  float64
+	name     string
+	expected uint64 // size of the base
+}
+
+type stepLine struct {
+	Step    string  `json:"step"`
+	Seconds float64 `json:"seconds"`
+}
+
+func stepLines(steps []database.Step) []stepLine {
+	out := []stepLine{}
+	for _, s := range steps {
+		out = append(out, stepLine{s.Name, s.Took.Seconds()})
+	}
+	return out
+}
+
+func checkLines(r *sqlite.Report) []stepLine {
+	out := []stepLine{}
+	if r != nil {
+		for _, s := range r.Steps {
+			out = append(out, stepLine{s.Name, s.Took.Seconds()})
+		}
+	}
+	return out
+}
+
+// document is the result for programs. Members that a restore of files has too mean the same.
+func (r *databaseRestored) document() any {
+	doc := struct {
+		Snapshot string        `json:"snapshot"` // the base
+		DryRun   bool          `json:"dry_run"`
+		InPlace  bool          `json:"in_place"`
+		Target   string        `json:"target"`
+		Reason   string        `json:"reason"`
+		Reached  time.Time     `json:"reached"` // the state: of the newest commit in it
+		Records  int           `json:"records"` // of the log, on top of the snapshot
+		Files    uint64        `json:"files"`
+		Bytes    uint64        `json:"bytes"`
+		Written  uint64        `json:"written_bytes"`
+		Failed   uint64        `json:"failed"`
+		Seconds  float64       `json:"seconds"`
+		Steps    []stepLine    `json:"steps"`
+		Checks   []stepLine    `json:"checks"` // all have passed
+		Safety   string        `json:"safety,omitempty"`
+		Problems []problemLine `json:"problems"`
+		Warnings []string      `json:"warnings"`
+	}{
+		Snapshot: r.moment.base.ID().String(), DryRun: r.DryRun, InPlace: r.InPlace, Target: r.Target, Reason: r.moment.chosen.Reason,
+		Reached: r.moment.chosen.Reached.UTC(), Seconds: r.Seconds, Files: 1, Bytes: r.expected, Steps: []stepLine{}, Checks: checkLines(r.report),
+		Problems: []problemLine{}, Warnings: append([]string{}, r.moment.chosen.Warnings...),
+	}
+	if got := r.Result; got != nil {
+		doc.Target, doc.Reached, doc.Records, doc.Bytes, doc.Written = got.Path, got.Reached.UTC(), got.Records, got.Bytes, got.Written
+		doc.Steps, doc.Safety = stepLines(got.Steps), got.Safety
+		doc.Warnings = append(doc.Warnings, got.Warnings...)
+	}
+	return doc
+}
+
+func (a *app) printDatabase(r databaseRestored) error {
+	if r.Result != nil {
+		if r.Settled != "" {
+			a.warn("%s", r.Settled)
+		}
+		for _, w := range r.Warnings {
+			a.warn("%s", w)
+		}
+	}
+	return a.print(r.document(), func(w io.Writer) {
+		if r.DryRun {
+			fmt.Fprintf(w, "%s would be restored to %s; nothing was changed\n  %s\n", r.name, printable(r.Target), r.moment.chosen.Reason)
+			return
+		}
+		fmt.Fprintf(w, "%s restored to %s: the state of %s, %s in %s\n", r.moment.src.Name, printable(r.Path), exact(r.Reached), size(r.Bytes),
+			duration(time.Duration(r.Seconds*float64(time.Second))))
+		fmt.Fprintf(w, "  from %s", r.name)
+		if r.Records > 0 {
+			fmt.Fprintf(w, " and %s of the log", count(uint64(r.Records), "record", "records"))
+		}
+		fmt.Fprintf(w, "; %s written\n", size(r.Written))
+		if r.report == nil {
+			fmt.Fprintln(w, "  not checked")
+		} else {
+			fmt.Fprint(w, "  passed")
+			for i, s := range r.report.Steps {
+				if i > 0 {
+					fmt.Fprint(w, ",")
+				}
+				fmt.Fprintf(w, " %s (%s)", s.Name, duration(s.Took))
+			}
+			fmt.Fprintln(w)
+		}
+		if r.Safety != "" {
+			fmt.Fprintf(w, "  what was there before is in %s; remove it when it is not needed any more\n", printable(r.Safety))
+		}
+	})
+}
