@@ -21,19 +21,25 @@ type Plan struct {
 	LostMin   int           `json:"lost_minutes"` // the same, rounded up
 	Bytes     int64         `json:"bytes"`        // content to write
 	Download  int64         `json:"download_bytes"`
-	Thaw      time.Duration `json:"thaw_ns,omitempty"` // until cold objects can be read
-	Expected  time.Duration `json:"expected_ns"`       // thaw included
-	Minutes   int           `json:"expected_minutes"`  // the same, rounded up
+	Thaw      time.Duration `json:"thaw_ns,omitempty"`      // until archived objects can be read
+	ThawMin   int           `json:"thaw_minutes,omitempty"` // the same, rounded up
+	Thawing   *Thawing      `json:"thawing,omitempty"`      // what is cold and what it costs; nil: nothing is
+	Space     *Space        `json:"space,omitempty"`        // at the target; nil: not known
+	Expected  time.Duration `json:"expected_ns"`            // thaw included
+	Minutes   int           `json:"expected_minutes"`       // the same, rounded up
 	Measured  *Measured     `json:"measured,omitempty"`
 	Guessed   bool          `json:"guessed"` // no restore was ever measured: Expected rests on AssumedRate
+	Warnings  []string      `json:"warnings,omitempty"`
 }
 
 // Facts is what a plan is made from, besides the snapshots.
 type Facts struct {
 	RPO      time.Duration
 	Bytes    func(sequence uint64) (content, stored int64)
-	Thaw     time.Duration
+	Thawing  *Thawing  // nil: nothing is cold
+	Space    *Space    // at the target; nil: not known
 	Measured *Measured // newest measured restore that went well; nil: none
+	Warnings []string  // what else a person should know
 }
 
 // MakePlan chooses a snapshot as [Select] does and says what its restore would cost. What is lost counts up to the time
@@ -43,7 +49,10 @@ func MakePlan(candidates []Point, want Selector, f Facts, now time.Time) (*Plan,
 	if err != nil {
 		return nil, err
 	}
-	p := &Plan{Selection: chosen, Window: Recoverable(candidates, f.RPO, now), Thaw: f.Thaw, Measured: f.Measured}
+	p := &Plan{Selection: chosen, Window: Recoverable(candidates, f.RPO, now), Thawing: f.Thawing, Space: f.Space, Measured: f.Measured, Warnings: f.Warnings}
+	if f.Thawing != nil {
+		p.Thaw = f.Thawing.Time
+	}
 	until := now
 	if !want.At.IsZero() && want.Sequence == 0 {
 		until = want.At
@@ -57,8 +66,11 @@ func MakePlan(candidates []Point, want Selector, f Facts, now time.Time) (*Plan,
 		p.Guessed, p.Measured = true, nil
 		p.Expected = time.Duration(min(most, float64(max(p.Bytes, p.Download))/AssumedRate*float64(time.Second)))
 	}
-	p.Expected += f.Thaw
-	p.LostMin, p.Minutes = minutes(p.Lost), minutes(p.Expected)
+	p.Expected += p.Thaw
+	if lacks := f.Space.Lacks(p.Bytes); lacks != "" {
+		p.Warnings = append(p.Warnings, lacks)
+	}
+	p.LostMin, p.ThawMin, p.Minutes = minutes(p.Lost), minutes(p.Thaw), minutes(p.Expected)
 	return p, nil
 }
 

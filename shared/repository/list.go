@@ -42,11 +42,16 @@ type Stored struct {
 
 // Sources lists the sources that have anything in the repository, in order of their names.
 func (r *Repository) Sources(ctx context.Context) ([]snapshot.Source, error) {
+	return r.SourcesOf(ctx, func(string) bool { return true })
+}
+
+// SourcesOf is Sources for the hosts that want says: each of them costs a request.
+func (r *Repository) SourcesOf(ctx context.Context, want func(host string) bool) ([]snapshot.Source, error) {
 	hosts, err := names(ctx, r.store, layout.Prefix)
 	if err != nil {
 		return nil, err
 	}
-	hosts = slices.DeleteFunc(hosts, func(host string) bool { return layout.Prefix+host+"/" == layout.AccessPrefix })
+	hosts = slices.DeleteFunc(hosts, func(host string) bool { return layout.Prefix+host+"/" == layout.AccessPrefix || !want(host) })
 	sources := make([][]string, len(hosts))
 	g, gctx := errgroup.WithContext(ctx)
 	g.SetLimit(manifestReaders)

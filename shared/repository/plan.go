@@ -6,7 +6,6 @@ import (
 	"errors"
 	"fmt"
 	"os"
-	"slices"
 	"time"
 
 	"github.com/btcdecoded/holdfast/shared/keyring"
@@ -19,9 +18,6 @@ import (
 // ClockTolerance is how far a host's clock may be from the store's before its snapshots are shown so and are never
 // parents.
 const ClockTolerance = 5 * time.Minute
-
-// smallChain is how many bytes of packs a chain may have before it is begun anew for what is dead in it.
-const smallChain = 64 << 20
 
 // RollbackError says that the repository ends earlier than what was seen before, or that a snapshot was replaced.
 type RollbackError struct {
@@ -164,120 +160,10 @@ func isFormat(err error) bool {
 		errors.Is(err, keyring.ErrUnsigned) || errors.As(err, &damage)
 }
 
-// continueChain fills out for a snapshot that goes on with the newest one's chain; where that can't be it says why.
-// Errors are of the store, which may be well again soon: that is no reason to begin a new chain.
-func (p *planner) continueChain(ctx context.Context, out *plan, newest *Stored) (reason string, err error) {
-	if newest == nil {
-		return "there is no snapshot to build on", nil
-	}
-	base := newest
-	if p.options.Type == snapshot.Differential && !newest.Unfinished {
-		full, err := p.repo.Manifest(ctx, snapshot.ID{Source: p.options.Source, Sequence: newest.ChainStart})
-		if err != nil {
-			return fmt.Sprintf("the chain's full snapshot %d is not usable: %v", newest.ChainStart, err), nil
-		}
-		base = full
-	}
-	if reason := p.usable(ctx, base, newest); reason != "" {
-		return reason, nil
-	}
-	if reason, err := p.readLists(ctx, out, base, newest); reason != "" || err != nil {
-		return reason, err
-	}
-	chain, err := layout.ParseChain(newest.Chain)
-	if err != nil {
-		return err.Error(), nil //nolint:nilerr // it is a reason
-	}
-	if reason := p.chainKey(ctx, out, newest, chain); reason != "" {
-		return reason, nil
-	}
-	keys := seal.NewKeys(out.key, seal.Context{Repository: p.repo.id, Source: p.options.Source, Chain: chain})
-	out.reader = func(ctx context.Context) (*Snapshot, error) { return p.repo.Snapshot(ctx, base) }
-	out.parent, err = p.parentTree(ctx, keys, base)
-	if err != nil {
-		return fmt.Sprintf("the tree of snapshot %d can not be read: %v", base.Sequence, err), nil
-	}
-	out.chain, out.chainStart, out.nextPack, out.newest = chain, newest.ChainStart, newest.NextPack, newest
-	p.decideType(out, newest)
-	return "", nil
-}
-
-// decideType says of what type a snapshot is that goes on with a chain. What an unfinished snapshot lacks comes first:
-// what builds on it finishes it.
-func (p *planner) decideType(out *plan, newest *Stored) {
-	asked := p.options.Type
-	switch {
-	case newest.Unfinished && newest.Type == snapshot.Full:
-		out.kind, out.reread = snapshot.Full, asked == snapshot.Full
-	case asked == snapshot.Differential && !newest.Unfinished:
-		out.kind = snapshot.Differential
-	default:
-		out.kind = snapshot.Incremental
-	}
-	if newest.Unfinished && out.kind != asked {
-		out.why = fmt.Sprintf("it goes on where the unfinished snapshot %d ended", newest.Sequence)
-	}
-}
-
-// readLists reads the pack lists that the next snapshot goes on with; a differential needs those of its full as well.
-// One that is missing, damaged or wrong is a reason for a new chain, which needs none of it: verify reports the damage, and a
-// run that only noticed it when it commits would fail each time.
-func (p *planner) readLists(ctx context.Context, out *plan, base, newest *Stored) (reason string, err error) {
-	for _, m := range []*Stored{newest, base} {
-		if m == newest && out.packs != nil {
-			break
-		}
-		packs, err := p.repo.allLists(ctx, m.Manifest)
-		if err == nil {
-			_, err = LivePacks(m.Manifest, slices.Clone(packs)) // they may contradict each other
-		}
-		var damage *DamageError
-		switch {
-		case errors.Is(err, objstore.ErrNotExist) || errors.Is(err, snapshot.ErrFormat) || errors.As(err, &damage):
-			out.warnings = append(out.warnings, fmt.Errorf("snapshot %d can not be built on: %w; `holdfast verify` tells what is lost", m.Sequence, err))
-			return fmt.Sprintf("a pack list of snapshot %d is missing or damaged", m.Sequence), nil
-		case err != nil:
-			return "", err
-		}
-		if m == newest {
-			out.packs = packs
-		}
-	}
-	return "", nil
-}
-
-// listed are the packs that the lists of the newest snapshot name; the caller may change the result.
-func (p *plan) listed(ctx context.Context, repo *Repository) ([]snapshot.PackInfo, error) {
-	if p.packs != nil {
-		packs := p.packs
-		p.packs = nil
-		return packs, nil
-	}
-	return repo.allLists(ctx, p.newest.Manifest)
-}
-
-// usable reports why a snapshot can't be a parent. Of a differential the newest snapshot must stay as well: its pack
-// lists and its numbers are gone on with.
-func (p *planner) usable(ctx context.Context, base, newest *Stored) string {
-	if base.Kind != p.options.Kind {
-		return fmt.Sprintf("snapshot %d is of kind %s", base.Sequence, base.Kind)
-	}
-	if ClockOff(base) {
-		return fmt.Sprintf("the clock was off when snapshot %d was made", base.Sequence)
-	}
-	if c := newest.Counts; c.LiveBytes > 0 && c.PackBytes >= smallChain && c.LiveBytes < c.PackBytes/2 {
-		return fmt.Sprintf("of the %d bytes of the packs of snapshot %d less than half are still in use", c.PackBytes, newest.Sequence)
-	}
-	condemned, err := p.repo.Condemned(ctx, p.options.Source)
-	if err != nil {
-		return err.Error()
-	}
-	for _, c := range condemned {
-		if c.Sequence == base.Sequence || c.Sequence == newest.Sequence {
-			return fmt.Sprintf("snapshot %d is about to be removed", c.Sequence)
-		}
-	}
-	return ""
+// passing reports that an error tells nothing of what was to be read: a new chain would store everything again for
+// nothing.
+func passing(ctx context.Context, err error) bool {
+	return err != nil && (ctx.Err() != nil || objstore.IsTransient(err))
 }
 
 // ClockOff reports whether the clock of the host that made a snapshot differed from the store's by more than
@@ -285,68 +171,6 @@ func (p *planner) usable(ctx context.Context, base, newest *Stored) string {
 func ClockOff(m *Stored) bool {
 	d := m.Arrived.Sub(m.Finished)
 	return d > ClockTolerance || d < -ClockTolerance
-}
-
-// chainKey recovers the data key of the chain that goes on: from the state directory, or with the identity.
-func (p *planner) chainKey(ctx context.Context, out *plan, newest *Stored, chain snapshot.ChainID) string {
-	if len(newest.Keys) == 0 {
-		return fmt.Sprintf("snapshot %d names no key", newest.Sequence)
-	}
-	out.wrapped = p.withLater(ctx, newest.Keys[0])
-	var c chainState
-	if p.state.load(chainFile, &c) && c.Chain == newest.Chain && len(c.Key) == len(out.key) {
-		if out.key = seal.DataKey(c.Key); out.key.ID(p.repo.id).String() == newest.Keys[0].Key {
-			return p.complete(ctx, out, chain)
-		}
-	}
-	key, err := p.repo.unwrapKey(ctx, newest.Manifest, chain)
-	if err != nil {
-		return "the key of the chain is neither in the state directory nor can the identity open it"
-	}
-	out.key = key
-	return p.complete(ctx, out, chain)
-}
-
-// complete wraps the chain's key for keys of KMS that could not be reached when the chain began, and stores that. What
-// fails again is said, and is no reason to begin a chain. Other recipients that have no entry are left as they are: who
-// was added later is given the old keys by whoever adds them.
-func (p *planner) complete(ctx context.Context, out *plan, chain snapshot.ChainID) string {
-	context := seal.Context{Repository: p.repo.id, Source: p.options.Source, Chain: chain}
-	keyID := out.key.ID(p.repo.id).String()
-	for _, r := range p.repo.access.Recipients {
-		if r.Type != keyring.TypeKMS || slices.ContainsFunc(out.wrapped, func(w snapshot.Wrapped) bool { return w.Type == r.Type && w.Recipient == r.Recipient }) {
-			continue
-		}
-		w := snapshot.Wrapped{Type: r.Type, Recipient: r.Recipient}
-		var err error
-		if w.Wrapped, err = p.repo.identity.Wrap(ctx, keyring.Recipient{Type: r.Type, Recipient: r.Recipient}, out.key, context); err == nil {
-			// Before the manifest that repeats it, as always. A crash leaves an object that the next run takes over.
-			err = p.repo.PutDocument(ctx, layout.KeyKey(p.options.Source, keyID, RecipientID(w.Type, w.Recipient)), KeyDocument{Key: keyID, Chain: chain.String(), Wrapped: w})
-		}
-		if err != nil {
-			out.warnings = append(out.warnings, fmt.Errorf("%w; the backup goes on without it, the next one asks again", err))
-			continue
-		}
-		out.wrapped = append(out.wrapped, w)
-	}
-	return ""
-}
-
-// withLater are the entries of a chain's key with those that recipients of today got later: the next manifest repeats
-// them, so that they need no key object any more. One that can't be read costs nothing but that.
-func (p *planner) withLater(ctx context.Context, key snapshot.Key) []snapshot.Wrapped {
-	out := slices.Clone(key.Wrapped)
-	for _, r := range p.repo.access.Recipients {
-		if slices.ContainsFunc(out, func(w snapshot.Wrapped) bool { return w.Type == r.Type && w.Recipient == r.Recipient }) {
-			continue
-		}
-		var doc KeyDocument
-		object := layout.KeyKey(p.options.Source, key.Key, RecipientID(r.Type, r.Recipient))
-		if _, err := p.repo.Document(ctx, object, &doc); err == nil && doc.Key == key.Key && doc.Type == r.Type && doc.Recipient == r.Recipient {
-			out = append(out, doc.Wrapped)
-		}
-	}
-	return out
 }
 
 // parentTree opens the parent's tree: the copy in the state directory, or the repository's own.
@@ -374,91 +198,6 @@ func (p *planner) parentTree(ctx context.Context, keys *seal.Keys, base *Stored)
 		}
 	}
 	return &parent{stored: base, root: root, entries: snap.all}, nil
-}
-
-// newChain makes a chain, or takes up that of an interrupted full. A run older than maxRun is not taken up: its packs
-// might be pruned before it commits.
-func (p *planner) newChain(ctx context.Context, out *plan) error {
-	out.chainStart, out.nextPack = out.next, 1
-	var pending chainState
-	// A chain that was committed is never begun again: its sequence number is taken then.
-	if p.state.load(pendingFile, &pending) && pending.Sequence == out.next && len(pending.Key) == len(out.key) && p.now.Sub(pending.Begun).Abs() < maxRun {
-		if chain, err := layout.ParseChain(pending.Chain); err == nil && pending.Signer == p.signer() && p.sealedForAll(pending.Wrapped) {
-			out.chain, out.key, out.wrapped, out.begun = chain, seal.DataKey(pending.Key), pending.Wrapped, pending.Begun
-			if err := p.wrap(ctx, out, chain); err != nil || len(out.wrapped) == len(pending.Wrapped) {
-				return err
-			}
-			// Before the key objects: wrapped once more by a service, the same key is other bytes.
-			pending.Wrapped = out.wrapped
-			return p.state.save(pendingFile, pending)
-		}
-	}
-	chain, err := newChainID()
-	if err != nil {
-		return err
-	}
-	out.chain, out.key, out.wrapped = chain, seal.NewDataKey(), nil // what is there may be of a chain that can't go on
-	if err := p.wrap(ctx, out, chain); err != nil {
-		return err
-	}
-	return p.state.save(pendingFile, chainState{Chain: chain.String(), Key: out.key[:], Wrapped: out.wrapped, Signer: p.signer(), Begun: p.now, Sequence: out.next})
-}
-
-// signer is the public key that this run signs with. The key objects of an interrupted run that another one signed
-// can't be put again.
-func (p *planner) signer() string {
-	s, ok := p.repo.identity.Signer()
-	if !ok {
-		return ""
-	}
-	return s.Public().String()
-}
-
-// sealedForAll reports whether wrapped is for exactly the recipients of today. What a service did not wrap when it was
-// asked is no reason to begin anew: it is asked again.
-func (p *planner) sealedForAll(wrapped []snapshot.Wrapped) bool {
-	found := 0
-	for _, want := range p.repo.access.Recipients {
-		has := slices.ContainsFunc(wrapped, func(w snapshot.Wrapped) bool { return w.Recipient == want.Recipient && w.Type == want.Type })
-		if !has && want.Type != keyring.TypeKMS {
-			return false
-		}
-		if has {
-			found++
-		}
-	}
-	return found == len(wrapped)
-}
-
-// wrap seals the chain's key for each recipient of today that has no entry yet. A key of KMS that can't be reached must
-// not cost a backup: its entry is left out, which is said, and later runs of the chain ask again. Without any entry that
-// needs no service nothing is written.
-func (p *planner) wrap(ctx context.Context, out *plan, chain snapshot.ChainID) error {
-	recipients, err := p.repo.Recipients()
-	if err != nil {
-		return err
-	}
-	context := seal.Context{Repository: p.repo.id, Source: p.options.Source, Chain: chain}
-	offline := false
-	for _, r := range recipients {
-		offline = offline || r.Type != keyring.TypeKMS
-		if slices.ContainsFunc(out.wrapped, func(w snapshot.Wrapped) bool { return w.Type == r.Type && w.Recipient == r.Recipient }) {
-			continue
-		}
-		b, err := p.repo.identity.Wrap(ctx, r, out.key, context)
-		switch {
-		case err == nil:
-			out.wrapped = append(out.wrapped, snapshot.Wrapped{Type: r.Type, Recipient: r.Recipient, Wrapped: b})
-		case r.Type == keyring.TypeKMS && ctx.Err() == nil:
-			out.warnings = append(out.warnings, fmt.Errorf("%w; the backup goes on without it, the next one asks again", err))
-		default:
-			return fmt.Errorf("seal the chain's key for %s: %w", r.Recipient, err)
-		}
-	}
-	if !offline {
-		return errNoOffline
-	}
-	return nil
 }
 
 // errNoOffline says that nobody could read a chain without a service.
