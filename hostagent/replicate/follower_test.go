@@ -71,10 +71,10 @@ func TestRestart(t *testing.T) {
 		t.Errorf("an idle database made %d objects", after-before)
 	}
 	mu.Lock()
-	defer mu.Unlock()
 	if requests > 0 {
 		t.Errorf("an idle database cost %d requests", requests)
 	}
+	mu.Unlock()
 	if most := w.restoreAll(1); most != 100 {
 		t.Errorf("restored %d transactions of 100", most)
 	}
