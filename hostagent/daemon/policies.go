@@ -15,6 +15,10 @@ import (
 
 // Policies is the policy file of the host, as it last was in order.
 type Policies struct {
+	// Databases lists the databases that a pattern names; see [policy.Policy.Expand]. It is set before the first use; nil:
+	// patterns stand for none.
+	Databases func(glob string) ([]string, error)
+
 	path, host string
 
 	mu      sync.Mutex
@@ -22,6 +26,10 @@ type Policies struct {
 	sum     [sha256.Size]byte
 	problem error // of what stands in the file now
 	seen    [sha256.Size]byte
+
+	expanded *policy.Policy // current, with the databases that there were when it was looked
+	looked   time.Time
+	unnamed  error // of databases that have no source
 }
 
 // LoadPolicies reads the policy file. It must be in order and have the host.
@@ -33,18 +41,26 @@ func LoadPolicies(path, host string) (*Policies, error) {
 	return p, nil
 }
 
-// Current is the policy in force. It must not be changed.
+// Current is the policy in force, with a source for each database that a pattern of this host names: new ones are seen
+// within some seconds. It must not be changed.
 func (p *Policies) Current() *policy.Policy {
 	p.mu.Lock()
 	defer p.mu.Unlock()
-	return p.current
+	if h := p.current.Hosts[p.host]; p.Databases == nil || h == nil || len(h.Globs) == 0 {
+		return p.current
+	}
+	if now := time.Now(); p.expanded == nil || now.Sub(p.looked).Abs() >= watchEvery {
+		p.expanded, p.unnamed = p.current.Expand(p.host, p.Databases)
+		p.looked = now
+	}
+	return p.expanded
 }
 
-// Problem is what is wrong with the file now; nil: it is the policy in force.
+// Problem is what is wrong with the file now, or with databases that have no source; nil: the file is the policy in force.
 func (p *Policies) Problem() error {
 	p.mu.Lock()
 	defer p.mu.Unlock()
-	return p.problem
+	return errors.Join(p.problem, p.unnamed)
 }
 
 // Reload reads the file, if it has changed. A policy that is not in order is an error, once, and the one in force stays.
@@ -79,7 +95,7 @@ func (p *Policies) Reload(now bool) (changed bool, err error) {
 		p.problem = fmt.Errorf("policy %s: %w", p.path, err)
 		return false, p.problem
 	}
-	p.current, p.problem = next, nil
+	p.current, p.problem, p.expanded, p.unnamed = next, nil, nil, nil
 	return true, nil
 }
 

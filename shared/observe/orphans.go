@@ -36,7 +36,7 @@ func (f *Fleet) Orphans(ctx context.Context) ([]snapshot.Source, error) {
 		g.Go(func() error {
 			err := objstore.Prefixes(gctx, store, layout.Prefix+host+"/", func(name string) error {
 				src := snapshot.Source{Host: host, Name: name}
-				if h := f.Policy.Hosts[host]; h != nil && h.Sources[name] != nil || src.Check() != nil {
+				if _, err := f.Policy.Lookup(host, name); err == nil || src.Check() != nil {
 					return nil
 				}
 				mu.Lock()
