@@ -23,7 +23,11 @@ type app struct {
 	flags   globalFlags
 
 	noPolicy bool           // --policy was given with an empty value
+	unnamed  error          // why databases that a pattern of the policy names have no source
 	pinned   *policy.Policy // of the agent, whatever stands in the file by now; nil: the file counts
+
+	beside  map[string]logTail // the agent's followers, by source: a backup stands in their logs
+	proving bool               // the agent tries a restore in a directory of its own below the state directory
 }
 
 // globalFlags are the flags that every command has.

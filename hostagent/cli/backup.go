@@ -16,12 +16,14 @@ import (
 	"github.com/spf13/cobra"
 
 	"github.com/btcdecoded/holdfast/hostagent/source/files"
+	"github.com/btcdecoded/holdfast/hostagent/source/sqlite"
 	"github.com/btcdecoded/holdfast/shared/policy"
 	"github.com/btcdecoded/holdfast/shared/repository"
 	"github.com/btcdecoded/holdfast/shared/snapshot"
 )
 
-const backupLong = `Back up sources of the policy (all of this host's without arguments), or the directory trees named by --files.
+const backupLong = `Back up sources of the policy (all of this host's without arguments), or the directory trees named by --files, or the
+SQLite database named by --sqlite.
 
 A full backup reads everything and shares nothing with earlier snapshots. A differential stores what is new since the
 last full, an incremental what is new since the last snapshot; every snapshot is complete by itself. auto, the default,
@@ -31,6 +33,9 @@ A run that was interrupted is taken up by the next: what had arrived is used aga
 (--checkpoint) commits what it has on the way as unfinished snapshots, and the next goes on from the last of them. A
 file that changes, vanishes or can not be read is named, the rest goes on, and the exit code is 3.
 
+A database is captured as of one moment while its application goes on writing. In WAL mode no lock is taken. In other
+modes who writes to it may have to wait, at most as long as the policy's max_lock allows, 2 seconds by default.
+
 Patterns of --exclude are as in .gitignore: "*.log" fits anywhere, "/var/cache/" is one directory, "**" stands for any
 number of directories. --include takes back what an exclude left out.
 
@@ -39,13 +44,14 @@ names are brought up to date after a backup of its sources.`
 
 const backupExample = `  holdfast backup --files /etc --name etc
   holdfast backup --files /srv/app --files /opt/app --name app --exclude '*.log' --exclude-caches
+  holdfast backup --sqlite /srv/app/app.db --name app-db
   holdfast backup                    # all sources of the policy
   holdfast backup etc --type full`
 
 // backupFlags are the flags of backup.
 type backupFlags struct {
 	roots, excludes, includes, excludeFiles, tags []string
-	name, kind                                    string
+	name, kind, database                          string
 	oneFileSystem, excludeCaches, noCopies        bool
 	maxFileSize                                   byteSize
 	checkpoint                                    time.Duration
@@ -56,7 +62,7 @@ func (a *app) backupCommand() *cobra.Command {
 	var f backupFlags
 	cmd := &cobra.Command{
 		Use:     "backup [SOURCE...]",
-		Short:   "Back up sources of the policy, or directory trees",
+		Short:   "Back up sources of the policy, directory trees or a database",
 		Long:    backupLong,
 		Example: backupExample,
 		GroupID: groupUse,
@@ -67,7 +73,8 @@ func (a *app) backupCommand() *cobra.Command {
 	p := cmd.Flags()
 	p.SortFlags = false
 	p.StringArrayVar(&f.roots, "files", nil, "a `DIR` (or file) to back up, without a policy (repeatable)")
-	p.StringVar(&f.name, "name", "", "`NAME` of the source, with --files")
+	p.StringVar(&f.database, "sqlite", "", "an SQLite database, a `FILE`, to back up without a policy")
+	p.StringVar(&f.name, "name", "", "`NAME` of the source, with --files or --sqlite")
 	p.StringArrayVar(&f.excludes, "exclude", nil, "leave out what fits the `PATTERN` (repeatable)")
 	p.StringArrayVar(&f.includes, "include", nil, "take back what fits the `PATTERN` (repeatable)")
 	p.StringArrayVar(&f.excludeFiles, "exclude-file", nil, "`FILE` with patterns, one a line (repeatable)")
@@ -86,6 +93,8 @@ type job struct {
 	source  snapshot.Source
 	options files.Options
 	left    []snapshot.Problem // what the snapshot's report says was left out
+	sqlite  *sqlite.Options    // instead of options
+	follow  logTail            // of the follower of the database; nil: nobody follows it here
 	hooks   policy.Hooks
 
 	checkpoint time.Duration // 0: never
@@ -108,7 +117,7 @@ func (a *app) backup(ctx context.Context, f backupFlags, args []string) error {
 	var pol *policy.Policy
 	var jobs []job
 	var refused []error
-	if len(f.roots) > 0 || f.name != "" {
+	if len(f.roots) > 0 || f.database != "" || f.name != "" {
 		jobs, err = a.adHocJob(f, args)
 	} else {
 		jobs, refused, pol, err = a.policyJobs(f, args)
@@ -199,11 +208,13 @@ func backupOutcome(results []backupResult, errs []error) error {
 func (a *app) adHocJob(f backupFlags, args []string) ([]job, error) {
 	switch {
 	case len(args) > 0:
-		return nil, usagef("backup: --files and --name describe a source by themselves; drop %q", args[0])
-	case len(f.roots) == 0:
-		return nil, usagef("backup: --name needs --files")
+		return nil, usagef("backup: --files, --sqlite and --name describe a source by themselves; drop %q", args[0])
+	case len(f.roots) > 0 && f.database != "":
+		return nil, hinted{usagef("backup: --files and --sqlite are two sources"), "run backup for each, with a name of its own"}
+	case len(f.roots) == 0 && f.database == "":
+		return nil, usagef("backup: --name needs --files or --sqlite")
 	case f.name == "":
-		return nil, hinted{usagef("backup: --files needs --name"), "the source's name stays the same in all its snapshots, such as --name etc"}
+		return nil, hinted{usagef("backup: --files and --sqlite need --name"), "the source's name stays the same in all its snapshots, such as --name etc"}
 	}
 	host, err := a.host()
 	if err != nil {
@@ -212,6 +223,9 @@ func (a *app) adHocJob(f backupFlags, args []string) ([]job, error) {
 	src := snapshot.Source{Host: host, Name: f.name}
 	if err := src.Check(); err != nil {
 		return nil, usageError{err}
+	}
+	if f.database != "" {
+		return f.databaseJob(src)
 	}
 	options, patterns, err := f.options(nil)
 	if err != nil {
@@ -328,14 +342,17 @@ func (a *app) policyJobs(f backupFlags, args []string) (jobs []job, refused []er
 	if err != nil {
 		return nil, nil, nil, err
 	}
-	names := args
+	if a.unnamed != nil {
+		refused = append(refused, a.unnamed)
+	}
+	names := databasesOf(p.Hosts[host], host, args)
 	if len(args) == 0 {
 		p.Each(func(h, name string, _ *policy.Source) {
 			if h == host {
 				names = append(names, name)
 			}
 		})
-		if len(names) == 0 {
+		if len(names) == 0 && (p.Hosts[host] == nil || len(p.Hosts[host].Globs) == 0) {
 			return nil, nil, nil, hinted{
 				fmt.Errorf("the policy has no sources for host %s; it has hosts %s", host, strings.Join(sortedHosts(p), ", ")),
 				"say which host this is with --host",
@@ -344,12 +361,26 @@ func (a *app) policyJobs(f backupFlags, args []string) (jobs []job, refused []er
 	}
 	for _, name := range names {
 		name = strings.TrimPrefix(name, host+"/")
+		if g := globOf(p.Hosts[host], name); g != nil {
+			refused = append(refused, fmt.Errorf("back up %s/%s: no database fits %s", host, name, g.Glob))
+			continue
+		}
 		s, err := p.Lookup(host, name)
 		if err != nil {
 			return nil, nil, nil, usageError{err}
 		}
 		src := snapshot.Source{Host: host, Name: name}
-		if s.Files == nil {
+		switch {
+		case s.SQLite != nil && s.SQLite.Path != "":
+			jobs = append(jobs, job{source: src, sqlite: databaseOptions(s.SQLite), hooks: s.Hooks, follow: a.beside[name]})
+			continue
+		case s.SQLite != nil:
+			refused = append(refused, hinted{
+				fmt.Errorf("back up %s: there is no such database now", src),
+				fmt.Sprintf("source %s stands for the databases that %s names; its snapshots stay restorable", s.SQLite.Of, p.Hosts[host].Globs[s.SQLite.Of].SQLite.Glob),
+			})
+			continue
+		case s.Files == nil:
 			refused = append(refused, fmt.Errorf("back up %s: sources of kind %s can not be backed up by this version", src, s.Kind()))
 			continue
 		}

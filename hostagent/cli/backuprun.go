@@ -17,7 +17,6 @@ import (
 	"github.com/btcdecoded/holdfast/hostagent/source/files"
 	"github.com/btcdecoded/holdfast/hostagent/state"
 	"github.com/btcdecoded/holdfast/shared/compliance"
-	"github.com/btcdecoded/holdfast/shared/policy"
 	"github.com/btcdecoded/holdfast/shared/repository"
 	"github.com/btcdecoded/holdfast/shared/snapshot"
 )
@@ -38,6 +37,7 @@ type backupResult struct {
 	ResumedPacks int             `json:"resumed_packs"`
 	ResumedBytes uint64          `json:"resumed_bytes"`
 	Problems     []problemLine   `json:"problems"`
+	Database     *databaseResult `json:"database,omitempty"`
 
 	name string // as this host calls the snapshot
 }
@@ -55,11 +55,11 @@ func (a *app) backupOne(ctx context.Context, repo *repository.Repository, j job,
 	if err := maySign(repo, j.source.Host, "snapshots", "keys"); err != nil {
 		return nil, err
 	}
-	if err := a.refuseIdentity(j.options.Roots); err != nil {
+	if err := a.refuseIdentity(j.roots()); err != nil {
 		return nil, err
 	}
 	session, err := repo.Begin(ctx, repository.BeginOptions{
-		Source: j.source, Kind: policy.KindFiles, Type: kind, State: a.statePath(), Tool: "holdfast " + a.version, Now: a.now,
+		Source: j.source, Kind: j.kind(), Type: kind, State: a.statePath(), Tool: "holdfast " + a.version, Now: a.now,
 		Checkpoint: a.checkpoint(j),
 	})
 	if err != nil {
@@ -96,6 +96,9 @@ func (a *app) checkpoint(j job) repository.Checkpoint {
 	}}
 	if c.Every == 0 {
 		c.Every = -1
+	}
+	if j.sqlite != nil {
+		c.Every = -1 // one entry: there is nothing on the way
 	}
 	for _, root := range j.options.Roots {
 		c.Roots = append(c.Roots, filepath.Clean(root))
@@ -139,32 +142,54 @@ func (a *app) remember(repo *repository.Repository, src snapshot.Source, err err
 	}
 }
 
-// capture captures the trees into the session and commits it.
+// capture captures what the job names into the session and commits it.
 func (a *app) capture(ctx context.Context, session *repository.Session, j job, tags []string) (*backupResult, error) {
-	started := a.now()
+	if j.sqlite != nil {
+		return a.captureDatabase(ctx, session, j, tags)
+	}
 	absent := absentRoots(j.options.Roots)
 	meter := a.meter()
-	var captured *files.Result
-	var stored *repository.Stored
-	err := meter.Run("backup "+j.source.Name, func() error {
+	return a.captureWith(ctx, session, j, tags, meter, func() (*seen, error) {
 		stop := estimate(ctx, meter, j.options)
 		defer stop()
-		var err error
-		captured, err = files.Capture(ctx, j.options, session, meter)
+		captured, err := files.Capture(ctx, j.options, session, meter)
 		if err != nil && len(absent) == len(j.options.Roots) {
-			return fmt.Errorf("%w: %s: does not exist", err, strings.Join(absent, ", "))
+			return nil, fmt.Errorf("%w: %s: does not exist", err, strings.Join(absent, ", "))
 		}
 		if err != nil {
-			return err
+			return nil, err
 		}
 		for i := range captured.Problems {
 			if p := &captured.Problems[i]; slices.Contains(absent, string(p.Path)) {
 				p.Error = "does not exist"
 			}
 		}
+		return &seen{roots: captured.Roots, counts: captured.Counts, problems: captured.Problems}, nil
+	})
+}
+
+// seen is what a source has captured.
+type seen struct {
+	roots    []string
+	counts   snapshot.Counts
+	problems []snapshot.Problem
+	database *databaseResult
+	log      *snapshot.LogPlace // of what the snapshot holds of the source's log; nil: it stands for itself
+}
+
+// captureWith captures into the session and commits it.
+func (a *app) captureWith(ctx context.Context, session *repository.Session, j job, tags []string, meter *progress.Meter, capture func() (*seen, error)) (*backupResult, error) {
+	started := a.now()
+	var captured *seen
+	var stored *repository.Stored
+	err := meter.Run("backup "+j.source.Name, func() error {
+		var err error
+		if captured, err = capture(); err != nil {
+			return err
+		}
 		stored, err = session.Commit(ctx, repository.Result{
-			Roots: captured.Roots, Counts: captured.Counts, Problems: append(slices.Clone(j.left), captured.Problems...),
-			Partial: captured.Counts.Errors > 0, Tags: tags, Started: started,
+			Roots: captured.roots, Counts: captured.counts, Problems: append(slices.Clone(j.left), captured.problems...),
+			Partial: captured.counts.Errors > 0, Tags: tags, Started: started, Log: captured.log,
 		})
 		if stored != nil && err != nil {
 			// The snapshot exists; only this host's memory of it does not, which the next run makes up for.
@@ -211,10 +236,10 @@ func estimate(ctx context.Context, meter *progress.Meter, options files.Options)
 	}
 }
 
-func (a *app) resultOf(session *repository.Session, m *repository.Stored, captured *files.Result, spent time.Duration) *backupResult {
+func (a *app) resultOf(session *repository.Session, m *repository.Stored, captured *seen, spent time.Duration) *backupResult {
 	r := &backupResult{
 		Snapshot: m.ID().String(), Parent: m.Parent, Counts: m.Counts, Seconds: spent.Seconds(), Partial: m.Partial,
-		Problems: []problemLine{}, name: a.name(m.ID()),
+		Problems: []problemLine{}, Database: captured.database, name: a.name(m.ID()),
 	}
 	t, why := session.Type()
 	r.Type, r.Why = string(t), why
@@ -222,7 +247,7 @@ func (a *app) resultOf(session *repository.Session, m *repository.Stored, captur
 	for _, w := range session.Warnings() {
 		r.Rollback = r.Rollback || isRollback(w)
 	}
-	for _, p := range captured.Problems {
+	for _, p := range captured.problems {
 		r.Problems = append(r.Problems, problemLine{Path: string(p.Path), Operation: p.Operation, Error: p.Error})
 	}
 	return r
@@ -248,6 +273,10 @@ func (r backupResult) write(w io.Writer) {
 		state = "saved, PARTIAL: " + count(r.Counts.Errors, "thing", "things") + " left out"
 	}
 	fmt.Fprintf(w, "%s %s: %s\n", r.name, state, kind)
+	if r.Database != nil {
+		r.writeDatabase(w)
+		return
+	}
 	changed := ""
 	if r.Parent > 0 {
 		changed = fmt.Sprintf(" (%s new, %s changed)", count(r.Counts.NewFiles, "file", "files"), count(r.Counts.ChangedFiles, "file", "files"))

@@ -7,6 +7,7 @@ import (
 	"io/fs"
 	"os"
 
+	"github.com/btcdecoded/holdfast/hostagent/source/sqlite"
 	"github.com/btcdecoded/holdfast/shared/policy"
 )
 
@@ -27,7 +28,8 @@ func (a *app) policyPath() string {
 	return ""
 }
 
-// loadPolicy reads the policy; it returns nil if none is configured.
+// loadPolicy reads the policy, with a source for each database of this host that a pattern names; it returns nil if none
+// is configured.
 func (a *app) loadPolicy() (*policy.Policy, error) {
 	if a.pinned != nil {
 		return a.pinned, nil
@@ -36,7 +38,16 @@ func (a *app) loadPolicy() (*policy.Policy, error) {
 	if path == "" {
 		return nil, nil
 	}
-	return readPolicy(path)
+	p, err := readPolicy(path)
+	if err != nil {
+		return nil, err
+	}
+	host, err := a.host()
+	if err != nil {
+		return nil, err
+	}
+	p, a.unnamed = p.Expand(host, sqlite.Find)
+	return p, nil
 }
 
 // needPolicy reads the policy, which must be configured.
