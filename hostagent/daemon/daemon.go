@@ -108,6 +108,9 @@ type Config struct {
 	// again: what its hooks before have stopped must not stay so. May be nil.
 	After func(ctx context.Context, p *policy.Policy, source string) error
 
+	// Logs tells how the logs are written of the sources that are followed beside the jobs. May be nil.
+	Logs func() map[string]events.Log
+
 	Heartbeat time.Duration // 0: DefaultHeartbeat
 	Grace     time.Duration // for the running job at the end; 0: DefaultGrace; negative: none
 }

@@ -46,6 +46,9 @@ func (a *Agent) heartbeat() {
 			h.Queued = append(h.Queued, e.Job.ID)
 		}
 	}
+	if a.Logs != nil {
+		h.Logs = a.Logs()
+	}
 	a.lastRuns(&h)
 	if err := a.Journal.Report(now, a.event(events.TypeHeartbeat, now, h)...); err != nil {
 		a.Log.Error("a heartbeat can not be noted", "error", err)
@@ -54,11 +57,14 @@ func (a *Agent) heartbeat() {
 	nudge(a.mail)
 }
 
+// logEntry is the most that a log takes in a heartbeat, in bytes: its texts are short.
+const logEntry = 1 << 10
+
 // lastRuns adds how the sources of the policy were backed up last, as far as a message has room: the newest first, and
 // long errors only as long as there is much of it. Both are in the events of the jobs as well.
 func (a *Agent) lastRuns(h *events.Heartbeat) {
 	const entry = 400 // bytes of one without its error, and more than enough
-	room := events.MaxMessage - 16<<10
+	room := events.MaxMessage - 16<<10 - len(h.Logs)*logEntry
 	p := a.Policies.Current()
 	var list []events.JobFinished
 	for source, f := range a.Journal.Last() {

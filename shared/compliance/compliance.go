@@ -59,6 +59,7 @@ const (
 	Unconfirmed   Code = "unconfirmed"    // nobody gets the messages: no subscription is confirmed
 	PrimarySilent Code = "primary_silent" // the monitor of the primary region was not at work in time
 	ReplicaLate   Code = "replica_late"   // what arrived in the primary region is not in the replica
+	LogStopped    Code = "log_stopped"    // the log of a continuous source is not written
 )
 
 // Codes lists every code, those that are no breach first.
@@ -67,6 +68,7 @@ func Codes() []Code {
 		OK, Orphan, NotProtected, Gap, Unusual, ClockOff, Filling, CopyUnseen, Noted, RetentionWaits,
 		Never, Late, Failing, Unverified, Damaged, Rollback, TooFewCopies, CopyLate, Oversized, Unknown, Slow, RestoreFailed,
 		KeyUnchecked, JobLost, NoReceipt, LockShort, HostSilent, JobRefused, NotLooked, Tampered, Unconfirmed, PrimarySilent, ReplicaLate,
+		LogStopped,
 	}
 }
 
@@ -142,6 +144,7 @@ type Facts struct {
 	Thaw      time.Duration // time until the objects can be read, for cold storage classes
 	KeyProven time.Time     // last proof of the offline identity; zero: never
 	LogUntil  time.Time     // a continuous source's log reaches to here; zero: no log
+	Log       *Log          // how its log is written; nil: it has none, or nothing is known
 	Lost      []LostJob     // sent, and neither answered nor made up for since; oldest first
 	// CheckWithin is the time in which the control plane checks what arrives; 0: nobody does.
 	CheckWithin time.Duration
@@ -199,6 +202,7 @@ func Evaluate(o *policy.Objectives, f Facts, now time.Time) []State {
 	e.unreadable()
 	e.findings()
 	e.run()
+	e.log()
 	if len(f.Snapshots) == 0 {
 		what := "the source has no snapshot"
 		if len(f.Unreadable) > 0 {

@@ -20,6 +20,8 @@ type HostJobs struct {
 	Since   time.Time              `json:"since,omitzero"`    // since when there is the problem
 	Sources map[string]*SourceJobs `json:"sources,omitempty"` // by name on the host
 	Refused []Refusal              `json:"refused,omitempty"` // newest messages that the agent refused, newest first
+
+	Logs map[string]events.Log `json:"logs,omitempty"` // of the sources that the agent follows; times in them are exact to SeenEvery
 }
 
 // SeenEvery is how often a sign of life alone is worth writing the document. Whoever calls a host silent must allow

@@ -191,6 +191,7 @@ func (h *HostJobs) TakeHeartbeat(e *events.Heartbeat, l Limits, when time.Time) 
 	if version := clip(e.Agent); version != h.Agent {
 		h.Agent, changed = version, true
 	}
+	changed = h.takeLogs(e) || changed
 	for _, sj := range h.Sources {
 		j := sj.Open
 		if j == nil || !j.Retry.IsZero() {

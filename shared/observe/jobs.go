@@ -25,6 +25,8 @@ type HostMemory struct {
 type JobsMemory struct {
 	LastRun *compliance.Run      `json:"last_run,omitempty"`
 	Lost    []compliance.LostJob `json:"lost,omitempty"`
+	// Log is how the source's log is written; nil: the agent does not follow it.
+	Log *compliance.Log `json:"log,omitempty"`
 }
 
 // Jobs condenses the document that the function coordinate keeps of a host; nil where there is none yet.
@@ -55,6 +57,14 @@ func Jobs(host string, old *HostMemory, j *control.HostJobs, now time.Time) *Hos
 			}
 			h.Sources[name] = m
 		}
+	}
+	for name, l := range j.Logs {
+		if h.Sources == nil {
+			h.Sources = map[string]JobsMemory{}
+		}
+		m := h.Sources[name]
+		m.Log = &compliance.Log{State: l.State, Well: l.Well, Since: l.Since, Why: l.Why, Next: l.Next, Until: l.Until}
+		h.Sources[name] = m
 	}
 	return h
 }

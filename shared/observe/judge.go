@@ -115,6 +115,10 @@ func judge(shard *Shard, src snapshot.Source, s *policy.Source, p *Pass, r Rules
 	if host != nil {
 		jobs := host.Sources[src.Name]
 		facts.LastRun, facts.Lost = jobs.LastRun, jobs.Lost
+		facts.Log = jobs.Log
+		if until := host.logUntil(jobs.Log, r.SilentAfter, now); until.After(facts.LogUntil) {
+			facts.LogUntil = until
+		}
 	}
 	j.Known = true
 	j.States = compliance.Evaluate(&s.Objectives, *facts, now)

@@ -41,6 +41,7 @@ type History struct {
 	Restored  *compliance.Restore      // newest restore that a receipt tells of; nil: none
 	Stored    int64                    // bytes of all objects
 	KeyProven time.Time                // last proof, by a receipt, that the offline identity opens all chains; zero: none
+	LogUntil  time.Time                // arrival of the newest record of the source's log; zero: there is none
 }
 
 // Read reads all of it.
@@ -56,7 +57,7 @@ func Read(ctx context.Context, repo *repository.Repository, src snapshot.Source)
 	if err := h.readMarks(ctx, repo, inv); err != nil {
 		return nil, err
 	}
-	h.Stored = storedBytes(inv)
+	h.Stored, h.LogUntil = storedBytes(inv), newestRecord(inv)
 	h.findMissing(inv)
 	return h, nil
 }
@@ -166,6 +167,10 @@ func storedBytes(inv *inventory.Inventory) int64 {
 	for _, o := range inv.Receipts {
 		sum += o.Size
 	}
+	for _, e := range inv.Logs {
+		sum += e.Head.Size
+		e.All(func(_ layout.LogObject, p inventory.LogPiece) { sum += int64(p.Size) })
+	}
 	return sum
 }
 
@@ -228,7 +233,7 @@ func (h *History) Broken() error {
 
 // Facts is what the history says for [compliance.Evaluate]; what a host or a control plane knows besides is left out.
 func (h *History) Facts() *compliance.Facts {
-	f := &compliance.Facts{Source: h.Source, Snapshots: h.Compliance(), Missing: h.Missing, Stored: h.Stored, Restored: h.Restored, KeyProven: h.KeyProven}
+	f := &compliance.Facts{Source: h.Source, Snapshots: h.Compliance(), Missing: h.Missing, Stored: h.Stored, Restored: h.Restored, KeyProven: h.KeyProven, LogUntil: h.LogUntil}
 	if h.Bad != nil {
 		f.Unreadable = slices.Sorted(maps.Keys(h.Bad.Errors))
 	}
