@@ -11,6 +11,7 @@ import (
 	"os/signal"
 	"path/filepath"
 	"slices"
+	"sync"
 	"syscall"
 	"time"
 
@@ -26,6 +27,9 @@ const agentLong = `Run the agent of this host: it backs up the sources of the po
 With --queue it takes jobs from the control plane: backups, verifications, and restores that two approvers of the policy
 have signed. What a job does stands in the policy of this host alone. When the control plane is silent for so long that
 an objective is in danger, the agent follows the schedule by itself. With --bus it reports what it does.
+
+Sources with "continuous" are followed all the time, beside the jobs: what their applications commit is shipped within
+that interval.
 
 Every job is in a journal on this host before its message is deleted. A job that was cut off is taken up at the next
 start. One job runs at a time.
@@ -132,7 +136,13 @@ func (a *app) agent(ctx context.Context, f agentFlags) error {
 		}
 		return a.agentOnce(ended, j.Last(), err)
 	}
-	return daemon.New(c).Run(ctx)
+	work.group = work.followers(policies)
+	c.Logs = func() map[string]events.Log { return work.tellLogs(policies) }
+	var following sync.WaitGroup
+	following.Go(func() { work.group.Run(ctx) })
+	err = daemon.New(c).Run(ctx)
+	following.Wait()
+	return err
 }
 
 // agentOnce prints how the jobs of a single run ended. Where none was due, what failed last is told again: it waits for

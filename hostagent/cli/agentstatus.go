@@ -24,6 +24,7 @@ type agentState struct {
 	Waiting []journal.Entry                `json:"waiting"`
 	Sources map[string]*events.JobFinished `json:"sources"` // how the newest job of each ended
 	Heard   time.Time                      `json:"heard,omitzero"`
+	Logs    map[string]*logStatus          `json:"logs,omitempty"` // of the sources that are followed
 	Unsent  int                            `json:"unsent"`
 	Damaged int                            `json:"damaged,omitempty"`
 	Policy  string                         `json:"policy_error,omitempty"` // what is wrong with the policy file as it is now
@@ -46,10 +47,15 @@ newest job of each source ended; and whether the policy file is in order. It ask
 			}
 			// An agent at work keeps the old policy when the new one is not in order, and one that starts does not: nobody
 			// should learn of it only then.
-			_, perr := a.loadPolicy()
+			pol, perr := a.loadPolicy()
 			out := agentState{Alive: alive, Waiting: []journal.Entry{}, Sources: s.Last, Heard: s.Heard, Unsent: s.Unsent(), Damaged: s.Damaged}
 			if perr != nil {
 				out.Policy = perr.Error()
+			}
+			if host, herr := a.host(); herr == nil {
+				if out.Logs, err = a.logs(pol, host); err != nil {
+					return err
+				}
 			}
 			if _, err := os.Stat(a.agentDir()); errors.Is(err, fs.ErrNotExist) {
 				out.nowhere = a.agentDir()
@@ -100,6 +106,7 @@ func (s agentState) write(w io.Writer, now time.Time) {
 		f := s.Sources[source]
 		fmt.Fprintf(w, "%s, %s ago\n", finishedLine(*f), duration(now.Sub(f.Finished)))
 	}
+	writeLogs(w, s.Logs, now)
 	if s.Unsent > 0 {
 		fmt.Fprintf(w, "%s to be sent\n", count(uint64(s.Unsent), "event waits", "events wait"))
 	}

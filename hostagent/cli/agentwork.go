@@ -19,6 +19,7 @@ import (
 	"github.com/btcdecoded/holdfast/events"
 	"github.com/btcdecoded/holdfast/hostagent/daemon"
 	"github.com/btcdecoded/holdfast/hostagent/hook"
+	"github.com/btcdecoded/holdfast/hostagent/replicate"
 	"github.com/btcdecoded/holdfast/shared/approval"
 	"github.com/btcdecoded/holdfast/shared/policy"
 	"github.com/btcdecoded/holdfast/shared/repository"
@@ -33,6 +34,7 @@ type agentWork struct {
 	host      string
 	restoreBy string // AWS profile for restores
 	log       *slog.Logger
+	group     *replicate.Group // nil: nothing is followed
 
 	mu    sync.Mutex
 	known map[string]seenHistory // by source; guarded by mu
@@ -72,6 +74,11 @@ func (w *agentWork) command(ctx context.Context, a *app, cmd *cobra.Command, arg
 // Backup runs `holdfast backup SOURCE --type TYPE`.
 func (w *agentWork) Backup(ctx context.Context, p *policy.Policy, source string, t snapshot.SnapshotType) (daemon.Outcome, error) {
 	a := w.with(p)
+	done, err := w.beside(ctx, a, source)
+	if err != nil {
+		return daemon.Outcome{}, err
+	}
+	defer done()
 	text, err := w.command(ctx, a, a.backupCommand(), "--type", string(t), "--", source)
 	var doc struct {
 		Backups []backupResult `json:"backups"`

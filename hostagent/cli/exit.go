@@ -25,6 +25,7 @@ const (
 	exitNoRepository = 10
 	exitLocked       = 11
 	exitIdentity     = 12
+	exitSuperseded   = 13
 	exitInterrupted  = 130
 )
 
@@ -39,11 +40,12 @@ const exitHelp = `Exit codes:
   10   the repository does not exist
   11   another run of the same source is going on
   12   the identity is missing or is not one that opens the repository
+  13   another host or process writes the same log (replicate)
   130  interrupted`
 
 // exitLine ends the help of each command.
 const exitLine = "Exit codes: 0 done, 1 error, 2 usage, 3 partial, 4 damage, 5 objectives not met, 6 asks for confirmation,\n" +
-	"10 no repository, 11 locked, 12 identity, 130 interrupted"
+	"10 no repository, 11 locked, 12 identity, 13 log taken over, 130 interrupted"
 
 // usageError says that a command was called wrongly.
 type usageError struct{ error }

@@ -6,6 +6,7 @@ import (
 	"os"
 	"syscall"
 
+	"github.com/btcdecoded/holdfast/hostagent/replicate"
 	"github.com/btcdecoded/holdfast/hostagent/restorer"
 	"github.com/btcdecoded/holdfast/shared/keyring"
 	"github.com/btcdecoded/holdfast/shared/objstore"
@@ -31,6 +32,8 @@ func exitTable() []exitRow {
 		{errMissing, exitDamaged, damaged},
 		{repository.ErrNoRepository, exitNoRepository, "look whether the address is right and the disk mounted; `holdfast init` makes a new one"},
 		{repository.ErrUnfinished, exitNoRepository, "`holdfast init` with the identity that began it finishes it"},
+		{replicate.ErrFollowed, exitLocked, "the agent follows the sources with continuous by itself; `holdfast agent status` shows them"},
+		{replicate.ErrSuperseded, exitSuperseded, "find the other one, such as a clone of this machine; then `holdfast replicate --new-stream` begins anew, with a snapshot"},
 		{repository.ErrLocked, exitLocked, "wait for the other run to end; a run that was killed holds no lock"},
 		{errNoIdentityFile, exitIdentity, "name the file with --identity or HOLDFAST_IDENTITY; `holdfast init` makes one for a new repository"},
 		{keyring.ErrNoIdentity, exitIdentity, "name another file with --identity; `holdfast key list` shows who can open the snapshots"},

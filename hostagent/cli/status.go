@@ -74,6 +74,7 @@ type sourceStatus struct {
 	Snapshots int                `json:"snapshots"`
 	Newest    time.Time          `json:"newest,omitzero"`
 	Stored    int64              `json:"stored_bytes"`
+	Log       *logStatus         `json:"log,omitempty"` // of a source that this host follows, or should
 	States    []compliance.State `json:"states"`
 }
 
@@ -97,6 +98,10 @@ func (a *app) status(ctx context.Context, repo *repository.Repository, pol *poli
 		if n := len(facts.Snapshots); n > 0 {
 			s.Newest = facts.Snapshots[n-1].Arrived.UTC()
 		}
+		if s.Log, err = a.sourceLog(repo, pol, src); err != nil {
+			a.warn("%v", err)
+		}
+		s.Log.judge(facts)
 		s.States = compliance.Evaluate(objectivesOf(pol, src), *facts, a.now())
 		nameDependent(s.States, copies)
 		doc.Met = doc.Met && !compliance.Breached(s.States)
@@ -314,6 +319,11 @@ func (d *statusDoc) write(w io.Writer, a *app, all bool) {
 	}
 	if len(d.Sources) > 0 {
 		t.write(w)
+	}
+	for _, s := range d.Sources {
+		if s.Log != nil {
+			fmt.Fprintf(w, "log of %s: %s\n", s.Source, s.Log.text(a.now()))
+		}
 	}
 	for _, s := range states {
 		if s.Code == compliance.OK && !all {

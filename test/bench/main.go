@@ -21,6 +21,9 @@ import (
 // allDays is what three months have.
 const allDays = 90
 
+// followTime is how long each application is followed, so that one of a thousand of its transactions means something.
+const followTime = 10 * time.Minute
+
 // options are the flags.
 type options struct {
 	dir                              string
@@ -36,7 +39,10 @@ type options struct {
 	flat                             []int
 	sparse                           []int64
 	latency                          time.Duration
+	time                             time.Duration // of each run of -sqlite
+	rate                             float64
 	scale, chain, s3, months, render bool
+	sqlite                           bool
 }
 
 func main() {
@@ -78,6 +84,9 @@ func parse(args []string, errors io.Writer) (options, error) {
 	f.BoolVar(&o.chain, "chain", false, "measure restores after one and after 101 incrementals")
 	f.BoolVar(&o.s3, "s3", false, "measure an S3 server that is far away")
 	f.DurationVar(&o.latency, "latency", 25*time.Millisecond, "with -s3: added to each round trip")
+	f.BoolVar(&o.sqlite, "sqlite", false, "measure how databases are followed, beside litestream")
+	f.DurationVar(&o.time, "time", followTime, "with -sqlite: of each run")
+	f.Float64Var(&o.rate, "rate", 500, "with -sqlite: transactions a second")
 	f.BoolVar(&o.months, "months", false, "measure 90 days of changes with retention")
 	f.IntVar(&o.days, "days", allDays, "with -months: how many")
 	f.BoolVar(&o.render, "render", false, "write the documents again from results.json")
@@ -136,7 +145,9 @@ func counts(flag, list string) ([]int, error) {
 }
 
 // trial reports whether the run is less than what the document promises.
-func (o *options) trial() bool { return o.size != 0 || o.rounds != 0 || o.days != allDays || o.never() }
+func (o *options) trial() bool {
+	return o.size != 0 || o.rounds != 0 || o.days != allDays || o.time != followTime || o.never()
+}
 
 // never reports whether what is measured is not what the document speaks of.
 func (o *options) never() bool { return o.only != "" || o.program != "" }
@@ -164,6 +175,8 @@ func start(ctx context.Context, args []string, out, progress io.Writer) error {
 		mode = b.s3s
 	case o.months:
 		mode = b.monthly
+	case o.sqlite:
+		mode = b.followers
 	}
 	r, err := mode(ctx)
 	if err != nil {

@@ -32,6 +32,7 @@ type report struct {
 	Corpus   corpusFacts       `json:"corpus"`
 	Notes    []string          `json:"notes"`
 	Runs     []run             `json:"runs"`
+	Follows  []follow          `json:"follows,omitempty"`
 }
 
 // measure takes one number out of a run.

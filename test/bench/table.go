@@ -96,6 +96,9 @@ func (r *report) markdown() string {
 		b.WriteString("- " + n + "\n")
 	}
 	b.WriteString("\n")
+	if r.Mode == "sqlite" {
+		return b.String() + r.lagTable()
+	}
 	if r.Mode == "months" {
 		return b.String() + r.weights()
 	}

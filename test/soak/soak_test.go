@@ -22,6 +22,7 @@ import (
 type amounts struct {
 	seed                                     uint64
 	kills, damages, troubles, jumps, outages int
+	follows, swaps, cuts                     int
 }
 
 // under is what the tests work with: set once, before they run.
@@ -44,6 +45,9 @@ func run(m *testing.M) int {
 	flag.IntVar(&test.troubles, "troubles", 3, "rounds through a network that breaks")
 	flag.IntVar(&test.jumps, "jumps", 3, "kinds of wrong clocks, at most 8")
 	flag.IntVar(&test.outages, "outages", 14, "moments at which the power fails")
+	flag.IntVar(&test.follows, "follows", 1, "kills of a follower, of its application and of both")
+	flag.IntVar(&test.swaps, "swaps", 1, "databases of each kind that take the place of another")
+	flag.IntVar(&test.cuts, "cuts", 1, "times that the network is cut")
 	flag.Parse()
 	if test.seed == 0 {
 		test.seed = rand.Uint64() >> 32
