@@ -28,28 +28,7 @@ type logs struct {
 // removed, or, with Options.Check, at all. Heads first: without them nothing else can be proven.
 func (s *source) repairLogs(ctx context.Context) error {
 	l := &logs{source: s, epochs: map[inventory.LogName]*log.Epoch{}}
-	heads, pieces := map[layout.LogObject]string{}, map[layout.LogObject]string{}
-	for name, e := range s.inv.Logs {
-		if !e.Head.Modified.IsZero() {
-			heads[headOf(name)] = ""
-		}
-	}
-	for name, e := range s.copied.Logs {
-		ours := s.inv.Logs[name]
-		removed := s.inv.RemovedUpTo(name)
-		if (ours == nil || ours.Head.Modified.IsZero()) && (ours != nil || removed == 0) {
-			heads[headOf(name)] = missing
-		}
-		have := map[layout.LogObject]bool{}
-		if ours != nil {
-			ours.All(func(o layout.LogObject, _ inventory.LogPiece) { have[o] = true })
-		}
-		e.All(func(o layout.LogObject, p inventory.LogPiece) {
-			if !have[o] && o.Last > removed && !covered(ours, o) {
-				pieces[o] = missing
-			}
-		})
-	}
+	heads, pieces := l.lost()
 	if err := l.repairHeads(ctx, heads); err != nil {
 		return err
 	}
@@ -76,6 +55,34 @@ func (s *source) repairLogs(ctx context.Context) error {
 		return err
 	}
 	return l.clearLogRecords(ctx)
+}
+
+// lost are the heads to look at, of which those that only the copy has are marked as missing, and the pieces that only
+// the copy has.
+func (l *logs) lost() (heads, pieces map[layout.LogObject]string) {
+	heads, pieces = map[layout.LogObject]string{}, map[layout.LogObject]string{}
+	for name, e := range l.inv.Logs {
+		if !e.Head.Modified.IsZero() {
+			heads[headOf(name)] = ""
+		}
+	}
+	for name, e := range l.copied.Logs {
+		ours := l.inv.Logs[name]
+		removed := l.inv.RemovedUpTo(name)
+		if (ours == nil || ours.Head.Modified.IsZero()) && (ours != nil || removed == 0) {
+			heads[headOf(name)] = missing
+		}
+		have := map[layout.LogObject]bool{}
+		if ours != nil {
+			ours.All(func(o layout.LogObject, _ inventory.LogPiece) { have[o] = true })
+		}
+		e.All(func(o layout.LogObject, p inventory.LogPiece) {
+			if !have[o] && o.Last > removed && !covered(ours, o) {
+				pieces[o] = missing
+			}
+		})
+	}
+	return heads, pieces
 }
 
 func headOf(name inventory.LogName) layout.LogObject {
