@@ -107,9 +107,9 @@ func FuzzPayload(f *testing.F) {
 	f.Add([]byte(`{"version":1,"time":"2026-03-06T12:00:00Z"}`))
 	f.Add([]byte(`{"Records":[{"messageId":"1","eventSource":"aws:sqs","body":"{\"time\":\"2026-03-06T12:00:00Z\",\"shard\":0,\"shards\":2}"}]}`))
 	for _, event := range []string{
-		`{"detail-type":"Holdfast Heartbeat","source":"holdfast.agent","detail":{"host":"web-1","sources":{"etc":{"result":"ok","snapshot":1,"finished":"2027-01-01T00:00:00Z"}}}}`,
-		`{"detail-type":"Holdfast Job Finished","source":"holdfast.agent","detail":{"host":"web-1","source":"etc","kind":"backup","result":"ok","snapshot":1,"job":"00000000000000000000000000000000"}}`,
-		`{"detail-type":"Holdfast Job Refused","source":"holdfast.agent","detail":{"host":"web-1","source":"etc","code":"stale"}}`,
+		`{"detail-type":"Holdfast Heartbeat","source":"holdfast.agent.web-1","detail":{"host":"web-1","sources":{"etc":{"result":"ok","snapshot":1,"finished":"2027-01-01T00:00:00Z"}}}}`,
+		`{"detail-type":"Holdfast Job Finished","source":"holdfast.agent.web-1","detail":{"host":"web-1","source":"etc","kind":"backup","result":"ok","snapshot":1,"job":"00000000000000000000000000000000"}}`,
+		`{"detail-type":"Holdfast Job Refused","source":"holdfast.agent.web-1","detail":{"host":"web-1","source":"etc","code":"stale"}}`,
 	} {
 		body, _ := json.Marshal(batch([]byte(event)))
 		f.Add(body)

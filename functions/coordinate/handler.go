@@ -13,6 +13,7 @@ import (
 	"github.com/btcdecoded/holdfast/functions/invoke"
 	"github.com/btcdecoded/holdfast/shared/control"
 	"github.com/btcdecoded/holdfast/shared/policy"
+	"github.com/btcdecoded/holdfast/shared/schedule"
 	"github.com/btcdecoded/holdfast/shared/snapshot"
 	"github.com/btcdecoded/holdfast/shared/statestore"
 )
@@ -43,6 +44,8 @@ type manifests interface {
 	Newest(ctx context.Context, p *policy.Policy, src snapshot.Source) (control.Evidence, error)
 	// Arrived returns when a manifest arrived; the zero time if there is none.
 	Arrived(ctx context.Context, p *policy.Policy, id snapshot.ID) (time.Time, error)
+	// Proofs returns what receipts tell of the verifications that the source's agent has made.
+	Proofs(ctx context.Context, p *policy.Policy, src snapshot.Source) (schedule.Proofs, error)
 }
 
 // coordinator is the function. It keeps nothing between invocations that it could not do without.

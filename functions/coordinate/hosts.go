@@ -13,6 +13,7 @@ import (
 	"github.com/btcdecoded/holdfast/functions/invoke"
 	"github.com/btcdecoded/holdfast/shared/control"
 	"github.com/btcdecoded/holdfast/shared/policy"
+	"github.com/btcdecoded/holdfast/shared/schedule"
 	"github.com/btcdecoded/holdfast/shared/snapshot"
 	"github.com/btcdecoded/holdfast/shared/statestore"
 )
@@ -42,30 +43,46 @@ func (r *round) read(ctx context.Context, host string) (*look, error) {
 	if err := l.decode(ctx, key, body); err != nil {
 		return nil, err
 	}
-	l.step = l.doc.Follow(r.p, nil, r.limits, r.now)
-	if len(l.step.Look) == 0 {
-		return l, nil
+	found := control.Found{Manifests: map[string]control.Evidence{}, Receipts: map[string]schedule.Proofs{}}
+	l.step = l.doc.Follow(r.p, found, r.limits, r.now)
+	// What the manifests show may make receipts necessary. Each time from the document as it was.
+	for round := 0; len(l.step.Look)+len(l.step.Proofs) > 0 && round < 2; round++ {
+		r.lookUp(ctx, host, l.step, found)
+		if err := l.decode(ctx, key, body); err != nil {
+			return nil, err
+		}
+		l.step = l.doc.Follow(r.p, found, r.limits, r.now)
 	}
-	found := map[string]control.Evidence{}
-	for _, name := range l.step.Look {
+	return l, nil
+}
+
+// lookUp finds what a step asks for. A source about which the repository gives no answer stays as it is and is looked at
+// again with the next tick; the others of the host go on.
+func (r *round) lookUp(ctx context.Context, host string, step control.Step, found control.Found) {
+	for _, name := range step.Look {
 		src := snapshot.Source{Host: host, Name: name}
 		e, err := r.manifests.Newest(ctx, r.p, src)
 		if err != nil && ctx.Err() != nil {
-			break // the others go on with what there is
+			return // the others go on with what there is
 		}
 		if err != nil {
-			// The source stays as it is and is looked at again with the next tick; the others of the host go on.
 			r.failed(ctx, host, fmt.Errorf("find the newest snapshot of %s: %w", src, err))
 			continue
 		}
-		found[name] = e
+		found.Manifests[name] = e
 	}
-	// Once more, from the document as it was.
-	if err := l.decode(ctx, key, body); err != nil {
-		return nil, err
+	for _, name := range step.Proofs {
+		src := snapshot.Source{Host: host, Name: name}
+		shown, err := r.manifests.Proofs(ctx, r.p, src)
+		if err != nil && ctx.Err() != nil {
+			return
+		}
+		if err != nil {
+			r.failed(ctx, host, fmt.Errorf("find the verifications of %s: %w", src, err))
+			continue
+		}
+		found.Receipts[name] = shown
 	}
-	l.step = l.doc.Follow(r.p, found, r.limits, r.now)
-	return l, nil
 }
 
 func (l *look) decode(ctx context.Context, key string, body []byte) error {
@@ -87,12 +104,12 @@ type order struct {
 	control.Order
 }
 
-// wanted returns all new runs in the order in which they get slots.
+// wanted returns all new runs in the order in which they get slots. Slots are for backups: who verifies hinders none.
 func wanted(looks []*look) []order {
 	var out []order
 	for _, l := range looks {
 		for _, o := range l.step.Orders {
-			if o.New {
+			if o.New && o.Job.Kind == events.Backup {
 				out = append(out, order{l.host, o})
 			}
 		}
@@ -138,7 +155,7 @@ func (r *round) host(ctx context.Context, l *look) error {
 func (r *round) apply(l *look) (send []*events.Job, changed bool, next time.Time) {
 	changed, next = l.step.Changed, l.step.Next
 	for _, o := range l.step.Orders {
-		if o.New && !r.slots.has(o.First) {
+		if o.New && o.Job.Kind == events.Backup && !r.slots.has(o.First) {
 			changed = l.doc.Wait(o, r.now) || changed
 			r.mu.Lock()
 			r.Waiting++
@@ -163,7 +180,7 @@ func (r *round) note(ctx context.Context, l *look, send []*events.Job, next time
 		fresh[o.Job.ID] = o.New
 	}
 	for _, j := range send {
-		invoke.Log(ctx).Info("job", "job", j.ID, "host", l.host, "source", j.Source, "type", j.Type, "due", j.Due,
+		invoke.Log(ctx).Info("job", "job", j.ID, "host", l.host, "source", j.Source, "kind", j.Kind, "type", j.Type, "due", j.Due,
 			"attempt", j.Attempt, "new", fresh[j.ID])
 	}
 	r.mu.Lock()

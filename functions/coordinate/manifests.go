@@ -10,9 +10,11 @@ import (
 	"github.com/btcdecoded/holdfast/shared/control"
 	"github.com/btcdecoded/holdfast/shared/keyring"
 	"github.com/btcdecoded/holdfast/shared/objstore"
+	"github.com/btcdecoded/holdfast/shared/observe"
 	"github.com/btcdecoded/holdfast/shared/policy"
 	"github.com/btcdecoded/holdfast/shared/repository"
 	"github.com/btcdecoded/holdfast/shared/repository/layout"
+	"github.com/btcdecoded/holdfast/shared/schedule"
 	"github.com/btcdecoded/holdfast/shared/snapshot"
 )
 
@@ -121,4 +123,13 @@ func (s *stored) Arrived(ctx context.Context, p *policy.Policy, id snapshot.ID) 
 		return time.Time{}, nil
 	}
 	return i.Modified, err
+}
+
+// Proofs implements [manifests].
+func (s *stored) Proofs(ctx context.Context, p *policy.Policy, src snapshot.Source) (schedule.Proofs, error) {
+	repo, err := s.Repository(ctx, p)
+	if err != nil {
+		return schedule.Proofs{}, err
+	}
+	return observe.Proofs(ctx, repo, src)
 }

@@ -19,11 +19,11 @@ limits: {concurrent: %d}
 hosts:
   web-1:
     sources:
-      etc: {files: {roots: [/etc]}, schedule: {full: "0 3 * * *", incremental: "0 * * * *"}, objectives: {tier: critical}}
+      etc: {files: {roots: [/etc]}, schedule: {full: "0 3 * * *", incremental: "0 * * * *"}, objectives: {tier: critical}, verification: {content: 6h, restore: 1d}}
       srv: {files: {roots: [/srv]}, schedule: {incremental: "*/30 * * * *", blackout: ["08:00-18:00"]}}
   web-2:
     sources:
-      etc: {files: {roots: [/etc]}, schedule: {full: "30 3 * * *", differential: "0 */4 * * *"}}
+      etc: {files: {roots: [/etc]}, schedule: {full: "30 3 * * *", differential: "0 */4 * * *"}, verification: {content: 2h}}
   web-3:
     sources:
       log: {files: {roots: [/var/log]}, schedule: {incremental: "*/20 * * * *"}}
@@ -150,6 +150,10 @@ func (w *world) covered(t *testing.T) {
 			var h schedule.History
 			for _, m := range w.stored[src.String()] {
 				h = h.Settle(m.typ, m.started)
+			}
+			v, due, _ := schedule.DueVerification(w.p, src, w.proofs[src.String()], w.clock)
+			if due && w.clock.Sub(v.First) > 2*time.Hour {
+				t.Errorf("%s: verification at level %s is due since %s; %+v", src, v.Level, v.First, w.doc(a.host).Verify[name])
 			}
 			run, due, _ := schedule.Due(w.p, src, h, w.clock)
 			if due && w.clock.Sub(run.Due) > time.Hour {

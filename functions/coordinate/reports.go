@@ -13,6 +13,7 @@ import (
 	"github.com/btcdecoded/holdfast/functions/invoke"
 	"github.com/btcdecoded/holdfast/shared/control"
 	"github.com/btcdecoded/holdfast/shared/policy"
+	"github.com/btcdecoded/holdfast/shared/schedule"
 	"github.com/btcdecoded/holdfast/shared/snapshot"
 	"github.com/btcdecoded/holdfast/shared/statestore"
 )
@@ -20,7 +21,8 @@ import (
 // report is one event of an agent.
 type report struct {
 	message int    // index in the batch
-	host    string // which the event names
+	host    string // whose agent has sent it
+	forged  string // the host in whose name it was sent, if that is another
 	when    time.Time
 
 	accepted  *events.JobAccepted
@@ -39,29 +41,36 @@ func decodeReport(body []byte, now time.Time) (report, error) {
 	if r.when.IsZero() || r.when.After(now) || now.Sub(r.when) > 24*time.Hour {
 		r.when = now // the time of the bus; one that it can't have seen is not believed
 	}
-	if e.Source != events.SourceAgent {
+	sender, ok := events.SentBy(e.Source)
+	if !ok {
 		return report{}, fmt.Errorf("decode event: from %q, not from an agent", e.Source)
 	}
+	named := ""
 	switch e.DetailType {
 	case events.TypeJobAccepted:
 		if r.accepted, err = events.DecodeJobAccepted(e.Detail); err == nil {
-			r.host = r.accepted.Host
+			named = r.accepted.Host
 		}
 	case events.TypeJobRefused:
 		if r.refused, err = events.DecodeJobRefused(e.Detail); err == nil {
-			r.host = r.refused.Host
+			named = r.refused.Host
 		}
 	case events.TypeJobFinished:
 		if r.finished, err = events.DecodeJobFinished(e.Detail); err == nil {
-			r.host = r.finished.Host
+			named = r.finished.Host
 		}
 	case events.TypeHeartbeat:
 		if r.heartbeat, err = events.DecodeHeartbeat(e.Detail); err == nil {
-			r.host = r.heartbeat.Host
+			named = r.heartbeat.Host
 		}
 	default:
 		err = fmt.Errorf("decode event: unknown type %q", e.DetailType)
 	}
+	if err == nil && named != sender {
+		// The rights of the agent's role are made so that the source can't be another's.
+		return report{host: sender, forged: named, when: r.when}, nil
+	}
+	r.host = sender
 	return r, err
 }
 
@@ -105,7 +114,7 @@ func (c *coordinator) reports(ctx context.Context, all []report, failed []error)
 // take takes the events of one host.
 func (c *coordinator) take(ctx context.Context, p *policy.Policy, host string, reports []report, s *slots) error {
 	slices.SortStableFunc(reports, func(a, b report) int { return a.when.Compare(b.when) })
-	taker := &taker{coordinator: c, p: p, host: host, arrived: map[snapshot.ID]time.Time{}}
+	taker := &taker{coordinator: c, p: p, host: host, arrived: map[snapshot.ID]time.Time{}, proofs: map[snapshot.Source]schedule.Proofs{}}
 	err := statestore.Update(ctx, c.state, control.JobsKey(host), func(h *control.HostJobs) error {
 		taker.closed, taker.changed = nil, h.Host == ""
 		h.Version, h.Host = 1, host
@@ -130,7 +139,8 @@ type taker struct {
 	*coordinator
 	p       *policy.Policy
 	host    string
-	arrived map[snapshot.ID]time.Time // of manifests that were looked up; the document may be changed several times
+	arrived map[snapshot.ID]time.Time           // of manifests that were looked up; the document may be changed several times
+	proofs  map[snapshot.Source]schedule.Proofs // likewise
 	changed bool
 	closed  []string
 }
@@ -139,6 +149,9 @@ func (t *taker) take(ctx context.Context, h *control.HostJobs, r report) error {
 	changed := false
 	var closed []string
 	switch {
+	case r.forged != "":
+		invoke.Log(ctx).Error("an event in the name of another host", "host", t.host, "named", r.forged)
+		changed = h.TakeForged(r.forged, r.when)
 	case r.accepted != nil:
 		changed = h.TakeAccepted(r.accepted, r.when)
 		invoke.Log(ctx).Debug("accepted", "job", r.accepted.Job, "host", t.host)
@@ -163,8 +176,33 @@ func (t *taker) take(ctx context.Context, h *control.HostJobs, r report) error {
 	return nil
 }
 
+// verified takes the end of a verification, with what the receipts of its source say.
+func (t *taker) verified(ctx context.Context, h *control.HostJobs, e *events.JobFinished, when time.Time) error {
+	var shown schedule.Proofs
+	if h.News(e) {
+		src := snapshot.Source{Host: t.host, Name: e.Source}
+		at, ok := t.proofs[src]
+		if !ok {
+			var err error
+			if at, err = t.manifests.Proofs(ctx, t.p, src); err != nil {
+				return fmt.Errorf("look up what job %s has verified: %w", e.Job, err)
+			}
+			t.proofs[src] = at
+		}
+		shown = at
+	}
+	changed, closed := h.TakeVerified(e, shown, t.limits, when)
+	t.changed = t.changed || changed
+	t.closed = append(t.closed, closed...)
+	invoke.Log(ctx).Info("verified", "job", e.Job, "host", t.host, "source", e.Source, "level", e.Type, "result", e.Result, "news", changed)
+	return nil
+}
+
 // finished takes the end of a job, once the repository shows the snapshot of which it tells.
 func (t *taker) finished(ctx context.Context, h *control.HostJobs, e *events.JobFinished, when time.Time) error {
+	if e.Kind == events.Verify {
+		return t.verified(ctx, h, e, when)
+	}
 	var arrived time.Time
 	if h.News(e) && e.Result != events.Failed && e.Snapshot > 0 && e.Snapshot <= snapshot.MaxSequence {
 		id := snapshot.ID{Source: snapshot.Source{Host: t.host, Name: e.Source}, Sequence: e.Snapshot}

@@ -148,7 +148,7 @@ func TestBinary(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		body, err = json.Marshal(events.Envelope{DetailType: detailType, Source: events.SourceAgent, Time: time.Now().UTC(), Detail: body})
+		body, err = json.Marshal(events.Envelope{DetailType: detailType, Source: events.AgentSource("governance-1"), Time: time.Now().UTC(), Detail: body})
 		if err != nil {
 			t.Fatal(err)
 		}

@@ -16,6 +16,7 @@ import (
 	"github.com/btcdecoded/holdfast/functions/invoke"
 	"github.com/btcdecoded/holdfast/shared/control"
 	"github.com/btcdecoded/holdfast/shared/policy"
+	"github.com/btcdecoded/holdfast/shared/schedule"
 	"github.com/btcdecoded/holdfast/shared/snapshot"
 	"github.com/btcdecoded/holdfast/shared/statestore/memstate"
 )
@@ -38,15 +39,16 @@ type world struct {
 	log    bytes.Buffer
 
 	mu      sync.Mutex
-	missing map[string]bool       // hosts without a queue
-	sent    map[string]int        // messages by host; guarded by mu
-	own     []events.Tick         // guarded by mu
-	stored  map[string][]manifest // by source; guarded by mu
-	looked  int                   // requests to the repository; guarded by mu
-	crash   int                   // effects until the function dies; < 0: it does not; guarded by mu
-	dead    bool                  // guarded by mu
-	queue   map[string][]*queued  // by host; guarded by mu
-	seen    map[string]runs       // by source
+	missing map[string]bool            // hosts without a queue
+	sent    map[string]int             // messages by host; guarded by mu
+	own     []events.Tick              // guarded by mu
+	stored  map[string][]manifest      // by source; guarded by mu
+	proofs  map[string]schedule.Proofs // likewise: receipts of the agents
+	looked  int                        // requests to the repository; guarded by mu
+	crash   int                        // effects until the function dies; < 0: it does not; guarded by mu
+	dead    bool                       // guarded by mu
+	queue   map[string][]*queued       // by host; guarded by mu
+	seen    map[string]runs            // by source
 }
 
 type manifest struct {
@@ -74,7 +76,7 @@ func newWorld(t testing.TB, seed uint64, text string) *world {
 	w := &world{
 		t: t, r: rand.New(rand.NewPCG(seed, 7)), state: memstate.New(), tag: "1", crash: -1, missing: map[string]bool{},
 		clock: time.Date(2026, 3, 5, 0, 0, 30, 0, time.UTC), agents: map[string]*agent{}, sent: map[string]int{},
-		stored: map[string][]manifest{}, queue: map[string][]*queued{}, seen: map[string]runs{},
+		stored: map[string][]manifest{}, proofs: map[string]schedule.Proofs{}, queue: map[string][]*queued{}, seen: map[string]runs{},
 	}
 	w.use(text)
 	w.state.Before = func(op memstate.Op, _ string) error { return w.effect(op == memstate.Put, true) }
@@ -184,6 +186,17 @@ func (w *world) Arrived(_ context.Context, _ *policy.Policy, id snapshot.ID) (ti
 	return list[id.Sequence-1].arrived, nil
 }
 
+// Proofs implements [manifests].
+func (w *world) Proofs(_ context.Context, _ *policy.Policy, src snapshot.Source) (schedule.Proofs, error) {
+	if err := w.effect(false, true); err != nil {
+		return schedule.Proofs{}, err
+	}
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	w.looked++
+	return w.proofs[src.String()], nil
+}
+
 // invoke calls the function as Lambda does; the process may die on the way.
 func (w *world) invoke(payload any) (any, error) {
 	w.t.Helper()
@@ -236,166 +249,17 @@ func (w *world) event(detailType string, detail any) []byte {
 	if err != nil {
 		w.t.Fatal(err)
 	}
+	var named struct{ Host string }
+	if err := json.Unmarshal(body, &named); err != nil {
+		w.t.Fatal(err)
+	}
 	body, err = json.Marshal(events.Envelope{
-		ID: "x", DetailType: detailType, Source: events.SourceAgent, Time: w.clock.Truncate(time.Second), Detail: body,
+		ID: "x", DetailType: detailType, Source: events.AgentSource(named.Host), Time: w.clock.Truncate(time.Second), Detail: body,
 	})
 	if err != nil {
 		w.t.Fatal(err)
 	}
 	return body
-}
-
-// agent is a host's agent: a journal that survives, and one job at a time.
-type agent struct {
-	*world
-	host    string
-	online  bool
-	journal map[string]*entry // by id of the job
-	order   []*entry
-	running *entry
-	until   time.Time
-	fails   bool // the next jobs fail
-}
-
-type entry struct {
-	job     *events.Job
-	started time.Time
-	result  *events.JobFinished
-}
-
-func (a *agent) say(detailType string, detail any) { a.publish(a.event(detailType, detail)) }
-
-// publish puts an event on the bus, which may lose, repeat and delay it.
-func (w *world) publish(body []byte) {
-	if w.r == nil {
-		w.bus = append(w.bus, delivery{w.clock, body})
-		return
-	}
-	for w.r.IntN(20) != 0 { // one in twenty is lost, one in ten comes again
-		at := w.clock.Add(time.Duration(w.r.IntN(90)) * time.Second)
-		if w.r.IntN(15) == 0 {
-			at = w.clock.Add(time.Duration(w.r.IntN(150)) * time.Minute)
-		}
-		w.bus = append(w.bus, delivery{at, body})
-		if w.r.IntN(10) != 0 {
-			return
-		}
-	}
-}
-
-// minute is what the agent does in one.
-func (a *agent) minute(beat bool) {
-	if !a.online {
-		return
-	}
-	a.receive()
-	if a.running != nil && !a.clock.Before(a.until) {
-		a.finish()
-	}
-	if a.running == nil {
-		for _, e := range a.order {
-			if e.result == nil {
-				a.running, e.started = e, a.clock
-				a.until = a.clock.Add(time.Duration(1+a.r.IntN(12)) * time.Minute)
-				break
-			}
-		}
-	}
-	if beat {
-		a.heartbeat()
-	}
-}
-
-func (a *agent) receive() {
-	var rest []*queued
-	for _, q := range a.queue[a.host] {
-		if a.clock.Before(q.after) || a.r.IntN(4) == 0 {
-			rest = append(rest, q)
-			continue
-		}
-		if a.r.IntN(20) == 0 { // delivered twice
-			rest = append(rest, &queued{body: q.body, after: a.clock.Add(time.Duration(a.r.IntN(600)) * time.Second)})
-		}
-		a.take(q.body)
-	}
-	a.queue[a.host] = rest
-}
-
-func (a *agent) take(body []byte) {
-	j, err := events.DecodeJob(body)
-	if err != nil || j.Host != a.host {
-		a.t.Errorf("host %s got %s: %v", a.host, body, err)
-		return
-	}
-	refuse := func(code events.RefuseCode) {
-		a.say(events.TypeJobRefused, events.JobRefused{Version: 1, Job: j.ID, Host: a.host, Source: j.Source, Kind: j.Kind, Code: code, Time: a.clock})
-	}
-	if e := a.journal[j.ID]; e != nil {
-		refuse(events.Duplicate)
-		if e.result != nil {
-			a.say(events.TypeJobFinished, e.result)
-		}
-		return
-	}
-	if a.clock.After(j.NotAfter) {
-		refuse(events.Stale)
-		return
-	}
-	e := &entry{job: j}
-	a.journal[j.ID] = e
-	a.order = append(a.order, e)
-	a.say(events.TypeJobAccepted, events.JobAccepted{Version: 1, Job: j.ID, Host: a.host, Source: j.Source, Kind: j.Kind, Time: a.clock})
-}
-
-func (a *agent) finish() {
-	e := a.running
-	a.running = nil
-	f := &events.JobFinished{
-		Version: 1, Job: e.job.ID, Host: a.host, Source: e.job.Source, Kind: e.job.Kind, Type: e.job.Type, Due: e.job.Due,
-		Result: events.OK, Started: e.started, Finished: a.clock,
-	}
-	if a.fails || !a.calm && a.r.IntN(15) == 0 {
-		f.Result, f.Error = events.Failed, "no space left"
-	} else {
-		f.Snapshot = a.store(e)
-	}
-	e.result = f
-	a.say(events.TypeJobFinished, f)
-}
-
-// store puts the snapshot of a run into the repository.
-func (a *agent) store(e *entry) uint64 {
-	src := a.host + "/" + e.job.Source
-	a.stored[src] = append(a.stored[src], manifest{snapshot.SnapshotType(e.job.Type), e.started, a.clock})
-	if a.seen[src] == nil {
-		a.seen[src] = runs{}
-	}
-	name := e.job.Due.Format(time.RFC3339)
-	if a.lossy {
-		// Where it was forgotten what was done, or what time it is, another type may be made for the same time.
-		name += " " + e.job.Type
-	}
-	a.seen[src][name]++
-	return uint64(len(a.stored[src]))
-}
-
-func (a *agent) heartbeat() {
-	h := events.Heartbeat{Version: 1, Host: a.host, Agent: "1.0", Time: a.clock, Sources: map[string]events.LastRun{}}
-	for _, e := range a.order {
-		switch {
-		case e == a.running:
-			h.Running = &events.RunningJob{Job: e.job.ID, Source: e.job.Source, Kind: e.job.Kind, Started: e.started}
-		case e.result == nil:
-			h.Queued = append(h.Queued, e.job.ID)
-		default:
-			f := e.result
-			h.Sources[e.job.Source] = events.LastRun{
-				Job: f.Job, Kind: f.Kind, Type: f.Type, Due: f.Due, Result: f.Result, Error: f.Error, Snapshot: f.Snapshot,
-				Started: f.Started, Finished: f.Finished,
-			}
-		}
-	}
-	a.say(events.TypeHeartbeat, h)
 }
 
 // deliver hands the events that have arrived to the function, in batches; those that fail come again.

@@ -60,12 +60,16 @@ const (
 	MetricWatchdogPass     = "WatchdogPass"
 	MetricPrimaryHeartbeat = "PrimaryHeartbeatAge"
 	MetricReplicaNewestLag = "ReplicaNewestAge"
+	MetricRereadBehind     = "RereadBehind"
+	MetricRereadDays       = "RereadDays"
+	MetricRereadBytes      = "RereadBytes"
 )
 
 // The verbs of the functions that emit metrics.
 const (
 	FunctionMonitor  = "monitor"
 	FunctionWatchdog = "watchdog"
+	FunctionVerify   = "verify"
 )
 
 // Metrics lists every metric that the functions emit. Infrastructure takes names for alarms and widgets from here, and a
@@ -97,6 +101,9 @@ func Metrics() []Metric {
 		{MetricWatchdogPass, UnitCount, nil, FunctionWatchdog, true, "1 at the end of every pass of the watchdog, in the region of the replica"},
 		{MetricPrimaryHeartbeat, UnitSeconds, nil, FunctionWatchdog, true, "time since the primary's monitor was last at work"},
 		{MetricReplicaNewestLag, UnitSeconds, nil, FunctionWatchdog, true, "time since the newest manifest that was replicated"},
+		{MetricRereadBehind, UnitCount, nil, FunctionVerify, true, "sources whose bytes are not all read again within the period"},
+		{MetricRereadDays, UnitCount, nil, FunctionVerify, true, "days that reading all bytes takes within the limit of bytes"},
+		{MetricRereadBytes, UnitBytes, nil, FunctionVerify, true, "bytes read again in one run"},
 	}
 }
 

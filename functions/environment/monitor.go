@@ -10,7 +10,7 @@ type Monitor struct {
 	Ping          string        `env:"HOLDFAST_PING_PARAMETER,optional"` // SSM parameter: URL that is fetched after each pass
 	Runbook       string        `env:"HOLDFAST_RUNBOOK,optional"`        // where docs/runbook.md can be read
 	DigestHour    int           `env:"HOLDFAST_DIGEST_HOUR,optional"`    // UTC
-	SilentAfter   time.Duration `env:"HOLDFAST_SILENT_AFTER,optional"`   // an agent that was not heard for longer is silent; 0: 45m
+	SilentAfter   time.Duration `env:"HOLDFAST_SILENT_AFTER,optional"`   // an agent that was not heard for longer is silent; 0: 45m, at least 40m
 	SettleAfter   time.Duration `env:"HOLDFAST_SETTLE_AFTER,optional"`   // what is over must stay so for this long before it is told; 0: 10m
 	ReceiptWithin time.Duration `env:"HOLDFAST_RECEIPT_WITHIN,optional"` // what arrives is checked within this time; 0: 2h
 	Parallel      int           `env:"HOLDFAST_PARALLEL,optional"`       // requests to the repository at the same time; 0: 32

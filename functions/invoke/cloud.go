@@ -46,10 +46,16 @@ type Cloud struct {
 const reopen = 5 * time.Minute
 
 // Open makes the clients; it talks to nobody.
-func Open(env environment.Cloud) (*Cloud, error) {
+func Open(env environment.Cloud) (*Cloud, error) { return OpenIn(env, "") }
+
+// OpenIn is Open for another region than the function's own.
+func OpenIn(env environment.Cloud, region string) (*Cloud, error) {
 	cfg, err := Config(os.Getenv)
 	if err != nil {
 		return nil, err
+	}
+	if region != "" {
+		cfg.Region = region
 	}
 	endpoint := env.Endpoint
 	if endpoint == "" {

@@ -34,7 +34,7 @@ func Messages(ctx context.Context, payload json.RawMessage, fn func(context.Cont
 	return Batch(ctx, payload, func(ctx context.Context, batch []Message) []error {
 		failed := make([]error, len(batch))
 		for i, m := range batch {
-			failed[i] = one(ctx, m, fn)
+			failed[i] = One(ctx, m, fn)
 		}
 		return failed
 	})
@@ -63,7 +63,8 @@ func Batch(ctx context.Context, payload json.RawMessage, fn func(context.Context
 	return answer, nil
 }
 
-func one(ctx context.Context, m Message, fn func(context.Context, Message) error) (err error) {
+// One calls fn for one message. A panic is an error; where ctx has ended, fn is not called.
+func One(ctx context.Context, m Message, fn func(context.Context, Message) error) (err error) {
 	if err := ctx.Err(); err != nil {
 		return err
 	}

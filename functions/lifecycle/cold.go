@@ -27,7 +27,7 @@ type coldReport struct {
 // cold tags the packs of chains that may move to a colder class; a rule of the bucket moves them. A crash, or the end of
 // the time, leaves some of a chain tagged: the next pass tags all of it again.
 func (v *visit) cold(ctx context.Context, h *observe.History, decisions []retention.Decision) error {
-	if v.env.Cold <= 0 || h.Bad != nil {
+	if v.env.Cold <= 0 || h.Bad != nil || v.replica() { // the replica has a class of its own
 		return nil //nolint:nilerr // while not all manifests can be read, nobody knows which chains are closed; prune tells
 	}
 	keep := map[uint64]bool{}

@@ -13,8 +13,8 @@ const journalPart = 5000
 
 // journal writes down what is about to be deleted. It is the last look before it: a freeze that came meanwhile, and the
 // limit of deletions, stop it. A crash between the journal and the deletion leaves keys that are still there.
-func (v *visit) journal(ctx context.Context, place string, keys []string, n int) error {
-	frozen, err := control.SourceFrozen(ctx, v.state, v.src, v.now())
+func (v *visit) journal(ctx context.Context, keys []string, n int) error {
+	frozen, err := v.frozen(ctx)
 	switch {
 	case err != nil:
 		return err
@@ -26,7 +26,7 @@ func (v *visit) journal(ctx context.Context, place string, keys []string, n int)
 	v.deleted += len(keys)
 	now := v.now()
 	for part := range slices.Chunk(keys, journalPart) {
-		d := control.Deletions{Version: 1, Source: v.src.String(), Place: place, Time: now.UTC(), Owner: v.owner, Keys: part}
+		d := control.Deletions{Version: 1, Source: v.src.String(), Place: v.place(), Time: now.UTC(), Owner: v.owner, Keys: part}
 		// The number keeps parts of the same moment apart; one that is there is of an earlier attempt, and stays.
 		for {
 			_, err := statestore.Write(ctx, v.state, control.JournalKey(v.src, now, n), d, "")

@@ -45,6 +45,9 @@ func (v *visit) gather(ctx context.Context, repo *repository.Repository, h *obse
 	if g.objects, g.snaps, err = lock.Gather(ctx, repo, inv, h.Manifests); err != nil {
 		return nil, err
 	}
+	if g.objects, g.snaps, err = lock.GatherLogs(ctx, repo, inv, h.Manifests, v.logBase, g.objects, g.snaps); err != nil {
+		return nil, err
+	}
 	keep := map[uint64]bool{}
 	for _, d := range decisions {
 		keep[d.Sequence] = d.Keep
@@ -77,37 +80,28 @@ func (g *gathered) kept() map[string]bool {
 	return out
 }
 
-// locks extends the locks of what stays and sets legal holds. tell says that this is the repository that counts for the
-// objectives.
-func (v *visit) locks(ctx context.Context, repo *repository.Repository, h *observe.History, decisions []retention.Decision, state *lock.State, tell bool) error {
-	if v.rules.Mode == "" && v.replica == nil {
-		return nil
-	}
-	g, err := v.gather(ctx, repo, h, decisions)
-	if err != nil {
-		return err
-	}
-	if tell {
-		v.kept = g.kept()
-	}
+// locks extends the locks of what stays and sets legal holds.
+func (v *visit) locks(ctx context.Context, h *observe.History, decisions []retention.Decision) error {
 	if v.rules.Mode == "" {
 		return nil
 	}
-	store, ok := repo.Store().(objstore.Locker)
+	g, err := v.gather(ctx, v.repo, h, decisions)
+	if err != nil {
+		return err
+	}
+	store, ok := v.repo.Store().(objstore.Locker)
 	if !ok {
 		return objstore.ErrNoLocks
 	}
-	plan := lock.New(g.objects, g.snaps, *state, v.rules, g.newest, v.now())
+	plan := lock.New(g.objects, g.snaps, v.doc.Lock, v.rules, g.newest, v.now())
 	done := lock.Done{}
 	if !v.order.DryRun {
 		if done, err = plan.Apply(ctx, store, v.late); err != nil && ctx.Err() == nil {
 			return fmt.Errorf("extend locks: %w", err)
 		}
-		*state = plan.Next(done)
+		v.doc.Lock = plan.Next(done)
 	}
-	if tell {
-		v.tellLocks(ctx, plan, done)
-	}
+	v.tellLocks(ctx, plan, done)
 	return errors.Join(err, done.Err())
 }
 
@@ -134,51 +128,37 @@ func (v *visit) tellLocks(ctx context.Context, plan *lock.Plan, done lock.Done) 
 	}
 }
 
-// lockRepository extends the locks of the documents that belong to no source.
+// lockRepository extends the locks of the documents that belong to no source. One of the shards does.
 func (p *pass) lockRepository(ctx context.Context) error {
-	if p.rules.Mode == "" || p.order.DryRun {
+	if p.rules.Mode == "" || p.order.DryRun || p.order.Shard != 0 {
 		return nil
 	}
-	for _, repo := range []*repository.Repository{p.repo, p.replica} {
-		if repo == nil {
-			continue
-		}
-		store, ok := repo.Store().(objstore.Locker)
-		if !ok {
-			return objstore.ErrNoLocks
-		}
-		var objects []lock.Object
-		var newest time.Time
-		add := func(o objstore.Info) error {
-			objects = append(objects, lock.Object{Key: o.Key, Arrived: o.Modified})
-			if o.Modified.After(newest) {
-				newest = o.Modified
-			}
-			return nil
-		}
-		info, err := repo.Store().Stat(ctx, layout.RepositoryKey)
-		if err != nil {
-			return err
-		}
-		if err := errors.Join(add(info), repo.Store().List(ctx, layout.AccessPrefix, add)); err != nil {
-			return err
-		}
-		all := lock.Snapshot{Sequence: lock.Records, Keep: true}
-		for i := range objects {
-			all.Objects = append(all.Objects, i)
-		}
-		state := lock.State{}
-		if repo == p.repo {
-			state = p.cursor.Repository
-		}
-		plan := lock.New(objects, []lock.Snapshot{all}, state, p.rules, newest, p.now())
-		done, err := plan.Apply(ctx, store, p.late)
-		if repo == p.repo {
-			p.cursor.Repository = plan.Next(done)
-		}
-		if err = errors.Join(err, done.Err()); err != nil {
-			return err
-		}
+	store, ok := p.repo.Store().(objstore.Locker)
+	if !ok {
+		return objstore.ErrNoLocks
 	}
-	return nil
+	var objects []lock.Object
+	var newest time.Time
+	add := func(o objstore.Info) error {
+		objects = append(objects, lock.Object{Key: o.Key, Arrived: o.Modified})
+		if o.Modified.After(newest) {
+			newest = o.Modified
+		}
+		return nil
+	}
+	info, err := p.repo.Store().Stat(ctx, layout.RepositoryKey)
+	if err != nil {
+		return err
+	}
+	if err := errors.Join(add(info), p.repo.Store().List(ctx, layout.AccessPrefix, add)); err != nil {
+		return err
+	}
+	all := lock.Snapshot{Sequence: lock.Records, Keep: true}
+	for i := range objects {
+		all.Objects = append(all.Objects, i)
+	}
+	plan := lock.New(objects, []lock.Snapshot{all}, p.cursor.Repository, p.rules, newest, p.now())
+	done, err := plan.Apply(ctx, store, p.late)
+	p.cursor.Repository = plan.Next(done)
+	return errors.Join(err, done.Err())
 }

@@ -1,6 +1,9 @@
 // Command lifecycle is the function that decides how long things stay: retention and removal in two phases, Object Lock
-// that is extended for what stays, legal holds, and the same for the replica. It signs announcements and records of
-// removals and can make neither a snapshot nor a mark.
+// that is extended for what stays, legal holds. It signs announcements and records of removals and can make neither a
+// snapshot nor a mark.
+//
+// In the region of the replica the same program does the same for the replica, under a role of that region that may read
+// the documents of the primary and change nothing there, and compares the two.
 //
 // Its schedule brings ticks; a person may call it with an order: `{"dry_run": true, "sources": ["host/source"]}`, or, to
 // agree to a removal that is too large to go by itself, `{"sources": [...], "confirm": {"host/source": "PLAN"}}`.
@@ -19,11 +22,11 @@ func main() {
 		if err := environment.Load(os.Getenv, &env); err != nil {
 			return nil, err
 		}
-		cloud, err := invoke.Open(env.Cloud)
+		b, err := newBackend(env)
 		if err != nil {
 			return nil, err
 		}
-		f, err := newFunction(env, cloudBackend{cloud, env.Replica}, cloud.State)
+		f, err := newFunction(env, b, b.State, b.freezes(), newQueue(b.Config, env.Queue))
 		if err != nil {
 			return nil, err
 		}

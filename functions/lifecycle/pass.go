@@ -5,7 +5,6 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"hash/fnv"
 	"slices"
 	"time"
 
@@ -13,13 +12,12 @@ import (
 
 	"github.com/btcdecoded/holdfast/functions/invoke"
 	"github.com/btcdecoded/holdfast/shared/control"
-	"github.com/btcdecoded/holdfast/shared/policy"
 	"github.com/btcdecoded/holdfast/shared/repository"
 	"github.com/btcdecoded/holdfast/shared/snapshot"
 	"github.com/btcdecoded/holdfast/shared/statestore"
 )
 
-// windUp is kept free before the end of the context, for the documents.
+// windUp is kept free before the end of the context, for the documents; a tenth of the time where that is less.
 const windUp = 10 * time.Second
 
 // passed is the answer of an invocation.
@@ -38,11 +36,10 @@ type passed struct {
 // pass is one invocation.
 type pass struct {
 	*function
+	*opened
 	order      *order
-	repo       *repository.Repository
-	replica    *repository.Repository // nil: there is none
-	replicaErr error
-	policy     *policy.Policy
+	primary    *repository.Repository // nil: this is the first region, or see primaryErr
+	primaryErr error
 	owner      string
 	cursor     *control.LifecycleCursor
 	key, tag   string
@@ -59,7 +56,7 @@ func (p *pass) run(ctx context.Context, named []snapshot.Source) (any, error) {
 	p.out.DryRun = p.order.DryRun
 	p.key = control.LifecycleShardKey(p.order.Shard, p.order.Shards)
 	if end, ok := ctx.Deadline(); ok {
-		p.end = end.Add(-windUp)
+		p.end = end.Add(-min(windUp, time.Until(end)/10))
 	}
 	p.owner = "local"
 	if lc, ok := lambdacontext.FromContext(ctx); ok {
@@ -135,7 +132,7 @@ func (p *pass) all(ctx context.Context, named []snapshot.Source) error {
 		return err
 	}
 	p.out.Sources = len(turn)
-	if err := p.lockRepository(ctx); err != nil {
+	if err := p.lockRepository(ctx); err != nil && ctx.Err() == nil {
 		invoke.Log(ctx).Error("the repository's own documents can not be locked for longer", "error", err.Error())
 	}
 	for i, src := range turn {
@@ -162,25 +159,53 @@ func (p *pass) all(ctx context.Context, named []snapshot.Source) error {
 	return nil
 }
 
+// relist is how often, within the time between two passes, the sources are listed anew: of ten thousand hosts that is ten
+// thousand requests. New ones wait for that long; their objects are locked as they arrive.
+const relist = 4
+
 // turn returns the sources whose turn it is.
 func (p *pass) turn(ctx context.Context, named []snapshot.Source) ([]snapshot.Source, error) {
 	if len(named) > 0 {
 		return named, nil
 	}
-	all, err := p.repo.Sources(ctx)
-	if err != nil {
-		return nil, err
-	}
 	now := p.now()
+	all, err := p.known()
+	if err != nil || p.order.DryRun || !control.Within(p.cursor.Listed, now, p.env.Every/relist) {
+		if all, err = p.list(ctx); err != nil {
+			return nil, err
+		}
+	}
 	last := func(s snapshot.Source) time.Time { return p.cursor.Passed[s.String()] }
-	all = slices.DeleteFunc(all, func(s snapshot.Source) bool {
-		h := fnv.New32a()
-		_, _ = h.Write([]byte(s.String()))
-		other := p.order.Shards > 1 && int(h.Sum32()%uint32(p.order.Shards)) != p.order.Shard //nolint:gosec // a few shards
-		return other || !p.order.DryRun && control.Within(last(s), now, p.env.Every)
-	})
+	all = slices.DeleteFunc(all, func(s snapshot.Source) bool { return !p.order.DryRun && control.Within(last(s), now, p.env.Every) })
 	slices.SortStableFunc(all, func(a, b snapshot.Source) int {
 		return cmp.Or(last(a).Compare(last(b)), cmp.Compare(a.String(), b.String()))
 	})
 	return all, nil
+}
+
+// known are the sources of the shard as the cursor has them.
+func (p *pass) known() ([]snapshot.Source, error) {
+	out := make([]snapshot.Source, 0, len(p.cursor.Passed))
+	for name := range p.cursor.Passed {
+		src, err := snapshot.ParseSource(name)
+		if err != nil {
+			return nil, err // they are listed
+		}
+		out = append(out, src)
+	}
+	return out, nil
+}
+
+// list lists the sources of the shard: its hosts, then those of each. They are noted in the cursor.
+func (p *pass) list(ctx context.Context) ([]snapshot.Source, error) {
+	out, err := p.repo.SourcesOf(ctx, func(host string) bool { return control.ShardOf(host, p.order.Shards) == p.order.Shard })
+	if err != nil {
+		return nil, err
+	}
+	passed := make(map[string]time.Time, len(out))
+	for _, src := range out {
+		passed[src.String()] = p.cursor.Passed[src.String()]
+	}
+	p.cursor.Passed, p.cursor.Listed = passed, p.now().UTC()
+	return out, nil
 }

@@ -10,7 +10,6 @@ import (
 	"github.com/btcdecoded/holdfast/shared/control"
 	"github.com/btcdecoded/holdfast/shared/observe"
 	"github.com/btcdecoded/holdfast/shared/policy"
-	"github.com/btcdecoded/holdfast/shared/repository"
 	"github.com/btcdecoded/holdfast/shared/repository/layout"
 	"github.com/btcdecoded/holdfast/shared/repository/prune"
 	"github.com/btcdecoded/holdfast/shared/retention"
@@ -44,8 +43,9 @@ type visit struct {
 	doc    *control.LifecycleSource
 	report *sourceReport
 	found  []control.Finding
-	looked []string        // kinds of findings that this pass has looked for
-	kept   map[string]bool // objects of the primary that snapshots need which stay
+	looked []string // kinds of findings that this pass has looked for
+
+	logBase uint64 // snapshot from which on the log stays; 0: all of it
 }
 
 // source has a pass over one source:
@@ -55,7 +55,7 @@ type visit struct {
 //  3. Snapshots are announced, withdrawn and removed, unless removals are frozen or too many would go.
 //  4. What is proven and old is tagged for a colder storage class. Versions and markers that nobody of ours has made are
 //     looked for.
-//  5. The replica has its own 2 and 3, and the two listings are compared.
+//  5. In the region of the replica the listing is compared with that of the primary.
 //
 // A crash between them repeats it all with the next invocation.
 func (p *pass) source(ctx context.Context, src snapshot.Source) (*sourceReport, error) {
@@ -92,7 +92,7 @@ func (v *visit) run(ctx context.Context) error {
 		return err
 	}
 	v.doc = doc
-	if v.doc.Frozen, err = control.SourceFrozen(ctx, v.state, v.src, v.now()); err != nil {
+	if v.doc.Frozen, err = v.frozen(ctx); err != nil {
 		return err
 	}
 	v.report.Frozen = v.doc.Frozen
@@ -107,11 +107,11 @@ func (v *visit) run(ctx context.Context) error {
 	v.report.Decisions = decisions
 	var errs []error
 	for _, step := range []func() error{
-		func() error { return v.locks(ctx, v.repo, h, decisions, &v.doc.Lock, true) },
+		func() error { return v.locks(ctx, h, decisions) },
 		func() error { return v.prune(ctx, h, decisions) },
 		func() error { return v.cold(ctx, h, decisions) },
 		func() error { return v.versions(ctx) },
-		func() error { return v.replicate(ctx) },
+		func() error { return v.compare(ctx) },
 	} {
 		if err := step(); err != nil {
 			if ctx.Err() != nil {
@@ -121,6 +121,28 @@ func (v *visit) run(ctx context.Context) error {
 		}
 	}
 	return errors.Join(errs...)
+}
+
+// frozen says why nothing may be removed. A first region that does not answer keeps the replica from removing, not from
+// locking.
+func (v *visit) frozen(ctx context.Context) (string, error) {
+	if v.stale != "" {
+		return v.stale, nil
+	}
+	why, err := control.SourceFrozen(ctx, v.freezes, v.src, v.now())
+	if err != nil && v.replica() && ctx.Err() == nil {
+		invoke.Log(ctx).Error("whether removals are frozen is not known: none is made", "source", v.src.String(), "error", err.Error())
+		return "the first region does not answer, and may be restoring", nil
+	}
+	return why, err
+}
+
+// place names the repository in the journal.
+func (v *visit) place() string {
+	if v.replica() {
+		return "replica"
+	}
+	return "primary"
 }
 
 // decide plans with the rules of the policy. A source that is not in the policy loses nothing.
@@ -143,6 +165,10 @@ func (v *visit) decide(ctx context.Context, h *observe.History) ([]retention.Dec
 		}
 	}
 	v.doc.Retention = rec
+	v.logBase = 0
+	if n, ok := rec.LogBase(h.Retention(), now); ok {
+		v.logBase = n
+	}
 	decisions, shortened, err := rec.Plan(h.Retention(), now)
 	v.doc.Shortened = shortened
 	v.looked = append(v.looked, "retention")
@@ -163,12 +189,12 @@ func (v *visit) find(ctx context.Context, f control.Finding) {
 	say("finding", "source", v.src.String(), "by", f.By, "key", f.Key, "problem", f.Problem, "detail", f.Detail)
 }
 
-// prune removes from the primary.
+// prune removes what retention drops.
 func (v *visit) prune(ctx context.Context, h *observe.History, decisions []retention.Decision) error {
 	if err := h.Broken(); err != nil {
 		return fmt.Errorf("prune: %w", err)
 	}
-	report, err := v.remove(ctx, v.repo, "primary", decisions)
+	report, err := v.remove(ctx, decisions)
 	v.report.Prune = report
 	if report != nil {
 		v.sum(report)
@@ -189,24 +215,23 @@ var (
 	errLimit  = errors.New("the limit of deletions in one run is reached")
 )
 
-// remove runs both phases of a removal in a repository, the primary or the replica. While removals are frozen nothing is
-// done, not even announced.
-func (v *visit) remove(ctx context.Context, repo *repository.Repository, place string, decisions []retention.Decision) (*prune.Report, error) {
+// remove runs both phases of a removal. While removals are frozen nothing is done, not even announced.
+func (v *visit) remove(ctx context.Context, decisions []retention.Decision) (*prune.Report, error) {
 	if v.doc.Frozen != "" {
 		return nil, nil
 	}
 	n := 0
-	report, err := prune.Run(ctx, repo, v.src, prune.Options{
-		Decisions: decisions, DryRun: v.order.DryRun, Confirm: v.order.Confirm[v.src.String()], Place: layout.ReceiptCloud,
+	report, err := prune.Run(ctx, v.repo, v.src, prune.Options{
+		Decisions: decisions, LogBase: v.logBase, DryRun: v.order.DryRun, Confirm: v.order.Confirm[v.src.String()], Place: layout.ReceiptCloud,
 		Receipts: true, Workers: deleters, Now: v.now,
 		Journal: func(ctx context.Context, keys []string) error {
 			n++
-			return v.journal(ctx, place, keys, n)
+			return v.journal(ctx, keys, n)
 		},
 	})
 	switch {
 	case errors.Is(err, errFrozen):
-		v.doc.Frozen, err = control.SourceFrozen(ctx, v.state, v.src, v.now())
+		v.doc.Frozen, err = v.frozen(ctx)
 		v.report.Frozen = v.doc.Frozen
 	case errors.Is(err, errLimit):
 		invoke.Log(ctx).Info("removals go on with the next run", "source", v.src.String(), "limit", v.env.Deletes)
@@ -243,10 +268,14 @@ func (v *visit) wait(ctx context.Context, r *prune.Report, many *retention.TooMa
 		w.Since = old.Since
 	}
 	v.doc.Waiting, v.report.Waiting = w, w
+	problem, where := "too many snapshots would go", ""
+	if v.replica() {
+		problem, where = "too many snapshots of the replica would go", " in the region of the replica"
+	}
 	v.find(ctx, control.Finding{
-		By: "retention", Key: v.src.String(), Problem: "too many snapshots would go", Warning: true,
-		Detail: fmt.Sprintf(`%s: nothing is removed; look with {"dry_run":true,"sources":[%q]}, agree with {"sources":[%q],"confirm":{%q:%q}}`,
-			many.Error(), v.src, v.src, v.src, w.Plan),
+		By: "retention", Key: v.src.String(), Problem: problem, Warning: true,
+		Detail: fmt.Sprintf(`%s: nothing is removed; call holdfast-lifecycle%s: look with {"dry_run":true,"sources":[%q]}, agree with {"sources":[%q],"confirm":{%q:%q}}`,
+			many.Error(), where, v.src, v.src, v.src, w.Plan),
 	})
 }
 

@@ -14,6 +14,7 @@ import (
 	"github.com/btcdecoded/holdfast/functions/environment"
 	"github.com/btcdecoded/holdfast/functions/invoke"
 	"github.com/btcdecoded/holdfast/shared/alert"
+	"github.com/btcdecoded/holdfast/shared/control"
 	"github.com/btcdecoded/holdfast/shared/observe"
 	"github.com/btcdecoded/holdfast/shared/policy"
 	"github.com/btcdecoded/holdfast/shared/repository"
@@ -43,6 +44,10 @@ type function struct {
 func buildMonitor() (invoke.Handler, error) {
 	var env environment.Monitor
 	if err := environment.Load(os.Getenv, &env); err != nil {
+		return nil, err
+	}
+	// Where another server stands in for AWS, a test may want to see it sooner.
+	if err := checkSilent(env.SilentAfter); err != nil && env.Endpoint == "" && invoke.Endpoint(os.Getenv, "S3") == "" {
 		return nil, err
 	}
 	c, err := invoke.Open(env.Cloud)
@@ -130,6 +135,19 @@ const (
 	defaultSilent  = 45 * time.Minute
 	defaultReceipt = 2 * time.Hour
 )
+
+// leastSilent is the shortest silence that means something: heartbeats come every 5 minutes, signs of life are written
+// down every 15 (control.SeenEvery) and read every 15 (observe.DefaultJobs), and events may be 5 minutes under way.
+const leastSilent = 40 * time.Minute
+
+// checkSilent refuses a time after which agents would be called silent that are at work.
+func checkSilent(d time.Duration) error {
+	if d == 0 || d >= leastSilent {
+		return nil
+	}
+	return fmt.Errorf("HOLDFAST_SILENT_AFTER=%s: want at least %s: a sign of life is written down every %s and read every %s, and heartbeats are 5 minutes apart, so that agents at work would be called silent",
+		d, leastSilent, control.SeenEvery, observe.DefaultJobs)
+}
 
 func orDefault(d, standard time.Duration) time.Duration {
 	if d > 0 {

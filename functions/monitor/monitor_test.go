@@ -17,11 +17,11 @@ import (
 
 	"github.com/btcdecoded/holdfast/events"
 	"github.com/btcdecoded/holdfast/functions/environment"
+	"github.com/btcdecoded/holdfast/functions/invoke/invoketest"
 	"github.com/btcdecoded/holdfast/shared/alert"
 	"github.com/btcdecoded/holdfast/shared/control"
 	"github.com/btcdecoded/holdfast/shared/emf"
 	"github.com/btcdecoded/holdfast/shared/policy"
-	"github.com/btcdecoded/holdfast/shared/repository"
 	"github.com/btcdecoded/holdfast/shared/repository/repotest"
 	"github.com/btcdecoded/holdfast/shared/snapshot"
 	"github.com/btcdecoded/holdfast/shared/statestore"
@@ -80,25 +80,11 @@ func (s *service) taken() []string {
 	return out
 }
 
-type account struct {
-	policy *policy.Policy
-	repo   *repository.Repository
-	err    error
-}
-
-func (a *account) Policy(context.Context) (*policy.Policy, string, error) {
-	return a.policy, "tag", a.err
-}
-
-func (a *account) Repository(context.Context, *policy.Policy) (*repository.Repository, error) {
-	return a.repo, nil
-}
-
 // lab is a monitor with all that is around it.
 type lab struct {
 	*repotest.Fixture
 	*function
-	account *account
+	account *invoketest.Account
 	service *service
 	state   *memstate.Store
 	out     *bytes.Buffer
@@ -126,7 +112,7 @@ func newLab(t *testing.T) *lab {
 		t.Fatal(err)
 	}
 	l := &lab{Fixture: repotest.New(t), service: &service{subscribed: []string{"arn:1"}}, state: memstate.New(), out: &bytes.Buffer{}}
-	l.account = &account{policy: p, repo: l.Repo}
+	l.account = &invoketest.Account{File: p, Repo: l.Repo}
 	l.function = &function{
 		env: environment.Monitor{Runbook: "https://example.org/runbook", DigestHour: 23}, cloud: l.account, state: l.state, out: l.out,
 		people: newPeople("arn:topic", "holdfast", l.service, l.service), now: func() time.Time { return l.Now },
@@ -220,7 +206,7 @@ func TestLifeOfAnAlert(t *testing.T) {
 	l.Now = l.Now.Add(time.Minute)
 	has(t, l.run(t), "critical host_silent: governance-1, not met", "critical no_receipt: governance-1/app")
 	// Who is not in the policy any more is not told about.
-	delete(l.account.policy.Hosts["governance-1"].Sources, "app")
+	delete(l.account.File.Hosts["governance-1"].Sources, "app")
 	l.Now = l.Now.Add(time.Minute)
 	l.run(t)
 	l.Now = l.Now.Add(11 * time.Minute)
@@ -275,7 +261,7 @@ func TestMetrics(t *testing.T) {
 	}
 	// Of ten thousand sources that ask for metrics of their own, fifty get them.
 	for i := range 100 {
-		l.account.policy.Hosts["governance-1"].Sources[fmt.Sprintf("s%03d", i)] = &policy.Source{Files: &policy.Files{}, Metrics: true, Objectives: policy.Objectives{Tier: policy.Critical, RPO: policy.DefaultRPO, Copies: 1}}
+		l.account.File.Hosts["governance-1"].Sources[fmt.Sprintf("s%03d", i)] = &policy.Source{Files: &policy.Files{}, Metrics: true, Objectives: policy.Objectives{Tier: policy.Critical, RPO: policy.DefaultRPO, Copies: 1}}
 	}
 	l.Now = l.Now.Add(time.Minute)
 	l.run(t)
@@ -388,7 +374,7 @@ func TestActions(t *testing.T) {
 			t.Errorf("accepted %s", bad)
 		}
 	}
-	l.account.err = errors.New("no policy")
+	l.account.Err = errors.New("no policy")
 	if _, err := l.invoke(t, ``); err == nil {
 		t.Error("a pass without a policy")
 	}

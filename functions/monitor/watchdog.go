@@ -24,7 +24,8 @@ import (
 )
 
 // watchdog looks from the region of the replica at the primary one: at the heartbeat of its monitor, and whether the
-// newest manifests that the monitor has seen have come over. It needs no policy and opens no repository.
+// newest manifests that the monitor has seen have come over; it tells what lifecycle and verify of its region find in the
+// replica. It needs no policy and opens no repository.
 type watchdog struct {
 	env     environment.Watchdog
 	primary statestore.Store // of the primary region: read only
@@ -97,6 +98,8 @@ func (w *watchdog) handle(ctx context.Context, _ json.RawMessage) (any, error) {
 	if late != nil {
 		conditions = append(conditions, *late)
 	}
+	found, ferr := w.findings(ctx)
+	conditions, rerr = append(conditions, found...), errors.Join(rerr, ferr)
 	book, err := w.tell(ctx, conditions, known, rerr == nil, now)
 	if err != nil {
 		return nil, errors.Join(err, rerr)

@@ -49,7 +49,8 @@ type request struct {
 	Target   string          `json:"target"`
 	InPlace  bool            `json:"in_place"`
 	Reason   string          `json:"reason"`
-	Expires  policy.Duration `json:"expires"` // how long the request is valid; 0: a day
+	Expires  policy.Duration `json:"expires"` // how long the request is valid; 0: a day, and the time to thaw
+	Thaw     string          `json:"thaw"`    // how fast archived packs are thawed: standard (also empty) or bulk
 
 	// approve; or request with one that "holdfast approve request" wrote.
 	Order *events.RestoreOrder `json:"order"`
@@ -67,6 +68,7 @@ const (
 	actionStatus  = "status"
 	actionList    = "list"
 	actionCancel  = "cancel"
+	actionFollow  = "follow" // the schedule's
 )
 
 func (f *function) handle(ctx context.Context, payload json.RawMessage) (any, error) {
@@ -94,8 +96,10 @@ func (f *function) handle(ctx context.Context, payload json.RawMessage) (any, er
 		return f.list(ctx)
 	case actionCancel:
 		return f.cancel(ctx, r)
+	case actionFollow:
+		return f.follow(ctx)
 	}
-	actions := []string{actionPlan, actionRequest, actionApprove, actionSend, actionStatus, actionList, actionCancel}
+	actions := []string{actionPlan, actionRequest, actionApprove, actionSend, actionStatus, actionList, actionCancel, actionFollow}
 	return nil, fmt.Errorf("unknown action %q: want one of %s", r.Action, strings.Join(actions, ", "))
 }
 
@@ -141,6 +145,22 @@ type line struct {
 
 // list answers with all restores, the newest first.
 func (f *function) list(ctx context.Context) (any, error) {
+	docs, err := f.all(ctx)
+	if err != nil {
+		return nil, err
+	}
+	out := []line{}
+	for _, doc := range docs {
+		doc.Expire(f.now())
+		q := doc.Request
+		out = append(out, line{doc.ID, doc.Status, q.Source, q.Snapshot, q.Host, q.Created, doc.Signers})
+	}
+	slices.SortFunc(out, func(a, b line) int { return b.Created.Compare(a.Created) })
+	return out, nil
+}
+
+// all reads the documents of all restores.
+func (f *function) all(ctx context.Context) ([]*control.Restore, error) {
 	var keys []string
 	err := f.state.List(ctx, control.RestoresPrefix, func(key string) error {
 		keys = append(keys, key)
@@ -149,7 +169,7 @@ func (f *function) list(ctx context.Context) (any, error) {
 	if err != nil {
 		return nil, fmt.Errorf("list restores: %w", err)
 	}
-	out := []line{}
+	var out []*control.Restore
 	for _, key := range keys {
 		doc, _, err := statestore.Read[control.Restore](ctx, f.state, key)
 		if errors.Is(err, statestore.ErrNotExist) || err == nil && doc.Request == nil {
@@ -158,11 +178,8 @@ func (f *function) list(ctx context.Context) (any, error) {
 		if err != nil {
 			return nil, err
 		}
-		doc.Expire(f.now())
-		q := doc.Request
-		out = append(out, line{doc.ID, doc.Status, q.Source, q.Snapshot, q.Host, q.Created, doc.Signers})
+		out = append(out, doc)
 	}
-	slices.SortFunc(out, func(a, b line) int { return b.Created.Compare(a.Created) })
 	return out, nil
 }
 
@@ -181,7 +198,7 @@ func (f *function) cancel(ctx context.Context, r request) (any, error) {
 // event enters what an agent reports about a restore. Reports about other jobs, and about restores that nobody knows
 // here, are for others.
 func (f *function) event(ctx context.Context, e *events.Envelope) (any, error) {
-	id, change, err := f.report(e)
+	id, change, err := f.told(e)
 	if err != nil || change == nil {
 		return nil, err
 	}
@@ -198,10 +215,17 @@ func (f *function) event(ctx context.Context, e *events.Envelope) (any, error) {
 	return nil, err
 }
 
-// report says which restore an event is about and what it changes; nothing for events of other jobs.
-func (f *function) report(e *events.Envelope) (id string, change func(*control.Restore) bool, err error) {
+// told says which restore an event is about and what it changes; nothing for events of other jobs.
+func (f *function) told(e *events.Envelope) (id string, change func(*control.Restore) bool, err error) {
 	now := f.now()
-	if e.Source != events.SourceAgent {
+	sender, ok := events.SentBy(e.Source)
+	var named struct {
+		Host string `json:"host"`
+	}
+	if err := json.Unmarshal(e.Detail, &named); ok && (err != nil || named.Host != sender) {
+		return "", nil, fmt.Errorf("event %s: the agent of host %s speaks in the name of another", e.ID, sender)
+	}
+	if !ok {
 		return "", nil, nil
 	}
 	switch e.DetailType {

@@ -11,68 +11,13 @@ import (
 	"github.com/btcdecoded/holdfast/functions/invoke"
 	"github.com/btcdecoded/holdfast/shared/approval"
 	"github.com/btcdecoded/holdfast/shared/control"
-	"github.com/btcdecoded/holdfast/shared/observe"
 	"github.com/btcdecoded/holdfast/shared/policy"
 	"github.com/btcdecoded/holdfast/shared/recovery"
-	"github.com/btcdecoded/holdfast/shared/snapshot"
 	"github.com/btcdecoded/holdfast/shared/statestore"
 )
 
 // defaultValid is how long a request is valid.
 const defaultValid = 24 * time.Hour
-
-// frozenBeyond is how long after the end of a request its source stays frozen: a restore that begins in the last minute
-// needs its packs for as long as it runs.
-const frozenBeyond = 2 * 24 * time.Hour
-
-// plan answers what a restore would mean. It changes nothing.
-func (f *function) plan(ctx context.Context, r request) (any, error) {
-	p, _, err := f.cloud.Policy(ctx)
-	if err != nil {
-		return nil, err
-	}
-	src, err := snapshot.ParseSource(r.Source)
-	if err != nil {
-		return nil, err
-	}
-	return f.planFor(ctx, p, src, recovery.Selector{Sequence: r.Snapshot, At: r.At})
-}
-
-// planFor reads the history of the source. The source need not be in the policy: that of a lost host may be gone from it.
-func (f *function) planFor(ctx context.Context, p *policy.Policy, src snapshot.Source, want recovery.Selector) (*recovery.Plan, error) {
-	repo, err := f.cloud.Repository(ctx, p)
-	if err != nil {
-		return nil, err
-	}
-	h, err := observe.ReadReceipts(ctx, repo, src)
-	if err != nil {
-		return nil, err
-	}
-	rpo := policy.DefaultRPO.Std()
-	if s, err := p.Lookup(src.Host, src.Name); err == nil {
-		rpo = s.Objectives.RPO.Std()
-	}
-	var points []recovery.Point
-	for _, s := range h.Compliance() {
-		points = append(points, s.Point)
-	}
-	facts := recovery.Facts{RPO: rpo, Bytes: func(n uint64) (content, stored int64) {
-		for _, m := range h.Manifests {
-			if m.Sequence == n {
-				return int64(min(m.Counts.Bytes, 1<<62)), int64(min(m.Counts.PackBytes, 1<<62))
-			}
-		}
-		return 0, 0
-	}}
-	if m := h.Restored; m != nil && m.Failed == "" {
-		facts.Measured = &recovery.Measured{Time: m.Time, Took: m.Took, Bytes: m.Bytes}
-	}
-	plan, err := recovery.MakePlan(points, want, facts, f.now())
-	if err != nil {
-		return nil, fmt.Errorf("plan a restore of %s: %w", src, err)
-	}
-	return plan, nil
-}
 
 // requested is the answer to a request.
 type requested struct {
@@ -100,15 +45,23 @@ func (f *function) request(ctx context.Context, r request) (any, error) {
 	if err != nil {
 		return nil, err
 	}
-	plan, err := f.planFor(ctx, p, asked.From(), recovery.Selector{Sequence: asked.Snapshot})
+	w := wanted{
+		src: asked.From(), at: recovery.Selector{Sequence: asked.Snapshot}, host: asked.Host, target: asked.Target, speed: recovery.Speed(r.Thaw),
+		days: int(asked.Expires.Sub(asked.Created)/(24*time.Hour)) + int(control.FrozenBeyond/(24*time.Hour)) + 1,
+	}
+	plan, err := f.planFor(ctx, p, w)
 	if err != nil {
 		return nil, err
+	}
+	if thawed := now.Add(plan.Thaw); thawed.After(asked.Expires) {
+		return nil, fmt.Errorf("request %s: it expires at %s, and what is archived can be read at about %s only: ask for one that is valid for longer (at most %s)",
+			asked.ID, asked.Expires.UTC().Format(time.RFC3339), thawed.UTC().Format(time.RFC3339), approval.MaxLife)
 	}
 	doc, err := control.NewRestore(*order, plan, now)
 	if err != nil {
 		return nil, err
 	}
-	doc.Frozen = asked.Expires.Add(frozenBeyond)
+	doc.Frozen = asked.Expires.Add(control.FrozenBeyond)
 	if err := control.FreezeSource(ctx, f.state, asked.From(), now, doc.Frozen, "restore "+doc.ID); err != nil {
 		return nil, fmt.Errorf("freeze removals of %s: %w", asked.Source, err)
 	}
@@ -141,17 +94,18 @@ func errOther(id string) error {
 
 // order makes a request out of what is wanted.
 func (f *function) order(ctx context.Context, p *policy.Policy, r request, now time.Time) (*events.RestoreOrder, error) {
-	src, err := snapshot.ParseSource(r.Source)
+	w, err := r.wanted()
 	if err != nil {
 		return nil, err
 	}
-	plan, err := f.planFor(ctx, p, src, recovery.Selector{Sequence: r.Snapshot, At: r.At})
+	plan, err := f.planFor(ctx, p, w)
 	if err != nil {
 		return nil, err
 	}
+	src := w.src
 	valid := r.Expires.Std()
 	if valid <= 0 {
-		valid = defaultValid
+		valid = defaultValid + plan.Thaw
 	}
 	now = now.Truncate(time.Second)
 	q := &approval.Request{
@@ -168,7 +122,7 @@ func (f *function) order(ctx context.Context, p *policy.Policy, r request, now t
 	return &events.RestoreOrder{Request: body, Signatures: []events.Signature{}}, nil
 }
 
-// approve adds signatures, and sends the job when there are enough.
+// approve adds signatures, and sends the job when there are enough and nothing of the snapshot is archived any more.
 //
 // Order: 1. the document with the signatures, as approved; 2. the message; 3. the document as sent. A crash after 1 leaves
 // it approved: the same approval again, or the action send, sends it. After 2 it may be sent twice: the agent's journal
@@ -216,11 +170,15 @@ func (f *function) again(ctx context.Context, r request) (any, error) {
 
 func (f *function) send(ctx context.Context, doc *control.Restore) (any, error) {
 	switch doc.Status {
-	case control.RestoreApproved, control.RestoreSent:
+	case control.RestoreApproved, control.RestoreThawing, control.RestoreSent:
 	case control.RestoreAccepted:
 		return doc, nil
 	default:
 		return nil, fmt.Errorf("send restore %s: it is %s", doc.ID, doc.Status)
+	}
+	doc, ready, err := f.thaw(ctx, doc)
+	if err != nil || !ready {
+		return doc, err // the tick goes on with it
 	}
 	if err := f.queues.Send(ctx, doc.Request.Host, doc.Job()); err != nil {
 		return nil, err

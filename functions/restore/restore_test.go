@@ -13,29 +13,16 @@ import (
 	"time"
 
 	"github.com/btcdecoded/holdfast/events"
+	"github.com/btcdecoded/holdfast/functions/invoke/invoketest"
 	"github.com/btcdecoded/holdfast/shared/approval"
 	"github.com/btcdecoded/holdfast/shared/control"
 	"github.com/btcdecoded/holdfast/shared/policy"
 	"github.com/btcdecoded/holdfast/shared/recovery"
-	"github.com/btcdecoded/holdfast/shared/repository"
 	"github.com/btcdecoded/holdfast/shared/repository/repotest"
 	"github.com/btcdecoded/holdfast/shared/snapshot"
 	"github.com/btcdecoded/holdfast/shared/statestore"
 	"github.com/btcdecoded/holdfast/shared/statestore/memstate"
 )
-
-type account struct {
-	policy *policy.Policy
-	repo   *repository.Repository
-}
-
-func (a *account) Policy(context.Context) (*policy.Policy, string, error) {
-	return a.policy, "tag", nil
-}
-
-func (a *account) Repository(context.Context, *policy.Policy) (*repository.Repository, error) {
-	return a.repo, nil
-}
 
 // outQueue keeps what was sent.
 type outQueue struct {
@@ -82,7 +69,7 @@ func newLab(t *testing.T) *lab {
 			p.Approvers = append(p.Approvers, policy.Approver{Name: name, Key: publicLine(l.keys[name])})
 		}
 	}
-	l.function = &function{cloud: &account{p, l.Repo}, state: l.state, queues: l.queue, now: func() time.Time { return l.Now }}
+	l.function = &function{cloud: &invoketest.Account{File: p, Repo: l.Repo}, state: l.state, queues: l.queue, now: func() time.Time { return l.Now }}
 	for i := range 3 {
 		l.Backup(t, snapshot.Full, repotest.Tree{"/srv/a": repotest.Noise(uint64(i), 5000)})
 		l.Now = l.Now.Add(30 * time.Minute)
@@ -141,7 +128,11 @@ func (l *lab) agent(t *testing.T, kind string, detail any) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	l.must(t, events.Envelope{ID: "1", DetailType: kind, Source: events.SourceAgent, Time: l.Now, Detail: body})
+	var named struct{ Host string }
+	if err := json.Unmarshal(body, &named); err != nil {
+		t.Fatal(err)
+	}
+	l.must(t, events.Envelope{ID: "1", DetailType: kind, Source: events.AgentSource(named.Host), Time: l.Now, Detail: body})
 }
 
 func (l *lab) status(t *testing.T, id string, want control.RestoreStatus) *control.Restore {
@@ -153,11 +144,11 @@ func (l *lab) status(t *testing.T, id string, want control.RestoreStatus) *contr
 	return doc
 }
 
-const wanted = `"source":"governance-1/app","target":"/srv/restore/app","reason":"ticket 7"`
+const wantedApp = `"source":"governance-1/app","target":"/srv/restore/app","reason":"ticket 7"`
 
 func TestPlan(t *testing.T) {
 	l := newLab(t)
-	p := l.must(t, `{"action":"plan",`+wanted+`}`).(*recovery.Plan)
+	p := l.must(t, `{"action":"plan",`+wantedApp+`}`).(*recovery.Plan)
 	if p.Selection.Point.Sequence != 3 || p.LostMin != 30 || p.Download <= 0 || !p.Guessed {
 		t.Errorf("%+v", p)
 	}
@@ -179,7 +170,7 @@ func TestPlan(t *testing.T) {
 
 func TestLifeOfARestore(t *testing.T) {
 	l := newLab(t)
-	got := l.must(t, `{"action":"request",`+wanted+`}`).(requested)
+	got := l.must(t, `{"action":"request",`+wantedApp+`}`).(requested)
 	id := got.ID
 	if frozen, err := control.SourceFrozen(t.Context(), l.state, l.Source, l.Now.Add(48*time.Hour)); err != nil || !strings.Contains(frozen, id) {
 		t.Errorf("not frozen: %q, %v", frozen, err)
@@ -244,7 +235,7 @@ func TestLifeOfARestore(t *testing.T) {
 
 func TestEndsOfARestore(t *testing.T) {
 	l := newLab(t)
-	begin := func() requested { return l.must(t, `{"action":"request","expires":"2h",`+wanted+`}`).(requested) }
+	begin := func() requested { return l.must(t, `{"action":"request","expires":"2h",`+wantedApp+`}`).(requested) }
 	a := begin()
 	if _, err := l.call(t, map[string]any{"action": "cancel", "id": a.ID}); err == nil {
 		t.Error("cancelled by nobody")
@@ -275,7 +266,7 @@ func TestEndsOfARestore(t *testing.T) {
 	for _, bad := range []any{
 		map[string]any{"action": "status", "id": "../config/policy.yaml"},
 		map[string]any{"action": "status", "id": approval.NewID()},
-		`{"action":"approve"}`, `{"action":"request","source":"governance-1/app"}`, `{"action":"request","expires":"30d",` + wanted + `}`, `{"action":"send"}`,
+		`{"action":"approve"}`, `{"action":"request","source":"governance-1/app"}`, `{"action":"request","expires":"30d",` + wantedApp + `}`, `{"action":"send"}`,
 	} {
 		if got, err := l.call(t, bad); err == nil {
 			t.Errorf("%v: %v", bad, got)

@@ -1,71 +1,52 @@
 package main
 
 import (
+	"encoding/json"
 	"fmt"
-	"maps"
+	"net/http"
 	"strings"
+	"sync/atomic"
 	"testing"
 	"time"
 
-	"github.com/aws/aws-sdk-go-v2/aws"
-
 	"github.com/btcdecoded/holdfast/events"
-	"github.com/btcdecoded/holdfast/functions/environment"
 	"github.com/btcdecoded/holdfast/functions/invoke/invoketest"
 	"github.com/btcdecoded/holdfast/shared/control"
-	"github.com/btcdecoded/holdfast/shared/objstore"
-	"github.com/btcdecoded/holdfast/shared/objstore/open"
+	"github.com/btcdecoded/holdfast/shared/repository/repotest"
 	"github.com/btcdecoded/holdfast/shared/snapshot"
-	"github.com/btcdecoded/holdfast/shared/statestore"
-	"github.com/btcdecoded/holdfast/shared/statestore/s3state"
 	"github.com/btcdecoded/holdfast/test/bucket"
+	"github.com/btcdecoded/holdfast/test/scene"
 )
 
-// TestBinary plans, requests, approves and follows a restore with the real binary, a real S3 server and a queue.
-func TestBinary(t *testing.T) {
-	l := newLab(t) // for its repository and its approvers
-	server := bucket.StartS3(t)
-	server.Make(t, "state", bucket.Options{})
-	server.Make(t, "backup", bucket.Options{})
-	store, err := open.Open(t.Context(), server.URL("backup", ""), open.Options{})
-	if err != nil {
-		t.Fatal(err)
+// set has snapshots in a bucket, two approvers and the queue of the host.
+func set(t *testing.T) (*scene.Scene, *lab) {
+	t.Helper()
+	l := newLab(t) // for its approvers
+	s := scene.Start(t, bucket.Options{}, "{daily: 7}")
+	for i := range 3 {
+		s.Backup(t, snapshot.Full, repotest.Tree{"/srv/a": repotest.Noise(uint64(i), 5000)})
 	}
-	for _, key := range l.Store.Keys() {
-		body, _ := l.Store.Object(key)
-		if err := store.Put(t.Context(), key, objstore.Bytes(body)); err != nil {
-			t.Fatal(err)
-		}
-	}
-	services := invoketest.StartAWS(t)
-	signer, _ := l.Identity.Signer()
-	services.Parameter("/holdfast/trust", "trust "+signer.Public().String()+" *\n")
-	services.Queue("holdfast-governance-1")
-	options := server.Client.Options()
-	state := s3state.New(aws.Config{Region: options.Region, Credentials: options.Credentials}, s3state.Options{Bucket: "state", Endpoint: server.Endpoint})
-	policy := fmt.Sprintf(`version: 1
+	s.Push(t)
+	s.Policy(t, fmt.Sprintf(`version: 1
 repository: {primary: %q}
 approvers: [{name: ada, key: %q}, {name: bob, key: %q}]
 hosts:
   governance-1:
     restore: {targets: [/srv/restore]}
     sources: {app: {files: {roots: [/srv]}}}
-`, server.URL("backup", ""), publicLine(l.keys["ada"]), publicLine(l.keys["bob"]))
-	if _, err := state.Put(t.Context(), control.PolicyKey, []byte(policy), ""); err != nil {
-		t.Fatal(err)
-	}
-	env, err := environment.Map(environment.Restore{Cloud: environment.Cloud{State: "state", Trust: "/holdfast/trust"}})
+`, s.URL(), publicLine(l.keys["ada"]), publicLine(l.keys["bob"])))
+	s.Queue("holdfast-governance-1")
+	return s, l
+}
+
+// TestBinary plans, requests, approves and follows a restore with the real binary, a real S3 server and a queue.
+func TestBinary(t *testing.T) {
+	s, l := set(t)
+	r := s.Function(t, ".", "restore", map[string]string{"HOLDFAST_SIGNER_PARAMETER": ""})
+	took, err := r.Init()
 	if err != nil {
 		t.Fatal(err)
 	}
-	env["AWS_ENDPOINT_URL_S3"] = server.Endpoint
-	maps.Copy(env, services.Env())
-	for _, e := range server.Env() {
-		name, value, _ := strings.Cut(e, "=")
-		env[name] = value
-	}
-	program := invoketest.Build(t, ".")
-	r := invoketest.Start(t, program, env)
 	call := func(payload any) string {
 		t.Helper()
 		got := r.Invoke(payload)
@@ -74,34 +55,86 @@ hosts:
 		}
 		return string(got.Body)
 	}
-	if body := call([]byte(`{"action":"plan",` + wanted + `}`)); !strings.Contains(body, `"sequence":3`) {
+	if body := call([]byte(`{"action":"plan",` + wantedApp + `}`)); !strings.Contains(body, `"sequence":3`) {
 		t.Errorf("plan: %s", body)
 	}
-	call([]byte(`{"action":"request",` + wanted + `}`))
-	var id string
-	if err := state.List(t.Context(), control.RestoresPrefix, func(key string) error {
-		id = strings.TrimSuffix(strings.TrimPrefix(key, control.RestoresPrefix), ".json")
-		return nil
-	}); err != nil {
+	var asked control.Restore
+	if err := json.Unmarshal([]byte(call([]byte(`{"action":"request",`+wantedApp+`}`))), &asked); err != nil {
 		t.Fatal(err)
 	}
-	doc, _, err := statestore.Read[control.Restore](t.Context(), state, control.RestoreKey(id))
-	if err != nil {
-		t.Fatal(err)
+	doc := scene.Document[control.Restore](t, s, control.RestoreKey(asked.ID))
+	// What nobody understands is an error of its own, and the process goes on.
+	for _, bad := range []string{`{"action":"nonsense"}`, `{"action":"approve","order":{"request":"AAAA"}}`, `[]`, `{"action":"status","id":"../x"}`} {
+		if got := r.Invoke([]byte(bad)); got.Err != nil || got.Failure == nil {
+			t.Errorf("%s: %v, %s", bad, got.Err, got.Body)
+		}
 	}
 	call(l.signed(t, doc.Order, "ada", "bob"))
-	sent := services.Take("holdfast-governance-1")
+	sent := s.Sent("holdfast-governance-1")
 	if len(sent) != 1 {
 		t.Fatalf("%d messages in the queue", len(sent))
 	}
-	if job, err := events.DecodeJob([]byte(sent[0])); err != nil || job.ID != id {
+	if job, err := events.DecodeJob([]byte(sent[0])); err != nil || job.ID != asked.ID {
 		t.Errorf("%+v, %v", job, err)
 	}
-	if frozen, err := control.SourceFrozen(t.Context(), state, snapshot.Source{Host: "governance-1", Name: "app"}, time.Now()); err != nil || frozen == "" {
+	if frozen, err := control.SourceFrozen(t.Context(), s.State, s.Source, time.Now()); err != nil || frozen == "" {
 		t.Errorf("%q, %v", frozen, err)
 	}
-	if body := call(map[string]string{"action": "status", "id": id}); !strings.Contains(body, `"status":"sent"`) {
+	if body := call(map[string]string{"action": "status", "id": asked.ID}); !strings.Contains(body, `"status":"sent"`) {
 		t.Errorf("status: %s", body)
 	}
-	t.Logf("ready after %s at best", invoketest.Quickest(t, program, env, 15*time.Millisecond, 20))
+	warm := r.Invoke([]byte(`{"action":"follow"}`))
+	if warm.Failure != nil || string(warm.Body) != `{"restores":1,"failed":0}` {
+		t.Errorf("follow: %+v %s", warm.Failure, warm.Body)
+	}
+	memory, err := r.Memory()
+	if err != nil || memory > 128<<20 {
+		t.Errorf("%d bytes of memory, %v", memory, err)
+	}
+	if out := r.Output(); strings.Contains(out, `"panic"`) {
+		t.Errorf("log:\n%s", out)
+	}
+	t.Logf("ready after %s; warm %s, memory %d MiB", took, warm.Duration, memory>>20)
+}
+
+// TestBinaryStarts measures what the code adds to a cold start, and starts it without its environment.
+func TestBinaryStarts(t *testing.T) {
+	const enough = 15 * time.Millisecond
+	program := invoketest.Build(t, ".")
+	took := invoketest.Quickest(t, program, map[string]string{"HOLDFAST_STATE_BUCKET": "x", "HOLDFAST_TRUST_PARAMETER": "x"}, enough, 40)
+	if took > 5*enough { // a machine that does something else at the same time is slower
+		t.Errorf("ready after %s at best, want %s", took, enough)
+	}
+	t.Logf("ready after %s at best", took)
+	bare := invoketest.Start(t, program, nil)
+	if _, err := bare.Init(); err == nil || !bare.Said("HOLDFAST_STATE_BUCKET") {
+		t.Errorf("started without its environment: %v", err)
+	}
+}
+
+// TestBinaryDeadline: a bucket that does not answer ends an invocation before Lambda does, and the next one works.
+func TestBinaryDeadline(t *testing.T) {
+	s, _ := set(t)
+	var silent atomic.Bool
+	s.Between(t, func(r *http.Request) bucket.Trouble {
+		if silent.Load() && strings.HasPrefix(r.URL.Path, "/"+s.Bucket) {
+			return bucket.Mute
+		}
+		return bucket.Pass
+	})
+	r := s.Function(t, ".", "restore", map[string]string{"HOLDFAST_SIGNER_PARAMETER": ""})
+	plan := []byte(`{"action":"plan",` + wantedApp + `}`)
+	if got := r.Invoke(plan); got.Err != nil || got.Failure != nil {
+		t.Fatalf("%v, %+v", got.Err, got.Failure)
+	}
+	silent.Store(true)
+	r.Deadline = 3 * time.Second
+	if got := r.Invoke(plan); got.Err != nil || got.Failure == nil || !strings.Contains(got.Failure.Message, "deadline exceeded") {
+		t.Errorf("%v, %+v, %s", got.Err, got.Failure, got.Body)
+	}
+	silent.Store(false)
+	r.Deadline = time.Minute
+	if got := r.Invoke(plan); got.Err != nil || got.Failure != nil {
+		t.Errorf("%v, %+v", got.Err, got.Failure)
+	}
 }

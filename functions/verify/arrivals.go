@@ -5,6 +5,8 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"maps"
+	"slices"
 	"strings"
 
 	"github.com/btcdecoded/holdfast/events"
@@ -16,19 +18,55 @@ import (
 	"github.com/btcdecoded/holdfast/shared/snapshot"
 )
 
-// arrivals checks the snapshots whose manifests the events of a batch name. The repository is opened once for all.
-func (f *function) arrivals(ctx context.Context, payload json.RawMessage) (any, error) {
+// messages checks the snapshots whose manifests the events of a batch name, and then reads the ranges that it asks for: what
+// takes long waits. The repository is opened once for all.
+func (f *function) messages(ctx context.Context, payload json.RawMessage) (any, error) {
 	repo, err := f.backend.Repository(ctx)
 	if err != nil {
 		return nil, err // nothing of the batch is done: all of it comes again
 	}
-	return invoke.Messages(ctx, payload, func(ctx context.Context, m invoke.Message) error {
-		id, ok, err := arrived(m.Body)
-		if err != nil || !ok {
-			return err
+	return invoke.Batch(ctx, payload, func(ctx context.Context, batch []invoke.Message) []error {
+		failed := make([]error, len(batch))
+		ranges := map[int]*events.Reread{}
+		for i, m := range batch {
+			failed[i] = invoke.One(ctx, m, func(ctx context.Context, m invoke.Message) error {
+				r, err := reread(m.Body)
+				if r != nil {
+					ranges[i] = r
+				}
+				if r != nil || err != nil {
+					return err
+				}
+				id, ok, err := arrived(m.Body)
+				if err != nil || !ok {
+					return err
+				}
+				return f.arrival(ctx, repo, id)
+			})
 		}
-		return f.arrival(ctx, repo, id)
+		// Each gets an equal share of the time that is left; one that is not done is asked for again.
+		for n, i := range slices.Sorted(maps.Keys(ranges)) {
+			failed[i] = invoke.One(ctx, batch[i], func(ctx context.Context, _ invoke.Message) error {
+				return f.readRange(ctx, repo, ranges[i], len(ranges)-n)
+			})
+		}
+		return failed
 	})
+}
+
+// reread returns what a message asks to read; nil if it is something else.
+func reread(body []byte) (*events.Reread, error) {
+	var probe struct {
+		Ranges     int    `json:"ranges"`
+		DetailType string `json:"detail-type"`
+	}
+	if err := json.Unmarshal(body, &probe); err != nil {
+		return nil, fmt.Errorf("decode message: %w", err)
+	}
+	if probe.Ranges == 0 || probe.DetailType != "" {
+		return nil, nil
+	}
+	return events.DecodeReread(body)
 }
 
 // arrived returns the snapshot whose manifest an event is about; false if it is about something else. A body that is no

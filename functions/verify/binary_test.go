@@ -64,8 +64,11 @@ func TestBinary(t *testing.T) {
 		t.Error(got)
 	}
 	memory, err := f.Memory()
-	if err != nil || memory > 200<<20 {
+	if err != nil || memory > 128<<20 {
 		t.Errorf("memory %d, %v", memory, err)
+	}
+	if !f.Said(`"RereadBehind":0`) {
+		t.Error("no metrics")
 	}
 	// Somebody puts garbage over a pack: the locked version stays below it. The next lap finds it.
 	pack := s.Keys(t, "/packs/")[0]

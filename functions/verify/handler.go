@@ -5,12 +5,15 @@ import (
 	"context"
 	"encoding/json"
 	"fmt"
+	"io"
+	"os"
 	"time"
 
 	"github.com/btcdecoded/holdfast/events"
 	"github.com/btcdecoded/holdfast/functions/environment"
 	"github.com/btcdecoded/holdfast/functions/invoke"
 	"github.com/btcdecoded/holdfast/shared/control"
+	"github.com/btcdecoded/holdfast/shared/policy"
 	"github.com/btcdecoded/holdfast/shared/repository"
 	"github.com/btcdecoded/holdfast/shared/repository/layout"
 	"github.com/btcdecoded/holdfast/shared/repository/verify"
@@ -18,8 +21,13 @@ import (
 	"github.com/btcdecoded/holdfast/shared/statestore"
 )
 
-// period is the time in which all bytes are read again, where the environment names none.
-const period = 30 * 24 * time.Hour
+// Defaults of the environment.
+const (
+	// period is the time in which all bytes are read again.
+	period = 30 * 24 * time.Hour
+	// rangeBytes is how much of a source one invocation is asked to read; of what is larger, several read at the same time.
+	rangeBytes = 64 << 30
+)
 
 // backend opens the repository.
 type backend interface {
@@ -27,13 +35,20 @@ type backend interface {
 	Repository(ctx context.Context) (*repository.Repository, error)
 }
 
-// cloudBackend is the repository of the policy.
-type cloudBackend struct{ *invoke.Cloud }
+// cloudBackend is the repository of the policy, or the copy that the environment names: the policy is not known where that
+// is.
+type cloudBackend struct {
+	*invoke.Cloud
+	isCopy bool
+}
 
 func (b cloudBackend) Repository(ctx context.Context) (*repository.Repository, error) {
-	p, _, err := b.Policy(ctx)
-	if err != nil {
-		return nil, err
+	p := &policy.Policy{}
+	if !b.isCopy {
+		var err error
+		if p, _, err = b.Policy(ctx); err != nil {
+			return nil, err
+		}
 	}
 	repo, err := b.Cloud.Repository(ctx, p)
 	if err != nil {
@@ -48,18 +63,20 @@ type function struct {
 	env     environment.Verify
 	backend backend
 	state   statestore.Store
+	queue   queue     // nil: there is none
+	out     io.Writer // of metrics
 	now     func() time.Time
 }
 
-func newFunction(env environment.Verify, b backend, state statestore.Store) *function {
-	env.Period = cmp.Or(env.Period, period)
-	return &function{env: env, backend: b, state: state, now: time.Now}
+func newFunction(env environment.Verify, b backend, state statestore.Store, q queue) *function {
+	env.Period, env.Range = cmp.Or(env.Period, period), cmp.Or(env.Range, rangeBytes)
+	return &function{env: env, backend: b, state: state, queue: q, out: os.Stdout, now: time.Now}
 }
 
 // handle serves a batch of the queue, or a tick.
 func (f *function) handle(ctx context.Context, payload json.RawMessage) (any, error) {
 	if invoke.IsMessages(payload) {
-		return f.arrivals(ctx, payload)
+		return f.messages(ctx, payload)
 	}
 	tick, err := events.DecodeTick(payload)
 	if err != nil {
@@ -70,7 +87,7 @@ func (f *function) handle(ctx context.Context, payload json.RawMessage) (any, er
 
 // options are those of all checks.
 func (f *function) options() verify.Options {
-	return verify.Options{Record: true, Place: layout.ReceiptCloud, Workers: f.env.Workers, Now: f.now}
+	return verify.Options{Record: true, Place: layout.ReceiptCloud, Copy: f.env.Copy, Workers: f.env.Workers, Now: f.now}
 }
 
 // report logs what was found and leaves it for monitor. What one of replaces had said before is over if it was not

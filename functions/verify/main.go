@@ -1,7 +1,8 @@
 // Command verify is the function that checks what is in the repository: each new snapshot when its manifest arrives
 // (level structure), and all bytes of all sources in turn (level bytes). It needs no key that opens anything.
 //
-// Its queue brings the events that S3 sends for new manifests; its schedule brings ticks.
+// Its queue brings the events that S3 sends for new manifests, and ranges of the packs of large sources, which it asks
+// itself for; its schedule brings ticks. In the region of the replica there is another of it, which reads that.
 package main
 
 import (
@@ -21,7 +22,7 @@ func main() {
 		if err != nil {
 			return nil, err
 		}
-		return newFunction(env, cloudBackend{cloud}, cloud.State).handle, nil
+		return newFunction(env, cloudBackend{cloud, env.Copy != ""}, cloud.State, newQueue(cloud.Config, env.Queue)).handle, nil
 	})
 	if err != nil {
 		os.Exit(1)

@@ -10,8 +10,6 @@ import (
 	"slices"
 	"time"
 
-	"github.com/aws/aws-lambda-go/lambdacontext"
-
 	"github.com/btcdecoded/holdfast/events"
 	"github.com/btcdecoded/holdfast/functions/invoke"
 	"github.com/btcdecoded/holdfast/shared/control"
@@ -25,7 +23,8 @@ import (
 const (
 	// freshEvery is how often what is new is read, beside the laps.
 	freshEvery = 24 * time.Hour
-	// windUp is kept free before the end of the context: the packs that are being read, receipts, the cursor.
+	// windUp is kept free before the end of the context, or a tenth of the time where that is less: for the packs that are
+	// being read, receipts, the cursor.
 	windUp = 15 * time.Second
 	// saveEvery is how often the cursor is written within a run: what a crash loses is read again.
 	saveEvery = 30 * time.Second
@@ -35,18 +34,19 @@ const (
 
 // toured is the answer of a run.
 type toured struct {
-	Busy     bool  `json:"busy,omitempty"` // another invocation is at work
-	Sources  int   `json:"sources"`        // in the shard
-	Looked   int   `json:"looked"`         // at which this run has worked
-	Laps     int   `json:"laps"`           // done
-	Open     int   `json:"open"`           // begun and not done
-	Behind   int   `json:"behind"`         // laps that take longer than the period
-	Packs    int   `json:"packs"`
-	Bytes    int64 `json:"bytes"`
-	Archived int   `json:"archived"` // packs that must be thawed to be read: passed by
-	Spared   int   `json:"spared"`   // packs that are dear to read and were not in turn
-	Findings int   `json:"findings"`
-	Failed   int   `json:"failed"` // sources that could not be looked at
+	Busy     bool    `json:"busy,omitempty"` // another invocation is at work
+	Sources  int     `json:"sources"`        // in the shard
+	Looked   int     `json:"looked"`         // at which this run has worked
+	Laps     int     `json:"laps"`           // done
+	Open     int     `json:"open"`           // begun and not done
+	Behind   int     `json:"behind"`         // sources whose laps take longer than the period
+	Days     float64 `json:"days,omitempty"` // that a lap of all sources takes within the limit of bytes; 0: there is none
+	Packs    int     `json:"packs"`
+	Bytes    int64   `json:"bytes"`
+	Archived int     `json:"archived"` // packs that must be thawed to be read: passed by
+	Spared   int     `json:"spared"`   // packs that are dear to read and were not in turn
+	Findings int     `json:"findings"`
+	Failed   int     `json:"failed"` // sources that could not be looked at
 }
 
 // tour is one run of the rotation.
@@ -54,6 +54,7 @@ type tour struct {
 	*function
 	repo   *repository.Repository
 	key    string
+	shards int // among which the limits are shared
 	cursor *control.VerifyCursor
 	tag    string
 	saved  time.Time
@@ -72,9 +73,9 @@ func (f *function) rotate(ctx context.Context, tick *events.Tick) (any, error) {
 	if err != nil {
 		return nil, err
 	}
-	t := &tour{function: f, repo: repo, key: control.VerifyShardKey(tick.Shard, tick.Shards)}
-	if end, ok := ctx.Deadline(); ok {
-		t.end = end.Add(-windUp)
+	t := &tour{function: f, repo: repo, key: control.VerifyShardKey(tick.Shard, tick.Shards), shards: tick.Shards}
+	if left, ok := timeToRead(ctx); ok {
+		t.end = time.Now().Add(left)
 	}
 	ok, err := t.take(ctx)
 	if err != nil {
@@ -92,12 +93,15 @@ func (f *function) rotate(ctx context.Context, tick *events.Tick) (any, error) {
 	return t.out, err
 }
 
+// timeToRead is how long packs may be read in an invocation; false: as long as it takes.
+func timeToRead(ctx context.Context) (time.Duration, bool) {
+	end, ok := ctx.Deadline()
+	left := time.Until(end)
+	return left - min(windUp, left/10), ok
+}
+
 // take reads the cursor and holds it for as long as the invocation can last.
 func (t *tour) take(ctx context.Context) (bool, error) {
-	owner := "local"
-	if lc, ok := lambdacontext.FromContext(ctx); ok {
-		owner = lc.AwsRequestID
-	}
 	cursor, tag, err := statestore.Read[control.VerifyCursor](ctx, t.state, t.key)
 	switch {
 	case errors.Is(err, statestore.ErrNotExist):
@@ -110,18 +114,20 @@ func (t *tour) take(ctx context.Context) (bool, error) {
 		return false, err
 	}
 	now := t.now()
-	if cursor.Busy.Held(owner, now) {
+	if cursor.Busy.Held(owner(ctx), now) {
 		invoke.Log(ctx).Info("another invocation is at work", "owner", cursor.Busy.Owner, "until", cursor.Busy.Until)
 		return false, nil
 	}
-	until := now.Add(15 * time.Minute)
-	if end, ok := ctx.Deadline(); ok {
-		until = now.Add(time.Until(end) + time.Minute)
+	cursor.Version, cursor.Busy = 1, t.lease(ctx)
+	if t.limited() {
+		cursor.Allowance = cursor.Allowance.Refill(int64(t.env.Bytes)/int64(max(1, t.shards)), now)
+	} else {
+		cursor.Allowance = control.Allowance{}
 	}
-	cursor.Version, cursor.Busy = 1, control.Lease{Owner: owner, Until: until.UTC()}
 	if cursor.Sources == nil {
 		cursor.Sources = map[string]*control.SourceTour{}
 	}
+	maps.DeleteFunc(cursor.Sources, func(_ string, at *control.SourceTour) bool { return at == nil })
 	t.cursor, t.tag = cursor, tag
 	if err := t.save(ctx); errors.Is(err, statestore.ErrConflict) {
 		return false, nil // somebody else took it just now
@@ -141,9 +147,12 @@ func (t *tour) save(ctx context.Context) error {
 	return nil
 }
 
+// limited reports whether there is a limit of bytes in a month.
+func (t *tour) limited() bool { return t.env.Bytes > 0 }
+
 // spent reports whether the run has to end.
 func (t *tour) spent() bool {
-	return t.env.Bytes > 0 && t.out.Bytes >= int64(t.env.Bytes) || t.late()
+	return t.limited() && t.cursor.Allowance.Left <= 0 || t.env.RunBytes > 0 && t.out.Bytes >= int64(t.env.RunBytes) || t.late()
 }
 
 func (t *tour) late() bool { return !t.end.IsZero() && !time.Now().Before(t.end) }
@@ -164,8 +173,7 @@ func (t *tour) run(ctx context.Context, tick *events.Tick) error {
 			}
 		}
 	}
-	t.count(ctx)
-	return nil
+	return t.tell(ctx)
 }
 
 // visit does one step for one source. One that can't be looked at keeps no other from its turn.
@@ -250,7 +258,17 @@ func (t *tour) lap(ctx context.Context, src snapshot.Source, at *control.SourceT
 	}
 	t.out.Looked++
 	if !at.Open {
-		at.Lap, at.Open, at.Begun = verify.Sweep{}, true, now.UTC()
+		at.Lap, at.Open, at.Begun, at.Split = verify.Sweep{}, true, now.UTC(), nil
+	}
+	switch {
+	case t.queue == nil:
+		at.Split = nil
+	case at.Split != nil:
+		if err := t.gather(ctx, src, at); err != nil || at.Split != nil {
+			return err
+		}
+	case !at.Lap.Horizon.IsZero() && at.Lap.Total-at.Lap.Bytes > int64(t.env.Range):
+		return t.split(ctx, src, at)
 	}
 	done, err := t.read(ctx, src, at, &at.Lap)
 	if err != nil || !done {
@@ -269,8 +287,11 @@ func (t *tour) lap(ctx context.Context, src snapshot.Source, at *control.SourceT
 // read continues one sweep with what is left of the run's limits.
 func (t *tour) read(ctx context.Context, src snapshot.Source, at *control.SourceTour, sweep *verify.Sweep) (bool, error) {
 	budget := verify.Budget{Stop: t.late, Cool: coolShare, Turn: at.Laps}
-	if t.env.Bytes > 0 {
-		budget.Bytes = max(1, int64(t.env.Bytes)-t.out.Bytes)
+	if t.env.RunBytes > 0 {
+		budget.Bytes = max(1, int64(t.env.RunBytes)-t.out.Bytes)
+	}
+	if t.limited() && (budget.Bytes == 0 || t.cursor.Allowance.Left < budget.Bytes) {
+		budget.Bytes = max(1, t.cursor.Allowance.Left)
 	}
 	opts := t.options()
 	seen := verify.Seen{Sequence: at.Sequence}
@@ -279,6 +300,10 @@ func (t *tour) read(ctx context.Context, src snapshot.Source, at *control.Source
 	next, result, done, err := verify.Continue(ctx, t.repo, src, *sweep, budget, opts)
 	t.out.Packs += next.Packs - sweep.Packs
 	t.out.Bytes += next.Bytes - sweep.Bytes
+	t.cursor.Allowance.Left -= next.Bytes - sweep.Bytes
+	if sweep == &at.Lap {
+		at.Total = next.Total
+	}
 	t.out.Archived += next.Frozen - sweep.Frozen
 	t.out.Spared += next.Spared - sweep.Spared
 	*sweep = next
@@ -308,21 +333,4 @@ func (t *tour) see(at *control.SourceTour, result *verify.Result) {
 			at.Sequence, at.Manifest = s.Head.Sequence, s.Head.Manifest.String()
 		}
 	}
-}
-
-// count says how the laps go.
-func (t *tour) count(ctx context.Context) {
-	for _, name := range slices.Sorted(maps.Keys(t.cursor.Sources)) {
-		at := t.cursor.Sources[name]
-		if !at.Open {
-			continue
-		}
-		t.out.Open++
-		if late := t.now().Sub(at.Begun); late > t.env.Period {
-			t.out.Behind++
-			invoke.Log(ctx).Warn("reading all bytes takes longer than its period", "source", name, "begun", at.Begun, "packs", at.Lap.Packs, "bytes", at.Lap.Bytes)
-		}
-	}
-	invoke.Log(ctx).Info("rotation", "sources", t.out.Sources, "looked", t.out.Looked, "laps", t.out.Laps, "open", t.out.Open,
-		"behind", t.out.Behind, "packs", t.out.Packs, "bytes", t.out.Bytes, "archived", t.out.Archived, "spared", t.out.Spared, "findings", t.out.Findings, "failed", t.out.Failed)
 }

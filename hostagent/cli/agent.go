@@ -20,6 +20,7 @@ import (
 	"github.com/btcdecoded/holdfast/events"
 	"github.com/btcdecoded/holdfast/hostagent/daemon"
 	"github.com/btcdecoded/holdfast/hostagent/daemon/journal"
+	"github.com/btcdecoded/holdfast/hostagent/source/sqlite"
 )
 
 const agentLong = `Run the agent of this host: it backs up the sources of the policy as their schedules say, until it is stopped.
@@ -96,6 +97,7 @@ func (a *app) agent(ctx context.Context, f agentFlags) error {
 	if err != nil {
 		return hinted{err, "say which host this is with --host; `holdfast policy check` names what is wrong in a policy"}
 	}
+	policies.Databases = sqlite.Find
 	// Only now is SIGHUP no reason to end any more.
 	reload, stop := a.reloads()
 	defer stop()
@@ -113,7 +115,7 @@ func (a *app) agent(ctx context.Context, f agentFlags) error {
 	if f.grace == 0 {
 		c.Grace = -1
 	}
-	queue, bus, name, err := a.connect(ctx, f)
+	queue, bus, name, err := a.connect(ctx, host, f)
 	if err != nil {
 		return err
 	}

@@ -12,8 +12,8 @@ import (
 	"github.com/btcdecoded/holdfast/hostagent/queue"
 )
 
-// connect opens the queue and the bus that flags and environment name; each is nil where there is to be none.
-func (a *app) connect(ctx context.Context, f agentFlags) (daemon.Queue, daemon.Bus, string, error) {
+// connect opens the queue and the bus that flags and environment name, for this host; each is nil where there is to be none.
+func (a *app) connect(ctx context.Context, host string, f agentFlags) (daemon.Queue, daemon.Bus, string, error) {
 	name := a.setting(f.queue, "HOLDFAST_QUEUE")
 	bus := a.setting(f.bus, "HOLDFAST_BUS")
 	if name == "" && bus == "" {
@@ -22,7 +22,7 @@ func (a *app) connect(ctx context.Context, f agentFlags) (daemon.Queue, daemon.B
 	if bus == "" {
 		bus = events.BusName
 	}
-	q, b, err := queue.Open(ctx, queue.Options{Queue: name, Bus: bus, Profile: f.profile})
+	q, b, err := queue.Open(ctx, queue.Options{Queue: name, Bus: bus, Host: host, Profile: f.profile})
 	if err != nil {
 		return nil, nil, "", err
 	}

@@ -143,24 +143,6 @@ func isOutcome(err error) bool {
 	return ok
 }
 
-// Verify runs `holdfast verify SOURCE --level LEVEL`.
-func (w *agentWork) Verify(ctx context.Context, p *policy.Policy, source, level string) (daemon.Outcome, error) {
-	if level == "restore" {
-		return daemon.Outcome{}, errors.New("verifications of level restore can not be run by this version")
-	}
-	a := w.with(p)
-	text, err := w.command(ctx, a, a.verifyCommand(), "--level", level, "--", source)
-	var doc struct {
-		Findings []struct {
-			Problem string `json:"problem"`
-		} `json:"findings"`
-	}
-	if jerr := json.Unmarshal(text, &doc); len(text) > 0 && jerr == nil && isOutcome(err) {
-		err = fmt.Errorf("%s found; `holdfast verify %s --level %s` names them", count(uint64(len(doc.Findings)), "problem", "problems"), source, level)
-	}
-	return daemon.Outcome{Result: events.OK}, err
-}
-
 // Restore runs `holdfast restore HOST/SOURCE@N PATH... --to DIR`, or --in-place.
 func (w *agentWork) Restore(ctx context.Context, p *policy.Policy, r *approval.Request) (daemon.Outcome, error) {
 	a := w.with(p)
@@ -173,6 +155,9 @@ func (w *agentWork) Restore(ctx context.Context, p *policy.Policy, r *approval.R
 	args := []string{"--to=" + r.Target}
 	if r.InPlace {
 		args = []string{"--in-place"}
+	}
+	if !r.At.IsZero() {
+		args = append(args, "--at="+exact(r.At))
 	}
 	args = append(append(args, "--", fmt.Sprintf("%s@%d", r.Source, r.Snapshot)), r.Paths...)
 	text, err := w.command(ctx, a, a.restoreCommand(), args...)

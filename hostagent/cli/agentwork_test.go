@@ -130,9 +130,6 @@ func TestAgentWork(t *testing.T) {
 			t.Errorf("%s: %+v, %v", level, out, err)
 		}
 	}
-	if _, err := b.work.Verify(ctx, b.policy, "tree", "restore"); err == nil {
-		t.Error("level restore can be run")
-	}
 	if err := b.work.after(ctx, b.policy, "tree"); err != nil {
 		t.Error(err)
 	}

@@ -18,6 +18,9 @@ import (
 
 	"github.com/btcdecoded/holdfast/events"
 	"github.com/btcdecoded/holdfast/shared/approval"
+	"github.com/btcdecoded/holdfast/shared/policy"
+	"github.com/btcdecoded/holdfast/shared/recovery"
+	"github.com/btcdecoded/holdfast/shared/repository"
 	"github.com/btcdecoded/holdfast/shared/snapshot"
 )
 
@@ -36,7 +39,7 @@ func (a *app) approveCommand() *cobra.Command {
 		GroupID: groupUse,
 	}
 	parent(cmd)
-	cmd.AddCommand(a.approveRequestCommand(), a.approveSignCommand(), a.approveShowCommand())
+	cmd.AddCommand(a.approveRequestCommand(), a.approveSignCommand(), a.approveShowCommand(), a.approveKeyCommand())
 	return cmd
 }
 
@@ -80,13 +83,13 @@ func (a *app) approveRequest(ctx context.Context, f requestFlags, args []string)
 	case (f.to == "") == !f.inPlace:
 		return usagef("approve request: want --to or --in-place")
 	}
-	id, err := a.requested(ctx, args[0], f.at)
+	id, at, err := a.requested(ctx, args[0], f.at)
 	if err != nil {
 		return err
 	}
 	now := a.now().UTC().Truncate(time.Second)
 	r := &approval.Request{
-		Version: approval.Version, ID: approval.NewID(), Host: f.on, Source: id.Source.String(), Snapshot: id.Sequence,
+		Version: approval.Version, ID: approval.NewID(), Host: f.on, Source: id.Source.String(), Snapshot: id.Sequence, At: at,
 		Target: f.to, InPlace: f.inPlace, Reason: f.reason, Created: now, Expires: now.Add(f.expires),
 	}
 	if r.Host == "" {
@@ -105,56 +108,93 @@ func (a *app) approveRequest(ctx context.Context, f requestFlags, args []string)
 	return a.printOrder(f.out, r, nil, nil)
 }
 
-// requested is the snapshot that a request names; only where it is not named in full is the repository asked.
-func (a *app) requested(ctx context.Context, arg, at string) (snapshot.ID, error) {
+// requested is the snapshot that a request names, and of a database the time up to which its log is wanted; only where it
+// is not named in full is the repository asked.
+func (a *app) requested(ctx context.Context, arg, at string) (snapshot.ID, time.Time, error) {
+	var log time.Time
 	sel, err := selector(arg)
 	if err != nil {
-		return snapshot.ID{}, err
+		return snapshot.ID{}, log, err
 	}
 	if sel.Host != "" && sel.Sequence != 0 && at == "" {
-		return snapshot.ID{Source: snapshot.Source{Host: sel.Host, Name: sel.Name}, Sequence: sel.Sequence}, nil
+		return snapshot.ID{Source: snapshot.Source{Host: sel.Host, Name: sel.Name}, Sequence: sel.Sequence}, log, nil
 	}
 	repo, err := a.open(ctx)
 	if err != nil {
-		return snapshot.ID{}, err
+		return snapshot.ID{}, log, err
 	}
-	m, err := a.find(ctx, repo, arg, at)
+	m, err := a.find(ctx, repo, arg, "")
+	if err == nil && m.Kind == policy.KindSQLite && sel.Sequence == 0 {
+		return a.requestedMoment(ctx, repo, m.ID().Source, at)
+	}
+	if err == nil && at != "" {
+		m, err = a.find(ctx, repo, arg, at)
+	}
 	if err != nil {
-		return snapshot.ID{}, err
+		return snapshot.ID{}, log, err
 	}
-	return m.ID(), nil
+	return m.ID(), log, nil
+}
+
+// requestedMoment is the state of a database that a request names: a snapshot, and a time where its log is needed as well.
+func (a *app) requestedMoment(ctx context.Context, repo *repository.Repository, src snapshot.Source, at string) (id snapshot.ID, log time.Time, err error) {
+	var want recovery.Selector
+	if at != "" && at != latest {
+		if want.At, err = parseTime(at, a.now()); err != nil {
+			return id, log, err
+		}
+	}
+	all, err := a.readMoments(ctx, repo, src)
+	if err != nil {
+		return id, log, err
+	}
+	m, err := all.choose(want)
+	if err != nil {
+		return id, log, err
+	}
+	if m.chosen.Log != nil {
+		log = m.chosen.Reached.UTC()
+	}
+	return m.base.ID(), log, nil
 }
 
 func (a *app) approveSignCommand() *cobra.Command {
-	var as, key, signature string
+	var as, key, signature, arn string
 	cmd := &cobra.Command{
-		Use:   "sign FILE --as NAME {--key FILE | --signature FILE}",
+		Use:   "sign FILE --as NAME {--key FILE | --kms ARN | --signature FILE}",
 		Short: "Sign a request to restore",
-		Long: `Sign a request with an Ed25519 key of SSH, as the approver NAME of the policy, and add the signature to the file. Look
-at it first: ` + "`holdfast approve show FILE`" + `.
+		Long: `Sign a request with an Ed25519 key of SSH or a key in AWS KMS, as the approver NAME of the policy, and add the signature
+to the file. Look at it first: ` + "`holdfast approve show FILE`" + `.
+
+A key in KMS is asymmetric, for SIGN_VERIFY, of spec ECC_NIST_P256 or ECC_NIST_EDWARDS25519. The policy has its public key:
+` + "`holdfast approve key --kms ARN`" + ` prints it. Give each approver a key that nobody else may sign with.
 
 A key that this program can not read, in a security token or an agent, signs by ssh-keygen:
 
   holdfast approve show restore.json --request > request
   ssh-keygen -Y sign -n holdfast-restore -f KEY request
   holdfast approve sign restore.json --as NAME --signature request.sig`,
-		Example: "  holdfast approve sign restore.json --as operator --key ~/.ssh/id_ed25519",
-		Args:    arguments(1, 1, "the FILE to sign"),
-		RunE: func(_ *cobra.Command, args []string) error {
+		Example: `  holdfast approve sign restore.json --as operator --key ~/.ssh/id_ed25519
+  holdfast approve sign restore.json --as security --kms arn:aws:kms:eu-central-1:111122223333:key/1234abcd-12ab-34cd-56ef-1234567890ab`,
+		Args: arguments(1, 1, "the FILE to sign"),
+		RunE: func(cmd *cobra.Command, args []string) error {
 			switch {
 			case as == "":
 				return usagef("approve sign: --as says which approver of the policy you are")
-			case (key == "") == (signature == ""):
-				return usagef("approve sign: want --key or --signature")
+			case given(key, signature, arn) != 1:
+				return usagef("approve sign: want one of --key, --kms and --signature")
 			}
 			order, r, err := readOrder(args[0])
 			if err != nil {
 				return err
 			}
 			var s events.Signature
-			if key != "" {
+			switch {
+			case key != "":
 				s, err = a.signWith(order.Request, as, key)
-			} else {
+			case arn != "":
+				s, err = signWithKMS(cmd.Context(), order.Request, as, arn)
+			default:
 				s, err = signatureFile(as, signature)
 			}
 			if err != nil {
@@ -165,8 +205,19 @@ A key that this program can not read, in a security token or an agent, signs by 
 	}
 	cmd.Flags().StringVar(&as, "as", "", "`NAME` of the approver in the policy")
 	cmd.Flags().StringVar(&key, "key", "", "private key `FILE` of SSH")
+	cmd.Flags().StringVar(&arn, "kms", "", "`ARN` of a key in AWS KMS")
 	cmd.Flags().StringVar(&signature, "signature", "", "`FILE` that ssh-keygen -Y sign has written")
 	return cmd
+}
+
+// given counts what is not empty.
+func given(list ...string) (n int) {
+	for _, s := range list {
+		if s != "" {
+			n++
+		}
+	}
+	return n
 }
 
 func (a *app) addSignature(path string, order *events.RestoreOrder, r *approval.Request, s events.Signature) error {
@@ -295,6 +346,9 @@ func (a *app) printOrder(path string, r *approval.Request, names []string, v *ve
 func writeRequest(w io.Writer, r *approval.Request) {
 	fmt.Fprintf(w, "request     %s\n", r.ID)
 	fmt.Fprintf(w, "restore     %s@%d\n", r.Source, r.Snapshot)
+	if !r.At.IsZero() {
+		fmt.Fprintf(w, "as it was   at %s, by the log after the snapshot\n", exact(r.At))
+	}
 	for _, p := range r.Paths {
 		fmt.Fprintf(w, "only        %s\n", printable(p))
 	}

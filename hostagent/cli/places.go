@@ -17,6 +17,9 @@ type ownPlace struct{ what, path string }
 // command uses, the state directory and the identity.
 func (a *app) ownPlaces() ([]ownPlace, error) {
 	places := []ownPlace{{"the state directory", a.statePath()}, {"the identity", a.identityPath()}}
+	if a.proving {
+		places = places[1:]
+	}
 	// The host's own identity is kept also when another opens the repository, such as the offline one.
 	if host := a.hostIdentityPath(); host != a.identityPath() && present(host) {
 		places = append(places, ownPlace{"the identity", host})

@@ -90,7 +90,7 @@ func (a *app) status(ctx context.Context, repo *repository.Repository, pol *poli
 	doc := &statusDoc{Met: true, Policy: pol != nil, Sources: []sourceStatus{}, Hosts: []compliance.State{}}
 	stored := map[string]int64{}
 	for _, src := range sources {
-		facts, err := a.facts(ctx, repo, src, copies)
+		facts, err := a.facts(ctx, repo, pol, src, copies)
 		if err != nil {
 			return nil, err
 		}
@@ -213,7 +213,7 @@ func objectivesOf(p *policy.Policy, src snapshot.Source) *policy.Objectives {
 		}
 	}
 	s, err := p.Lookup(src.Host, src.Name)
-	if err != nil {
+	if err != nil || p.Gone(src.Host, s) {
 		return nil
 	}
 	return &s.Objectives
@@ -245,7 +245,7 @@ func (a *app) copyStores(ctx context.Context, pol *policy.Policy) ([]copyStore, 
 }
 
 // facts collects what is known about a source: from the repository, its copies and this host's memory.
-func (a *app) facts(ctx context.Context, repo *repository.Repository, src snapshot.Source, copies []copyStore) (*compliance.Facts, error) {
+func (a *app) facts(ctx context.Context, repo *repository.Repository, pol *policy.Policy, src snapshot.Source, copies []copyStore) (*compliance.Facts, error) {
 	h, err := observe.Read(ctx, repo, src)
 	if err != nil {
 		return nil, err
@@ -255,6 +255,11 @@ func (a *app) facts(ctx context.Context, repo *repository.Repository, src snapsh
 	}
 	dir := state.Open(a.statePath(), repo.ID())
 	f := h.Facts()
+	if pol != nil {
+		if s, err := pol.Lookup(src.Host, src.Name); err == nil {
+			f.Deep = h.Deep(s.Verification)
+		}
+	}
 	if at := dir.KeyProven(); at.After(f.KeyProven) {
 		f.KeyProven = at
 	}

@@ -49,11 +49,11 @@ func (a *Agent) offer(_ context.Context, o Offered) error {
 
 // judge says why a job is refused, if it is. Whether it is a duplicate is for the journal.
 func (a *Agent) judge(job *events.Job, p *policy.Policy, now time.Time) error {
-	switch {
-	case job.Host != a.Host:
+	if job.Host != a.Host {
 		return &events.RefusedError{Code: events.Foreign, Reason: "the job is for host " + job.Host}
-	case now.After(job.NotAfter):
-		return &events.RefusedError{Code: events.Stale, Reason: "not_after was " + job.NotAfter.UTC().Format(time.RFC3339)}
+	}
+	if err := job.CheckTime(now); err != nil {
+		return err
 	}
 	if job.Kind == events.Restore {
 		r, err := approval.Check(p, a.Host, job.ID, job.Restore, now)

@@ -17,6 +17,7 @@ import (
 	"github.com/btcdecoded/holdfast/hostagent/daemon/journal"
 	"github.com/btcdecoded/holdfast/shared/approval"
 	"github.com/btcdecoded/holdfast/shared/policy"
+	"github.com/btcdecoded/holdfast/shared/schedule"
 	"github.com/btcdecoded/holdfast/shared/snapshot"
 )
 
@@ -79,6 +80,10 @@ func (m *mortal) Backup(ctx context.Context, p *policy.Policy, source string, t 
 		return Outcome{}, errDead
 	}
 	return m.b.work.Backup(ctx, p, source, t)
+}
+
+func (m *mortal) Proofs(ctx context.Context, p *policy.Policy, source string) (schedule.Proofs, error) {
+	return m.b.work.Proofs(ctx, p, source)
 }
 
 func (m *mortal) Verify(ctx context.Context, p *policy.Policy, source, level string) (Outcome, error) {

@@ -16,6 +16,7 @@ import (
 	"fmt"
 	"log/slog"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"github.com/btcdecoded/holdfast/events"
@@ -56,13 +57,15 @@ type History struct {
 	Started  time.Time        // when its capture began
 }
 
-// Work is what jobs do. Its methods are called by one goroutine at a time, except History. When ctx ends they stop at
+// Work is what jobs do. Its methods are called by one goroutine at a time, except History and Proofs. When ctx ends they stop at
 // the next safe point, so that the same job can be begun again and goes on from there.
 type Work interface {
 	Backup(ctx context.Context, p *policy.Policy, source string, t snapshot.SnapshotType) (Outcome, error)
 	Verify(ctx context.Context, p *policy.Policy, source, level string) (Outcome, error)
 	Restore(ctx context.Context, p *policy.Policy, r *approval.Request) (Outcome, error)
 	History(ctx context.Context, p *policy.Policy, source string) (History, error)
+	// Proofs tells what receipts in the repository show of the verifications of a source.
+	Proofs(ctx context.Context, p *policy.Policy, source string) (schedule.Proofs, error)
 }
 
 // Offer brings something to the agent that may be a job. When it returns nil, what was offered is settled for good:
@@ -123,6 +126,8 @@ type Agent struct {
 
 	mu      sync.Mutex
 	running *events.RunningJob // guarded by mu
+
+	looking atomic.Bool // somebody looks at the room for restores
 }
 
 // New returns an agent that does nothing yet.

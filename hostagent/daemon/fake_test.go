@@ -32,6 +32,10 @@ type fakeWork struct {
 	dark   bool                                   // the repository can't be read
 	active int
 	most   int
+
+	takesOf map[string]time.Duration // instead of takes, by what runs
+	refuse  bool                     // verifications fail
+	proofs  map[string]schedule.Proofs
 }
 
 type madeSnapshot struct {
@@ -46,6 +50,9 @@ func (w *fakeWork) job(ctx context.Context, what string) error {
 	w.ran = append(w.ran, what)
 	w.begun = append(w.begun, time.Now())
 	takes, before := w.takes, w.before
+	if d, ok := w.takesOf[what]; ok {
+		takes = d
+	}
 	w.mu.Unlock()
 	defer func() {
 		w.mu.Lock()
@@ -82,7 +89,32 @@ func (w *fakeWork) Backup(ctx context.Context, _ *policy.Policy, source string, 
 }
 
 func (w *fakeWork) Verify(ctx context.Context, _ *policy.Policy, source, level string) (Outcome, error) {
-	return Outcome{}, w.job(ctx, "verify "+source+" "+level)
+	if err := w.job(ctx, "verify "+source+" "+level); err != nil {
+		return Outcome{}, err
+	}
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	if w.refuse {
+		return Outcome{}, errors.New("may not read packs")
+	}
+	if w.proofs == nil {
+		w.proofs = map[string]schedule.Proofs{}
+	}
+	p := w.proofs[source]
+	if at := p.Of(level); at != nil {
+		*at = schedule.Proof{At: time.Now()}
+	}
+	w.proofs[source] = p
+	return Outcome{}, nil
+}
+
+func (w *fakeWork) Proofs(_ context.Context, _ *policy.Policy, source string) (schedule.Proofs, error) {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	if w.dark {
+		return schedule.Proofs{}, errors.New("no network")
+	}
+	return w.proofs[source], nil
 }
 
 func (w *fakeWork) Restore(ctx context.Context, _ *policy.Policy, r *approval.Request) (Outcome, error) {

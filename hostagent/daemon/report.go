@@ -42,7 +42,7 @@ func (a *Agent) heartbeat() {
 	}
 	a.mu.Unlock()
 	for _, e := range a.Journal.Waiting() {
-		if e.Started.IsZero() && len(h.Queued) < maxQueued {
+		if (h.Running == nil || e.Job.ID != h.Running.Job) && len(h.Queued) < maxQueued {
 			h.Queued = append(h.Queued, e.Job.ID)
 		}
 	}
@@ -50,6 +50,7 @@ func (a *Agent) heartbeat() {
 		h.Logs = a.Logs()
 	}
 	a.lastRuns(&h)
+	h.Free = a.freeBytes(places(a.Policies.Current(), a.Host))
 	if err := a.Journal.Report(now, a.event(events.TypeHeartbeat, now, h)...); err != nil {
 		a.Log.Error("a heartbeat can not be noted", "error", err)
 		return

@@ -14,7 +14,8 @@ import (
 	"github.com/btcdecoded/holdfast/shared/snapshot"
 )
 
-// ScheduleFeed is the schedule of the host's own policy. Without a queue it brings every run that is due. With one it
+// ScheduleFeed is the schedule of the host's own policy: backups, and the verifications that the policy wants of agents.
+// Without a queue it brings every run that is due. With one it
 // only looks on, and takes over what the control plane should have asked for and did not, before the objective of the
 // source is missed. That both ask for the same costs nothing: their jobs have the same id, and the newest manifest
 // decides.
@@ -30,6 +31,8 @@ type ScheduleFeed struct {
 	known map[string]reading // by source, as last read
 	woes  map[string]woe     // by source
 	given map[string]givenUp // by source
+
+	proofs map[string]shown // by source, as last read
 }
 
 // woe is how often in a row runs of one type have failed.
@@ -74,6 +77,7 @@ func (f *ScheduleFeed) Poll(ctx context.Context, offer Offer) (n int, wait time.
 	defer f.mu.Unlock()
 	if f.began.IsZero() {
 		f.began, f.known, f.woes, f.given = time.Now(), map[string]reading{}, map[string]woe{}, map[string]givenUp{}
+		f.proofs = map[string]shown{}
 	}
 	p := f.Policies.Current()
 	h := p.Hosts[f.Host]
@@ -86,18 +90,22 @@ func (f *ScheduleFeed) Poll(ctx context.Context, offer Offer) (n int, wait time.
 	}
 	slices.Sort(names)
 	for _, name := range names {
-		if ctx.Err() != nil {
-			break
-		}
 		f.giveUp(h.Sources[name], name)
-		job := f.due(ctx, p, name)
-		if job == nil {
-			continue
+	}
+	for _, next := range []func(context.Context, *policy.Policy, string) *events.Job{f.due, f.verification} {
+		for _, name := range names {
+			if ctx.Err() != nil {
+				break
+			}
+			job := next(ctx, p, name)
+			if job == nil {
+				continue
+			}
+			if err := offer(ctx, Offered{Job: job, Origin: journal.FromSchedule}); err != nil {
+				return n, scheduleEvery, fmt.Errorf("source %s: %w", name, err)
+			}
+			n++
 		}
-		if err := offer(ctx, Offered{Job: job, Origin: journal.FromSchedule}); err != nil {
-			return n, scheduleEvery, fmt.Errorf("source %s: %w", name, err)
-		}
-		n++
 	}
 	return n, scheduleEvery, nil
 }
@@ -132,11 +140,15 @@ func (f *ScheduleFeed) needed(p *policy.Policy, name string, h History) *events.
 		settled = settled.Settle(g.t, g.due)
 	}
 	run, due, _ := schedule.Due(p, src, settled, now)
-	if !due || f.Remote && !f.takesOver(p, src, h, run, now) {
+	if !due || f.Remote && !derived(p.Hosts[f.Host].Sources[name]) && !f.takesOver(p, src, h, run, now) {
 		return nil
 	}
 	return f.attempt(src, run)
 }
+
+// derived reports whether a source was made of a pattern: only this host knows which there are, and nobody else asks for
+// them.
+func derived(s *policy.Source) bool { return s != nil && s.SQLite != nil && s.SQLite.Of != "" }
 
 // giveUp looks at how the newest job of a source ended. A full or a differential that fails again and again gives way to
 // less for a while: better an incremental than nothing.

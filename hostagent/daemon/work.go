@@ -81,6 +81,8 @@ func (a *Agent) run(ctx context.Context, e journal.Entry) (*events.JobFinished, 
 	a.setRunning(&events.RunningJob{Job: e.Job.ID, Source: e.Job.Source, Kind: e.Job.Kind, Started: began.UTC()})
 	defer a.setRunning(nil)
 	a.Log.Info("job begins", "job", e.Job.ID, "kind", e.Job.Kind, "source", e.Job.Source, "type", e.Job.Type)
+	ctx, cancel := a.yielding(ctx, e.Job)
+	defer cancel()
 	out, err := a.do(ctx, e.Job)
 	if err != nil && ctx.Err() != nil {
 		// It was stopped, not broken. What it has stored is taken up when it begins again.
@@ -161,7 +163,7 @@ func (a *Agent) do(ctx context.Context, job *events.Job) (out Outcome, err error
 	case events.Backup:
 		return a.backup(ctx, p, job)
 	case events.Verify:
-		return a.Work.Verify(ctx, p, job.Source, job.Type)
+		return a.verify(ctx, p, job)
 	case events.Restore:
 		// Once more, by the policy of now: it may have changed while the job waited. Whether it expired was looked at
 		// before: what was begun in time and cut off is finished.

@@ -10,8 +10,6 @@ import (
 	"github.com/aws/aws-sdk-go-v2/service/eventbridge"
 	"github.com/aws/aws-sdk-go-v2/service/eventbridge/types"
 	"github.com/aws/smithy-go"
-
-	"github.com/btcdecoded/holdfast/events"
 )
 
 // Limits of PutEvents: https://docs.aws.amazon.com/eventbridge/latest/userguide/eb-putevents.html.
@@ -35,6 +33,7 @@ type Event struct {
 type Bus struct {
 	client *eventbridge.Client
 	name   string
+	source string // of its events: this host's agent
 }
 
 // Put sends events in order. It returns for each nil or why it did not arrive, which is [ErrNever] where sending it again
@@ -68,7 +67,7 @@ func (b *Bus) put(ctx context.Context, list []Event, each []error) error {
 	in := &eventbridge.PutEventsInput{}
 	for _, e := range list {
 		in.Entries = append(in.Entries, types.PutEventsRequestEntry{
-			EventBusName: &b.name, Source: aws.String(events.SourceAgent), DetailType: aws.String(e.Type),
+			EventBusName: &b.name, Source: aws.String(b.source), DetailType: aws.String(e.Type),
 			// No time: it would be that of this host's clock, and who reads events goes by the bus's. What happened when
 			// stands in the detail.
 			Detail: aws.String(e.Detail),

@@ -24,12 +24,15 @@ import (
 	"github.com/aws/aws-sdk-go-v2/service/sqs"
 	"github.com/aws/aws-sdk-go-v2/service/sqs/types"
 	"github.com/aws/smithy-go/logging"
+
+	"github.com/btcdecoded/holdfast/events"
 )
 
 // Options says whom to talk to.
 type Options struct {
 	Queue   string // name or URL of the host's queue
 	Bus     string // name or ARN of the bus; empty: none
+	Host    string // whose agent speaks on the bus
 	Region  string // empty: that of the queue's URL, or else from the environment, the profile or the machine
 	Profile string // in the AWS configuration files; empty: the default one
 }
@@ -56,7 +59,7 @@ func Open(ctx context.Context, o Options) (*Queue, *Bus, error) {
 	if o.Bus == "" {
 		return q, nil, nil
 	}
-	return q, &Bus{client: eventbridge.NewFromConfig(cfg), name: o.Bus}, nil
+	return q, &Bus{client: eventbridge.NewFromConfig(cfg), name: o.Bus, source: events.AgentSource(o.Host)}, nil
 }
 
 func load(ctx context.Context, region, profile string) (aws.Config, error) {

@@ -82,7 +82,7 @@ func testEvents(n, size int) (out []queue.Event) {
 
 func TestPut(t *testing.T) {
 	s := start(t)
-	_, bus, err := queue.Open(t.Context(), queue.Options{Queue: "q", Bus: "holdfast"})
+	_, bus, err := queue.Open(t.Context(), queue.Options{Queue: "q", Bus: "holdfast", Host: "web-1"})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -95,7 +95,7 @@ func TestPut(t *testing.T) {
 		}
 		var want []queuetest.Event
 		for _, e := range list {
-			want = append(want, queuetest.Event{Bus: "holdfast", Source: "holdfast.agent", Type: e.Type, Detail: e.Detail})
+			want = append(want, queuetest.Event{Bus: "holdfast", Source: "holdfast.agent.web-1", Type: e.Type, Detail: e.Detail})
 		}
 		if diff := cmp.Diff(want, s.Events()); diff != "" {
 			t.Errorf("%.1000s", diff)

@@ -75,7 +75,7 @@ func Codes() []Code {
 // State is the judgement on one objective of one source.
 type State struct {
 	Source    string    `json:"source"`    // host/source, or the host for its size
-	Objective string    `json:"objective"` // rpo, run, history, verification, protection, copies, size, rto, key_check, clock, usual, policy
+	Objective string    `json:"objective"` // rpo, run, log, history, verification, content, restore, protection, copies, size, rto, key_check, clock, usual, policy
 	Code      Code      `json:"code"`
 	Breach    bool      `json:"breach"`         // an objective is not met
 	Since     time.Time `json:"since,omitzero"` // zero where no time can be named
@@ -148,6 +148,7 @@ type Facts struct {
 	Lost      []LostJob     // sent, and neither answered nor made up for since; oldest first
 	// CheckWithin is the time in which the control plane checks what arrives; 0: nobody does.
 	CheckWithin time.Duration
+	Deep        []Deep    // verifications that the policy wants from the agent
 	Lock        *Lock     // nil: not known
 	Findings    []Finding // of verify and lifecycle, besides what receipts say
 	Looked      time.Time // last look that succeeded, where somebody looks again and again; zero: this is that look
@@ -163,6 +164,14 @@ type LostJob struct {
 	Lost time.Time `json:"lost"` // since when it counts as lost
 }
 
+// Deep is a verification at a level that needs a key, which the policy wants again and again.
+type Deep struct {
+	Level  string        // content, restore
+	Within time.Duration // the longest time between two
+	Proven time.Time     // when one last found everything in order; zero: never
+	Error  string        // why the agent can't make it, as far as is known
+}
+
 // Lock is how long the least protected object of any snapshot is locked against deletion.
 type Lock struct {
 	Sequence uint64    `json:"sequence"`         // the snapshot
@@ -173,7 +182,7 @@ type Lock struct {
 
 // Finding is one thing that a function of the control plane found wrong.
 type Finding struct {
-	By      string    `json:"by"` // arrival, rotation, versions, lock, replica
+	By      string    `json:"by"` // arrival, rotation, period, versions, lock, replica
 	Problem string    `json:"problem"`
 	Detail  string    `json:"detail,omitempty"`
 	Key     string    `json:"key"`
@@ -220,6 +229,7 @@ func Evaluate(o *policy.Objectives, f Facts, now time.Time) []State {
 	e.clock()
 	e.damaged()
 	e.verification()
+	e.deep()
 	e.protection()
 	e.lock()
 	e.copies()

@@ -127,6 +127,15 @@ func TestGolden(t *testing.T) {
 				f.Snapshots[i].Verified = false
 			}
 		}},
+		{"verified-by-agent", false, func(_ *policy.Objectives, f *compliance.Facts) {
+			f.Deep = []compliance.Deep{{Level: "content", Within: 30 * day, Proven: now().Add(-31*day + hour)}, {Level: "restore", Within: 90 * day}}
+		}},
+		{"not-verified-by-agent", true, func(_ *policy.Objectives, f *compliance.Facts) {
+			f.Deep = []compliance.Deep{
+				{Level: "content", Within: 7 * day, Proven: now().Add(-9 * day), Error: "the agent may not read packs"},
+				{Level: "restore", Within: hour, Proven: now().Add(10 * 365 * day)},
+			}
+		}},
 		{"not-protected", false, func(_ *policy.Objectives, f *compliance.Facts) { f.Protected = false }},
 		{"not-protected-critical", false, func(o *policy.Objectives, f *compliance.Facts) { o.Tier, f.Protected = policy.Critical, false }},
 		{"copy-late", true, func(_ *policy.Objectives, f *compliance.Facts) {

@@ -176,7 +176,7 @@ func (e *evaluation) findings() {
 			what = first.Detail
 		}
 		cause := fmt.Sprintf("%s by %s: %s: %s", plural(len(all[k]), "finding"), k.by, first.Problem, what)
-		code, next := findingOf(k.by)
+		code, next := FindingOf(k.by)
 		if k.warning && code != RetentionWaits {
 			code = Noted
 		}
@@ -184,7 +184,8 @@ func (e *evaluation) findings() {
 	}
 }
 
-func findingOf(by string) (Code, string) {
+// FindingOf says as what a finding of verify or lifecycle counts, and what to do next.
+func FindingOf(by string) (Code, string) {
 	switch by {
 	case "versions":
 		return Tampered, "holdfast repair --undelete --dry-run"
@@ -196,6 +197,8 @@ func findingOf(by string) (Code, string) {
 		return ReplicaLate, "holdfast snapshots"
 	case "retention":
 		return RetentionWaits, "holdfast prune --dry-run"
+	case "period": // the limit of bytes is too small, or the time
+		return Unverified, "holdfast verify --level bytes"
 	}
 	return Damaged, "holdfast verify --level bytes"
 }

@@ -230,6 +230,33 @@ func (e *evaluation) verification() {
 	}
 }
 
+// deepSlack is by how much a verification of the agent may be late: it waits for its turn, and gives way to others.
+const deepSlack = 24 * time.Hour
+
+// deep wants the verifications that the policy asks of the agent to have been made in their time.
+func (e *evaluation) deep() {
+	for _, d := range e.f.Deep {
+		next := fmt.Sprintf("holdfast verify --level %s %s", d.Level, e.name())
+		if d.Level == "restore" {
+			next = fmt.Sprintf("holdfast restore %s --to /var/tmp/drill", e.name())
+		}
+		since, what := d.Proven, fmt.Sprintf("last in order at level %s at %s (verification %s)", d.Level, stamp(d.Proven), policy.Duration(d.Within))
+		if d.Proven.IsZero() || d.Proven.After(e.now.Add(deepSlack)) { // by a clock that was ahead: it would count for as long
+			// A new source has the whole time for its first.
+			since, what = e.f.Snapshots[0].Arrived, fmt.Sprintf("never verified at level %s (verification %s)", d.Level, policy.Duration(d.Within))
+		}
+		limit := d.Within + min(d.Within, deepSlack)
+		if e.now.Sub(since) <= limit {
+			e.add(d.Level, OK, false, since, what, "")
+			continue
+		}
+		if d.Error != "" {
+			what += ": " + d.Error
+		}
+		e.add(d.Level, Unverified, true, since.Add(limit), what, next)
+	}
+}
+
 func (e *evaluation) protection() {
 	if e.f.Protected {
 		e.add("protection", OK, false, time.Time{}, "the host can't delete or overwrite its snapshots", "")

@@ -128,14 +128,14 @@ func TestFollowNothing(t *testing.T) {
 		t.Fatal(err)
 	}
 	h := &control.HostJobs{Host: "b", Sources: map[string]*control.SourceJobs{"s": {Open: &control.Job{First: "x"}}}}
-	if step := h.Follow(p, nil, control.Limits{}, now); !step.Changed || len(step.Orders) != 0 || !slices.Equal(step.Closed, []string{"x"}) {
+	if step := h.Follow(p, control.Found{}, control.Limits{}, now); !step.Changed || len(step.Orders) != 0 || !slices.Equal(step.Closed, []string{"x"}) {
 		t.Errorf("a host that is not in the policy: %+v", step)
 	}
 	h = &control.HostJobs{Host: "a"}
-	if step := h.Follow(p, nil, control.Limits{}, now); !slices.Equal(step.Look, []string{"s"}) || step.Changed {
+	if step := h.Follow(p, control.Found{}, control.Limits{}, now); !slices.Equal(step.Look, []string{"s"}) || step.Changed {
 		t.Errorf("a new source: %+v", step)
 	}
-	step := h.Follow(p, map[string]control.Evidence{"s": {}}, control.Limits{}, now)
+	step := h.Follow(p, control.Found{Manifests: map[string]control.Evidence{"s": {}}}, control.Limits{}, now)
 	if len(step.Look)+len(step.Orders) != 0 || !step.Changed || !step.Next.IsZero() {
 		t.Errorf("a source without a schedule: %+v", step)
 	}
@@ -145,12 +145,12 @@ func TestFollowNothing(t *testing.T) {
 		Asked: now.Add(-time.Hour), Sent: now.Add(-time.Hour), Sends: 1, Accepted: now.Add(-time.Hour),
 	}
 	e := control.Evidence{Sequence: 2, Type: snapshot.Incremental, Started: now.Add(-time.Minute), Arrived: now, Settled: schedule.History{}}
-	if step := h.Follow(p, map[string]control.Evidence{"s": e}, control.Limits{}, now); len(step.Orders) != 1 || step.Orders[0].New {
+	if step := h.Follow(p, control.Found{Manifests: map[string]control.Evidence{"s": e}}, control.Limits{}, now); len(step.Orders) != 1 || step.Orders[0].New {
 		t.Errorf("an incremental stands for a full: %+v", step)
 	}
 	h.Sources["s"].Open.Accepted, h.Sources["s"].Open.Seen = now.Add(-time.Hour), time.Time{}
 	e.Type, e.Partial = snapshot.Full, true
-	h.Follow(p, map[string]control.Evidence{"s": e}, control.Limits{}, now)
+	h.Follow(p, control.Found{Manifests: map[string]control.Evidence{"s": e}}, control.Limits{}, now)
 	if s := h.Sources["s"]; s.Open != nil || s.Last.Result != events.Partial || s.State != control.StateOK {
 		t.Errorf("%+v", s)
 	}

@@ -17,9 +17,29 @@ const (
 // VerifyCursor is how far the re-reading of all bytes has come: `verify/cursor.json`, or one document for each shard.
 // The function verify writes it. Where it is lost, everything is read from the beginning.
 type VerifyCursor struct {
-	Version int                    `json:"version"`
-	Busy    Lease                  `json:"busy,omitzero"`
-	Sources map[string]*SourceTour `json:"sources,omitempty"` // by host/source
+	Version   int                    `json:"version"`
+	Busy      Lease                  `json:"busy,omitzero"`
+	Allowance Allowance              `json:"allowance,omitzero"`
+	Sources   map[string]*SourceTour `json:"sources,omitempty"` // by host/source
+}
+
+// Allowance is how many bytes may be read now, where there is a limit for a month.
+type Allowance struct {
+	At   time.Time `json:"at,omitzero"`
+	Left int64     `json:"left"` // negative: more was read than there was
+}
+
+// Refill returns the allowance at now. It grows evenly, so that what a month allows is not read on its first day, and
+// what is left over for a day only: in any 30 days no more than month is allowed.
+func (a Allowance) Refill(month int64, now time.Time) Allowance {
+	const day = 24 * time.Hour
+	daily := month / 31 // thirty days, and the one that may be left over
+	since := now.Sub(a.At)
+	if a.At.IsZero() || since > day || since < 0 {
+		since = day
+	}
+	left := a.Left + int64(float64(daily)*(float64(since)/float64(day)))
+	return Allowance{At: now.UTC(), Left: min(left, daily)}
 }
 
 // Lease says that an invocation is at work; a second one leaves it alone until the time is over.
@@ -52,7 +72,10 @@ type SourceTour struct {
 	Ended time.Time    `json:"ended,omitzero"`  // when the last lap was done
 	Packs int          `json:"packs,omitempty"` // in that lap
 	Bytes int64        `json:"bytes,omitempty"`
-	Laps  uint64       `json:"laps,omitempty"` // done so far: what is dear to read takes turns by it
+	Laps  uint64       `json:"laps,omitempty"`  // done so far: what is dear to read takes turns by it
+	Split *Split       `json:"split,omitempty"` // the lap is read in ranges; nil: whole
+	Total int64        `json:"total,omitempty"` // bytes that a lap reads, when last looked at
+	Late  bool         `json:"late,omitempty"`  // that this lap takes longer than the period has been told
 
 	Fresh     verify.Sweep `json:"fresh,omitzero"`
 	FreshOpen bool         `json:"fresh_open,omitempty"`
@@ -64,6 +87,31 @@ type SourceTour struct {
 	Sequence uint64 `json:"sequence,omitempty"` // of the newest snapshot that was seen
 	Manifest string `json:"manifest,omitempty"` // its hash, in hex
 	Error    string `json:"error,omitempty"`    // why the last attempt failed
+}
+
+// Split is a lap that is read in ranges of packs, each with a [VerifyRange].
+type Split struct {
+	Ranges  int       `json:"ranges"`
+	Counted int64     `json:"counted"`       // bytes of them that are taken off the allowance
+	Sent    time.Time `json:"sent,omitzero"` // when invocations were last asked for
+}
+
+// VerifyRange is how far one range of a lap has come: `verify/ranges/<host>/<source>/<begin of the lap>-<n>-of-<ranges>.json`.
+// The invocation that reads it writes it.
+type VerifyRange struct {
+	Version int          `json:"version"`
+	Busy    Lease        `json:"busy,omitzero"`
+	Sweep   verify.Sweep `json:"sweep"`
+	Done    bool         `json:"done,omitempty"`
+	Error   string       `json:"error,omitempty"` // why the last attempt failed
+}
+
+// VerifyRangesPrefix begins the keys of [VerifyRange]s.
+const VerifyRangesPrefix = "verify/ranges/"
+
+// VerifyRangeKey is the key of one range.
+func VerifyRangeKey(s snapshot.Source, lap time.Time, n, ranges int) string {
+	return fmt.Sprintf("%s%s/%s/%d-%d-of-%d.json", VerifyRangesPrefix, s.Host, s.Name, lap.Unix(), n, ranges)
 }
 
 // VerifyShardKey is the key of the cursor of one shard of the sources.
@@ -88,7 +136,7 @@ const MaxFindings = 200
 
 // Finding is one thing that is wrong.
 type Finding struct {
-	By        string    `json:"by"`  // arrival, rotation, versions, lock, replica, retention, pass
+	By        string    `json:"by"`  // arrival, rotation, period, versions, lock, replica, retention, pass
 	Key       string    `json:"key"` // of the object
 	Problem   string    `json:"problem"`
 	Detail    string    `json:"detail,omitempty"`

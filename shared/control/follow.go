@@ -50,6 +50,12 @@ type Evidence struct {
 	Settled schedule.History // by older manifests: when the newest of other types began
 }
 
+// Found is what somebody has looked up in the repository, by name of the source. What was not looked up is missing.
+type Found struct {
+	Manifests map[string]Evidence
+	Receipts  map[string]schedule.Proofs
+}
+
 // Order is a message for the queue of a host.
 type Order struct {
 	Source string
@@ -62,6 +68,7 @@ type Order struct {
 // Step is what is to be done for a host now.
 type Step struct {
 	Look    []string  // sources whose newest manifest is needed before more can be said: call Follow again with it
+	Proofs  []string  // sources whose receipts are needed, likewise
 	Orders  []Order   // messages to send, after the document has been written
 	Closed  []string  // first ids of runs that have ended
 	Changed bool      // the document is not as it was
@@ -72,31 +79,29 @@ type Step struct {
 type follower struct {
 	*HostJobs
 	policy *policy.Policy
-	found  map[string]Evidence
+	found  Found
 	limits Limits
 	now    time.Time
 	step   Step
+	asking bool // a verification was ordered in this call
 }
 
-// Follow looks at all sources of the host: which runs are due, which jobs are to be sent again, lost, given up or, as
-// the manifests in found show, done. It changes the document, except for new runs: for each [Order] that is New the
+// Follow looks at all sources of the host: which backups and verifications are due, which jobs are to be sent again, lost,
+// given up or, as what was found shows, done. It changes the document, except for new runs: for each [Order] that is New the
 // caller calls [HostJobs.Ask], or [HostJobs.Wait] if a limit holds it back.
 //
 // The caller then writes the document and, when that has succeeded, sends the messages, in this order: a crash between
 // leaves a job that is written down and was not sent, and Follow sends it again when nobody has taken it. The other way
 // round, a run might be asked for twice under two ids, if the policy or the clock changed between. Sent twice, a job has
 // the same id, and the agent's journal drops the second.
-func (h *HostJobs) Follow(p *policy.Policy, found map[string]Evidence, l Limits, now time.Time) Step {
+func (h *HostJobs) Follow(p *policy.Policy, found Found, l Limits, now time.Time) Step {
 	f := &follower{HostJobs: h, policy: p, found: found, limits: l, now: now.UTC()}
 	host := p.Hosts[h.Host]
-	for _, name := range slices.Sorted(maps.Keys(h.Sources)) {
-		if host == nil || host.Sources[name] == nil {
-			// No longer in the policy: what runs, runs; nobody waits for it.
-			if open := h.Sources[name].Open; open != nil {
-				f.step.Closed = append(f.step.Closed, open.First)
+	for _, all := range []map[string]*SourceJobs{h.Sources, h.Verify} {
+		for _, name := range slices.Sorted(maps.Keys(all)) {
+			if host == nil || host.Sources[name] == nil {
+				f.drop(all, name)
 			}
-			delete(h.Sources, name)
-			f.step.Changed = true
 		}
 	}
 	if host == nil {
@@ -105,7 +110,19 @@ func (h *HostJobs) Follow(p *policy.Policy, found map[string]Evidence, l Limits,
 	for _, name := range slices.Sorted(maps.Keys(host.Sources)) {
 		f.source(name, host.Sources[name])
 	}
+	for _, name := range slices.Sorted(maps.Keys(host.Sources)) {
+		f.verification(name, host.Sources[name])
+	}
 	return f.step
+}
+
+// drop forgets what is no longer in the policy: what runs, runs; nobody waits for it.
+func (f *follower) drop(all map[string]*SourceJobs, name string) {
+	if sj := all[name]; sj != nil && sj.Open != nil {
+		f.step.Closed = append(f.step.Closed, sj.Open.First)
+	}
+	delete(all, name)
+	f.step.Changed = true
 }
 
 // later notes a time at which the host is to be looked at again.
@@ -117,9 +134,11 @@ func (f *follower) later(at time.Time) {
 
 // evidence returns the newest manifest of the source, or asks for it.
 func (f *follower) evidence(name string) (Evidence, bool) {
-	e, ok := f.found[name]
+	e, ok := f.found.Manifests[name]
 	if !ok {
-		f.step.Look = append(f.step.Look, name)
+		if !slices.Contains(f.step.Look, name) {
+			f.step.Look = append(f.step.Look, name)
+		}
 		f.later(f.now) // where it can't be had, the host is looked at again at once
 	}
 	return e, ok
@@ -183,7 +202,7 @@ func (f *follower) due(name string, s *policy.Source, sj *SourceJobs) {
 // Ask notes a new run as asked for. It returns when the host is to be looked at again.
 func (h *HostJobs) Ask(o Order, now time.Time) time.Time {
 	now = now.UTC()
-	sj := h.Sources[o.Source]
+	sj := h.kind(o.Job.Kind)[o.Source]
 	sj.Open = &Job{
 		ID: o.Job.ID, First: o.First, Kind: o.Job.Kind, Type: o.Job.Type, Due: o.Job.Due, NotAfter: o.Job.NotAfter,
 		Asked: now, Sent: now, Sends: 1,
@@ -265,15 +284,23 @@ func (f *follower) send(name string, s *policy.Source, sj *SourceJobs) {
 	f.later(f.now.Add(resendAfter(1)))
 }
 
+// made closes the open job if the repository shows that its run was made. known is false where somebody has to look first.
+func (f *follower) made(name string, sj *SourceJobs) (made, known bool) {
+	if sj.Open.Kind == events.Verify {
+		return f.verified(name, sj)
+	}
+	e, ok := f.evidence(name)
+	if ok && e.proves(sj.Open) {
+		f.proven(sj, e)
+		return true, true
+	}
+	return false, ok
+}
+
 // lost handles a job that was accepted and of which nothing was heard since.
 func (f *follower) lost(name string, s *policy.Source, sj *SourceJobs) {
-	e, ok := f.evidence(name)
-	if !ok {
-		return
-	}
 	j := sj.Open
-	if e.proves(j) {
-		f.proven(sj, e)
+	if made, known := f.made(name, sj); made || !known {
 		return
 	}
 	j.Losses++
@@ -291,12 +318,7 @@ func (f *follower) lost(name string, s *policy.Source, sj *SourceJobs) {
 
 // missed handles a job that nobody took in time.
 func (f *follower) missed(name string, sj *SourceJobs) {
-	e, ok := f.evidence(name)
-	if !ok {
-		return
-	}
-	if e.proves(sj.Open) {
-		f.proven(sj, e)
+	if made, known := f.made(name, sj); made || !known {
 		return
 	}
 	f.giveUp(sj, "the agent did not take the job in time")
@@ -325,7 +347,7 @@ func (f *follower) giveUp(sj *SourceJobs, why string) {
 // giveUp notes that the open job is given up; it stays open.
 func (s *SourceJobs) giveUp(why string, now time.Time) {
 	j := s.Open
-	s.Done = s.Done.Settle(snapshot.SnapshotType(j.Type), j.Due)
+	s.settleOpen()
 	s.Last = &Ended{Job: j.ID, Type: j.Type, Due: j.Due, Result: events.Failed, Error: why, Started: j.Asked, Finished: now.UTC()}
 	s.Failures++
 	s.enter(StateFailing, why, now)

@@ -5,6 +5,7 @@ import (
 
 	"github.com/btcdecoded/holdfast/events"
 	"github.com/btcdecoded/holdfast/shared/schedule"
+	"github.com/btcdecoded/holdfast/shared/snapshot"
 )
 
 // HostJobs is what the control plane knows of one host's jobs: `jobs/<host>.json`. The function coordinate writes it,
@@ -18,10 +19,23 @@ type HostJobs struct {
 	Agent   string                 `json:"agent,omitempty"`   // the agent's version
 	Problem string                 `json:"problem,omitempty"` // why no job reaches the host: its queue is missing
 	Since   time.Time              `json:"since,omitzero"`    // since when there is the problem
-	Sources map[string]*SourceJobs `json:"sources,omitempty"` // by name on the host
+	Sources map[string]*SourceJobs `json:"sources,omitempty"` // backups, by name of the source on the host
+	Verify  map[string]*SourceJobs `json:"verify,omitempty"`  // verifications by the agent, likewise; where the policy wants some
 	Refused []Refusal              `json:"refused,omitempty"` // newest messages that the agent refused, newest first
 
+	Free      map[string]uint64 `json:"free,omitempty"`    // bytes free, by directory to which restores may write
+	FreeAt    time.Time         `json:"free_at,omitzero"`  // when the agent told so
+	Restoring *Restoring        `json:"restore,omitempty"` // the newest restore that the agent was seen at
+
 	Logs map[string]events.Log `json:"logs,omitempty"` // of the sources that the agent follows; times in them are exact to SeenEvery
+}
+
+// Restoring is a restore at which an agent was seen.
+type Restoring struct {
+	Job     string    `json:"job"`
+	Started time.Time `json:"started"`
+	Bytes   uint64    `json:"bytes,omitempty"`
+	Seen    time.Time `json:"seen"` // exact to SeenEvery
 }
 
 // SeenEvery is how often a sign of life alone is worth writing the document. Whoever calls a host silent must allow
@@ -43,13 +57,14 @@ const (
 	StateFailing State = "failing" // the last run was given up, and none has gone well since
 )
 
-// SourceJobs is what is known of one source's jobs.
+// SourceJobs is what is known of one source's jobs of one kind.
 type SourceJobs struct {
 	State    State            `json:"state"`
 	Since    time.Time        `json:"since,omitzero"`     // since when the source is in this state
 	Error    string           `json:"error,omitempty"`    // why it is late or failing
 	Failures int              `json:"failures,omitempty"` // runs given up since the last that went well
-	Done     schedule.History `json:"done,omitzero"`      // runs that are settled
+	Done     schedule.History `json:"done,omitzero"`      // backups: runs that are settled
+	Proofs   schedule.Proofs  `json:"proofs,omitzero"`    // verifications: what receipts showed when somebody looked
 	Open     *Job             `json:"open,omitempty"`
 	Last     *Ended           `json:"last,omitempty"` // how the newest run ended
 }
@@ -107,6 +122,34 @@ func (s *SourceJobs) enter(state State, why string, now time.Time) {
 		s.State, s.Since = state, now.UTC()
 	}
 	s.Error = why
+}
+
+// kind returns the jobs of one kind, by name of the source.
+func (h *HostJobs) kind(k events.JobKind) map[string]*SourceJobs {
+	if k == events.Verify {
+		return h.Verify
+	}
+	return h.Sources
+}
+
+// holding returns the jobs of a source among which the attempt with this id is open; nil: it is not.
+func (h *HostJobs) holding(source, id string) *SourceJobs {
+	for _, k := range []events.JobKind{events.Backup, events.Verify} {
+		if s := h.kind(k)[source]; s != nil && s.Open != nil && s.Open.ID == id {
+			return s
+		}
+	}
+	return nil
+}
+
+// settleOpen notes that the run of the open job is not asked for again.
+func (s *SourceJobs) settleOpen() {
+	j := s.Open
+	if j.Kind == events.Verify {
+		s.Proofs = s.Proofs.GiveUp(j.Type, j.Due)
+		return
+	}
+	s.Done = s.Done.Settle(snapshot.SnapshotType(j.Type), j.Due)
 }
 
 // message is the job as it goes into the queue.

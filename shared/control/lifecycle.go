@@ -24,6 +24,7 @@ type LifecycleCursor struct {
 	Busy       Lease                `json:"busy,omitzero"`
 	Passed     map[string]time.Time `json:"passed,omitempty"`    // by host/source, by the function's clock
 	Repository lock.State           `json:"repository,omitzero"` // locks of the documents of the repository as a whole
+	Listed     time.Time            `json:"listed,omitzero"`     // when the sources were listed last: all are in Passed, with the zero time until they had a pass
 }
 
 // LifecycleShardKey is the key of the cursor of one shard of the sources.
@@ -47,8 +48,7 @@ type LifecycleSource struct {
 	Shortened *retention.Shortened `json:"shortened,omitempty"`
 
 	Lock      lock.State           `json:"lock,omitzero"`
-	Replica   lock.State           `json:"replica,omitzero"` // locks in the replica
-	Until     map[uint64]time.Time `json:"until,omitempty"`  // until when each snapshot is locked against deletion
+	Until     map[uint64]time.Time `json:"until,omitempty"` // until when each snapshot is locked against deletion
 	Protected *compliance.Lock     `json:"protected,omitempty"`
 
 	Cold []string `json:"cold,omitempty"` // chains whose packs are tagged for a colder storage class

@@ -48,7 +48,7 @@ hosts: {a: {sources: {s: {files: {roots: [/srv]}, schedule: {full: "0 0 1 * *", 
 		t.Fatal(err)
 	}
 	now := time.Date(2026, 3, 1, 0, 0, 30, 0, time.UTC)
-	h, found := &control.HostJobs{Host: "a"}, map[string]control.Evidence{"s": {}}
+	h, found := &control.HostJobs{Host: "a"}, control.Found{Manifests: map[string]control.Evidence{"s": {}}}
 	var last time.Time
 	for range 28 * 24 {
 		for _, o := range h.Follow(p, found, control.Limits{}, now).Orders {

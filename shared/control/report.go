@@ -30,8 +30,8 @@ func (h *HostJobs) sign(when time.Time) bool {
 // TakeAccepted takes a [events.JobAccepted].
 func (h *HostJobs) TakeAccepted(e *events.JobAccepted, when time.Time) (changed bool) {
 	changed = h.sign(when)
-	sj := h.Sources[e.Source]
-	if sj == nil || sj.Open == nil || sj.Open.ID != e.Job || !sj.Open.Retry.IsZero() || !sj.Open.Accepted.IsZero() {
+	sj := h.holding(e.Source, e.Job)
+	if sj == nil || !sj.Open.Retry.IsZero() || !sj.Open.Accepted.IsZero() {
 		return changed
 	}
 	sj.Open.Accepted, sj.Open.Seen = when.UTC(), when.UTC()
@@ -41,8 +41,8 @@ func (h *HostJobs) TakeAccepted(e *events.JobAccepted, when time.Time) (changed 
 // TakeRefused takes a [events.JobRefused].
 func (h *HostJobs) TakeRefused(e *events.JobRefused, when time.Time) (changed bool, closed []string) {
 	changed = h.sign(when)
-	sj := h.Sources[e.Source]
-	open := sj != nil && sj.Open != nil && sj.Open.ID == e.Job && sj.Open.Retry.IsZero()
+	sj := h.holding(e.Source, e.Job)
+	open := sj != nil && sj.Open.Retry.IsZero()
 	if e.Code == events.Duplicate {
 		if open {
 			// The journal has it: what the event of its acceptance would have said.
@@ -62,6 +62,23 @@ func (h *HostJobs) TakeRefused(e *events.JobRefused, when time.Time) (changed bo
 		sj.Open, changed = nil, true
 	}
 	return changed, closed
+}
+
+// forgedEvery is how often it is written down anew that an agent speaks in the name of another host.
+const forgedEvery = time.Hour
+
+// TakeForged notes that the host's agent has sent an event in the name of another: whoever did so has its credentials, and
+// what the event says is not believed. It is no sign of life.
+func (h *HostJobs) TakeForged(named string, when time.Time) (changed bool) {
+	r := Refusal{Code: events.Forged, Reason: clip("its agent has sent an event in the name of host " + named), Time: when.UTC()}
+	known := func(old Refusal) bool {
+		return old.Code == r.Code && old.Reason == r.Reason && r.Time.Sub(old.Time).Abs() < forgedEvery
+	}
+	if slices.ContainsFunc(h.Refused, known) {
+		return false
+	}
+	h.remember(r)
+	return true
 }
 
 // remember adds a refusal. What came late goes first where there are too many: it must not hide what was forged.
@@ -98,12 +115,15 @@ func clip(text string) string {
 // News reports whether the end of a job says something that the document does not have: if not, nothing needs to be
 // proven, and nothing is done.
 func (h *HostJobs) News(e *events.JobFinished) bool {
-	sj := h.Sources[e.Source]
-	if sj == nil || e.Kind != events.Backup {
+	sj := h.kind(e.Kind)[e.Source]
+	if sj == nil || e.Kind == events.Restore {
 		return false
 	}
 	if sj.Open != nil && sj.Open.hasID(e.Job) {
 		return e.Result != events.Failed || sj.Open.ID == e.Job && sj.Open.Retry.IsZero()
+	}
+	if e.Kind == events.Verify {
+		return false // what others verify, receipts show
 	}
 	if sj.Last == nil || sj.Last.Job != e.Job {
 		return sj.Last == nil || e.Finished.After(sj.Last.Finished)
@@ -114,9 +134,11 @@ func (h *HostJobs) News(e *events.JobFinished) bool {
 // TakeFinished takes the end of a job. arrived is when the manifest of its snapshot arrived by the store's clock; the zero
 // time says that there is no such manifest, and then an event that tells of success is not believed: events are hints,
 // objects are evidence.
+//
+// It is for backups; verifications are taken by [HostJobs.TakeVerified].
 func (h *HostJobs) TakeFinished(e *events.JobFinished, arrived time.Time, l Limits, when time.Time) (changed bool, closed []string) {
 	changed = h.sign(when)
-	if !h.News(e) {
+	if e.Kind != events.Backup || !h.News(e) {
 		return changed, nil
 	}
 	sj := h.Sources[e.Source]
@@ -177,11 +199,43 @@ func (s *SourceJobs) failed(e *events.JobFinished, l Limits, when time.Time) (ch
 	return true, nil
 }
 
+// takeRestore notes that the agent is at a restore.
+func (h *HostJobs) takeRestore(e *events.Heartbeat, when time.Time) bool {
+	r := e.Running
+	if r == nil || r.Kind != events.Restore || !events.IsID(r.Job) {
+		return false
+	}
+	if old := h.Restoring; old != nil && old.Job == r.Job && when.Sub(old.Seen) < SeenEvery && old.Seen.Sub(when) < SeenEvery {
+		return false
+	}
+	h.Restoring = &Restoring{Job: r.Job, Started: r.Started.UTC(), Bytes: r.Bytes, Seen: when.UTC()}
+	return true
+}
+
 func ended(e *events.JobFinished) *Ended {
 	return &Ended{
 		Job: e.Job, Type: e.Type, Due: e.Due.UTC(), Result: e.Result, Error: clip(e.Error), Snapshot: e.Snapshot,
 		Started: e.Started.UTC(), Finished: e.Finished.UTC(), Added: e.BytesAdded,
 	}
+}
+
+// see notes that a heartbeat names the open job.
+func (s *SourceJobs) see(e *events.Heartbeat, l Limits, when time.Time) (changed bool) {
+	j := s.Open
+	if j == nil || !j.Retry.IsZero() {
+		return false
+	}
+	if (e.Running == nil || e.Running.Job != j.ID) && !slices.Contains(e.Queued, j.ID) {
+		return false
+	}
+	if j.Accepted.IsZero() {
+		j.Accepted, changed = when.UTC(), true
+	}
+	// As often as is needed to tell that the job is not lost.
+	if d := when.Sub(j.Seen); d >= l.lost()/4 || d < -skew {
+		j.Seen, changed = when.UTC(), true
+	}
+	return changed
 }
 
 // TakeHeartbeat takes a [events.Heartbeat]. It returns the ends of jobs that it repeats and that may be news; the caller
@@ -191,22 +245,16 @@ func (h *HostJobs) TakeHeartbeat(e *events.Heartbeat, l Limits, when time.Time) 
 	if version := clip(e.Agent); version != h.Agent {
 		h.Agent, changed = version, true
 	}
+	for _, all := range []map[string]*SourceJobs{h.Sources, h.Verify} {
+		for _, sj := range all {
+			changed = sj.see(e, l, when) || changed
+		}
+	}
+	changed = h.takeRestore(e, when) || changed
 	changed = h.takeLogs(e) || changed
-	for _, sj := range h.Sources {
-		j := sj.Open
-		if j == nil || !j.Retry.IsZero() {
-			continue
-		}
-		if (e.Running == nil || e.Running.Job != j.ID) && !slices.Contains(e.Queued, j.ID) {
-			continue
-		}
-		if j.Accepted.IsZero() {
-			j.Accepted, changed = when.UTC(), true
-		}
-		// As often as is needed to tell that the job is not lost.
-		if d := when.Sub(j.Seen); d >= l.lost()/4 || d < -skew {
-			j.Seen, changed = when.UTC(), true
-		}
+	// What is free changes all the time: it is written with what else is, and every now and then.
+	if len(e.Free) > 0 && (changed || when.Sub(h.FreeAt) >= SeenEvery || h.FreeAt.After(when.Add(skew))) {
+		h.Free, h.FreeAt, changed = e.Free, when.UTC(), true
 	}
 	for name, r := range e.Sources {
 		f := &events.JobFinished{

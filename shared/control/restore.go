@@ -19,6 +19,7 @@ type RestoreStatus string
 const (
 	RestoreRequested RestoreStatus = "requested" // waits for signatures
 	RestoreApproved  RestoreStatus = "approved"  // signed by enough; not known to be in the queue
+	RestoreThawing   RestoreStatus = "thawing"   // signed by enough; packs are archived and are asked for
 	RestoreSent      RestoreStatus = "sent"      // in the queue of the host
 	RestoreAccepted  RestoreStatus = "accepted"  // in the journal of the agent: it runs, whatever happens here
 	RestoreDone      RestoreStatus = "done"
@@ -47,6 +48,10 @@ type Restore struct {
 	Sent     time.Time           `json:"sent,omitzero"`
 	Refused  *events.JobRefused  `json:"refused,omitempty"`
 	Finished *events.JobFinished `json:"finished,omitempty"`
+	Thaw     *RestoreThaw        `json:"thaw,omitempty"`     // nil: nothing is archived
+	Seen     time.Time           `json:"seen,omitzero"`      // newest sign that the agent is at it
+	Restored uint64              `json:"restored,omitempty"` // bytes, then
+	Report   *RestoreReport      `json:"report,omitempty"`   // once it is done
 	History  []RestoreEvent      `json:"history"`
 }
 
@@ -128,7 +133,7 @@ func (r *Restore) Job() *events.Job {
 // MarkSent notes that the job is in the queue. It may be sent again as long as no agent has it: the journal of the agent
 // drops the second.
 func (r *Restore) MarkSent(now time.Time) {
-	if r.Status == RestoreApproved || r.Status == RestoreSent {
+	if r.Status == RestoreApproved || r.Status == RestoreThawing || r.Status == RestoreSent {
 		r.Status, r.Sent = RestoreSent, now.UTC()
 		r.say(now, "sent to host %s", r.Request.Host)
 	}

@@ -25,6 +25,8 @@ type HostMemory struct {
 type JobsMemory struct {
 	LastRun *compliance.Run      `json:"last_run,omitempty"`
 	Lost    []compliance.LostJob `json:"lost,omitempty"`
+	// Unverified is why the agent can't make the verifications that the policy wants; empty: nothing is known to be wrong.
+	Unverified string `json:"unverified,omitempty"`
 	// Log is how the source's log is written; nil: the agent does not follow it.
 	Log *compliance.Log `json:"log,omitempty"`
 }
@@ -64,6 +66,17 @@ func Jobs(host string, old *HostMemory, j *control.HostJobs, now time.Time) *Hos
 		}
 		m := h.Sources[name]
 		m.Log = &compliance.Log{State: l.State, Well: l.Well, Since: l.Since, Why: l.Why, Next: l.Next, Until: l.Until}
+		h.Sources[name] = m
+	}
+	for name, s := range j.Verify {
+		if s == nil || s.State != control.StateFailing {
+			continue
+		}
+		if h.Sources == nil {
+			h.Sources = map[string]JobsMemory{}
+		}
+		m := h.Sources[name]
+		m.Unverified = s.Error
 		h.Sources[name] = m
 	}
 	return h
@@ -107,16 +120,18 @@ func heard(j *control.HostJobs, now time.Time) time.Time {
 			at = t
 		}
 	}
-	for _, s := range j.Sources {
-		if s == nil {
-			continue
-		}
-		if s.Open != nil {
-			later(s.Open.Accepted)
-			later(s.Open.Seen)
-		}
-		if s.Last != nil {
-			later(s.Last.Finished)
+	for _, all := range []map[string]*control.SourceJobs{j.Sources, j.Verify} {
+		for _, s := range all {
+			if s == nil {
+				continue
+			}
+			if s.Open != nil {
+				later(s.Open.Accepted)
+				later(s.Open.Seen)
+			}
+			if s.Last != nil {
+				later(s.Last.Finished)
+			}
 		}
 	}
 	return at

@@ -112,12 +112,16 @@ func judge(shard *Shard, src snapshot.Source, s *policy.Source, p *Pass, r Rules
 	slices.SortFunc(facts.Findings, func(a, b compliance.Finding) int {
 		return cmp.Or(cmp.Compare(a.By, b.By), a.First.Compare(b.First), cmp.Compare(a.Key, b.Key), cmp.Compare(a.Problem, b.Problem))
 	})
+	facts.Deep = j.Memory.Deep.wanted(s.Verification)
 	if host != nil {
 		jobs := host.Sources[src.Name]
 		facts.LastRun, facts.Lost = jobs.LastRun, jobs.Lost
 		facts.Log = jobs.Log
 		if until := host.logUntil(jobs.Log, r.SilentAfter, now); until.After(facts.LogUntil) {
 			facts.LogUntil = until
+		}
+		for i := range facts.Deep {
+			facts.Deep[i].Error = jobs.Unverified
 		}
 	}
 	j.Known = true

@@ -38,6 +38,7 @@ type Memory struct {
 	Lock       *compliance.Lock           `json:"lock,omitempty"`    // as lifecycle knows it
 	LockRead   time.Time                  `json:"lock_read,omitzero"`
 	Restored   *compliance.Restore        `json:"restored,omitempty"`
+	Deep       deep                       `json:"deep,omitzero"`
 	KeyProven  time.Time                  `json:"key_proven,omitzero"`   // by the newest receipt of level key
 	KeyReceipt string                     `json:"key_receipt,omitempty"` // that one, shortened
 }

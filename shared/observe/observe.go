@@ -16,6 +16,7 @@ import (
 
 	"github.com/btcdecoded/holdfast/shared/compliance"
 	"github.com/btcdecoded/holdfast/shared/objstore"
+	"github.com/btcdecoded/holdfast/shared/policy"
 	"github.com/btcdecoded/holdfast/shared/recovery"
 	"github.com/btcdecoded/holdfast/shared/repository"
 	"github.com/btcdecoded/holdfast/shared/repository/inventory"
@@ -39,9 +40,10 @@ type History struct {
 	Marks     map[uint64][]record.Mark // in force
 	Missing   []uint64                 // numbers without manifest and without a record of its removal; of very many the first
 	Restored  *compliance.Restore      // newest restore that a receipt tells of; nil: none
-	Stored    int64                    // bytes of all objects
-	KeyProven time.Time                // last proof, by a receipt, that the offline identity opens all chains; zero: none
-	LogUntil  time.Time                // arrival of the newest record of the source's log; zero: there is none
+	deep      deep
+	Stored    int64     // bytes of all objects
+	KeyProven time.Time // last proof, by a receipt, that the offline identity opens all chains; zero: none
+	LogUntil  time.Time // arrival of the newest record of the source's log; zero: there is none
 }
 
 // Read reads all of it.
@@ -230,6 +232,9 @@ func (h *History) Broken() error {
 	}
 	return fmt.Errorf("source %s: %w", h.Source, h.Bad)
 }
+
+// Deep is what the policy wants verified by the agent, and when that was done last.
+func (h *History) Deep(v policy.Verification) []compliance.Deep { return h.deep.wanted(v) }
 
 // Facts is what the history says for [compliance.Evaluate]; what a host or a control plane knows besides is left out.
 func (h *History) Facts() *compliance.Facts {

@@ -11,9 +11,11 @@ import (
 
 	"github.com/btcdecoded/holdfast/shared/compliance"
 	"github.com/btcdecoded/holdfast/shared/objstore"
+	"github.com/btcdecoded/holdfast/shared/policy"
 	"github.com/btcdecoded/holdfast/shared/repository"
 	"github.com/btcdecoded/holdfast/shared/repository/layout"
 	"github.com/btcdecoded/holdfast/shared/repository/record"
+	"github.com/btcdecoded/holdfast/shared/schedule"
 	"github.com/btcdecoded/holdfast/shared/snapshot"
 )
 
@@ -68,6 +70,55 @@ type found struct {
 	manifests []string            // that they are about
 	cloud     bool                // any of them is the control plane's
 	restored  *compliance.Restore // newest receipt of level restore
+	deep      deep
+}
+
+// deep is when everything was last found in order at the levels that need a key, by the host's receipts.
+type deep struct {
+	Content deepest `json:"content,omitzero"`
+	Restore deepest `json:"restore,omitzero"`
+}
+
+// deepest is the newest proof of the newest snapshot that has one: that an older one was verified alone says nothing of
+// what came after it.
+type deepest struct {
+	At time.Time `json:"at,omitzero"`
+	Of uint64    `json:"of,omitempty"`
+}
+
+func (d *deepest) hear(o deepest) {
+	if o.Of > d.Of || o.Of == d.Of && o.At.After(d.At) {
+		*d = o
+	}
+}
+
+// hear takes in what a receipt says.
+func (d *deep) hear(r *record.Receipt) {
+	at := deepest{At: r.Finished.UTC(), Of: r.Sequence}
+	switch {
+	case r.Result != record.Pass || r.Sample != "":
+	case r.Level == schedule.Restore:
+		d.Restore.hear(at)
+	case r.Level == schedule.Content:
+		d.Content.hear(at)
+	}
+}
+
+func (d *deep) merge(o deep) {
+	d.Content.hear(o.Content)
+	d.Restore.hear(o.Restore)
+}
+
+// wanted is what the policy wants of them.
+func (d deep) wanted(v policy.Verification) []compliance.Deep {
+	var out []compliance.Deep
+	if v.Content > 0 {
+		out = append(out, compliance.Deep{Level: schedule.Content, Within: v.Content.Std(), Proven: d.Content.At})
+	}
+	if v.Restore > 0 {
+		out = append(out, compliance.Deep{Level: schedule.Restore, Within: v.Restore.Std(), Proven: d.Restore.At})
+	}
+	return out
 }
 
 // readVerdicts reads, for each snapshot, the verification to show, see [Judge], and whether it is proven, see [Proven].
@@ -106,6 +157,7 @@ func (h *History) readVerdicts(ctx context.Context, repo *repository.Repository)
 	for n, f := range all {
 		h.Verified[n], h.Proven[n], h.Checked[n] = Judge(f.all), Proven(f.all), f.cloud
 		h.Restored = newerRestore(h.Restored, f.restored)
+		h.deep.merge(f.deep)
 	}
 	return nil
 }
@@ -139,6 +191,9 @@ func (f *found) add(at group, receipts []record.Receipt) {
 		f.all = append(f.all, Verification{r.Level, r.Result, r.Finished, r.Sample})
 		f.manifests = append(f.manifests, r.Manifest)
 		f.cloud = f.cloud || at.where == layout.ReceiptCloud
+		if at.where == layout.ReceiptHost {
+			f.deep.hear(&r)
+		}
 		if r.Level == "restore" {
 			f.restored = newerRestore(f.restored, restoreOf(r))
 		}

@@ -55,6 +55,9 @@ func (l *look) receipts(ctx context.Context) error {
 	if err := l.proofs(ctx); err != nil {
 		return err
 	}
+	for _, f := range all {
+		l.m.Deep.merge(f.deep)
+	}
 	for i := range l.m.Kept {
 		k := &l.m.Kept[i]
 		if !touched[k.Sequence] {

@@ -22,6 +22,8 @@ const (
 	maxJitter = 5 * time.Minute
 	// leastTime is how long at least a run is worth beginning after it was asked for.
 	leastTime = 15 * time.Minute
+	// mostTime is how long at most. A host that comes back later makes up by itself what it missed.
+	mostTime = 31 * 24 * time.Hour
 	// future is by how much a history may be ahead of the clock before it is not believed.
 	future = 10 * time.Minute
 )
@@ -40,7 +42,7 @@ type Run struct {
 	Type     snapshot.SnapshotType // the fullest that is due
 	Due      time.Time             // when the schedule fired
 	Start    time.Time             // when it could begin: after the source's own delay, and outside of blackout windows
-	NotAfter time.Time             // when the next run takes its place
+	NotAfter time.Time             // when the next run takes its place, and a month from now at the latest
 }
 
 // Settle returns the history after a run of the type, for the time due, was done or given up: a full settles what a
@@ -106,7 +108,7 @@ func Due(p *policy.Policy, source snapshot.Source, h History, now time.Time) (ru
 	if begins, open := sch.Open(now); !open || begins.After(now) {
 		return Run{}, false, begins // a window began meanwhile
 	}
-	run = Run{Type: t, Due: fired, Start: start, NotAfter: sch.notAfter(fired, now)}
+	run = Run{Type: t, Due: fired, Start: start, NotAfter: earliest(sch.notAfter(fired, now), now.Add(mostTime))}
 	run.ID = events.JobID(PolicyName(p), source.String(), fired, string(events.Backup), string(t))
 	return run, true, time.Time{}
 }
@@ -249,6 +251,13 @@ func (s timetable) notAfter(fired, now time.Time) time.Time {
 		return begins
 	}
 	return least
+}
+
+func earliest(a, b time.Time) time.Time {
+	if b.Before(a) {
+		return b
+	}
+	return a
 }
 
 // lookBack is how far back a time at which a schedule fired is looked for: four years have every date.

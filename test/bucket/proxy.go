@@ -33,6 +33,8 @@ const (
 	Alter
 	// AlterAnswer changes a byte in the middle of the answer's body.
 	AlterAnswer
+	// Mute answers nothing until the client gives up.
+	Mute
 )
 
 // Unreliable returns a decision for [StartProxy] by which, in the long run, one of every n requests meets with trouble of
@@ -82,6 +84,8 @@ func StartProxy(t testing.TB, endpoint string, decide func(*http.Request) Troubl
 		case Alter:
 			r.Body = io.NopCloser(&altered{Reader: r.Body})
 			forward.ServeHTTP(w, r)
+		case Mute:
+			<-r.Context().Done()
 		case Cut:
 			panic(http.ErrAbortHandler)
 		case CutAnswer:

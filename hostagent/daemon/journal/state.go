@@ -50,6 +50,9 @@ type Seen struct {
 	Until int64 `json:"until"` // its not_after
 }
 
+// until is when its message can't come again. Whatever was written down, no job is taken whose time is longer.
+func (s Seen) until() int64 { return min(s.Until, s.At+int64(events.MaxAhead/time.Second)) }
+
 // State is what the records add up to.
 type State struct {
 	Open    []Entry                        `json:"open"` // as accepted
@@ -200,7 +203,7 @@ func (s *State) forget(now time.Time) {
 	old := now.Add(-Remember).Unix()
 	maps.DeleteFunc(s.Results, func(id string, _ *events.JobFinished) bool {
 		seen, ok := s.Seen[id]
-		return !ok || seen.Until < now.Unix()
+		return !ok || seen.until() < now.Unix()
 	})
 	open := map[string]bool{}
 	for _, e := range s.Open {
@@ -208,7 +211,7 @@ func (s *State) forget(now time.Time) {
 	}
 	for id, seen := range s.Seen {
 		// A job is no duplicate any more only when its message would be refused as stale.
-		stale := seen.Until < now.Unix()
+		stale := seen.until() < now.Unix()
 		if !open[id] && stale && (seen.At < old || tooMany) {
 			delete(s.Seen, id)
 		}

@@ -18,14 +18,14 @@ import (
 // its size, and it links to the manifest before it. It lists the chain's packs and the source's small objects and reads
 // a handful of documents, however many snapshots the source has; what else is wrong with the source is left to [Run].
 //
-// Of opts, only Record, Place, Workers, MaxFiles and Now count. The key of the receipt has the time at which the
+// Of opts, only Record, Place, Copy, Workers, MaxFiles and Now count. The key of the receipt has the time at which the
 // manifest arrived, so that a call that is repeated writes none beside it; done reports that it was there before, and
 // then there is no result.
 //
 // Errors: repository.ErrNoSnapshot; those of the context and the store.
 func Arrival(ctx context.Context, repo *repository.Repository, id snapshot.ID, opts Options) (result *Result, done bool, err error) {
 	c := newChecker(repo, Options{
-		Level: Structure, Snapshots: []snapshot.ID{id}, Record: opts.Record, Place: opts.Place, Workers: opts.Workers, MaxFiles: opts.MaxFiles, Now: opts.Now,
+		Level: Structure, Snapshots: []snapshot.ID{id}, Record: opts.Record, Place: opts.Place, Copy: opts.Copy, Workers: opts.Workers, MaxFiles: opts.MaxFiles, Now: opts.Now,
 	})
 	c.stamp = func(m *repository.Stored) time.Time { return m.Arrived }
 	c.result.Recorded = c.record

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"slices"
+	"time"
 
 	"github.com/btcdecoded/holdfast/shared/objstore"
 	"github.com/btcdecoded/holdfast/shared/repository/layout"
@@ -138,7 +139,7 @@ func (s *source) recordReceipts(ctx context.Context, judged []SnapshotResult) er
 		now := s.c.opts.Now().UTC()
 		receipt := record.Receipt{
 			Sequence: r.ID.Sequence, Manifest: r.Manifest.String(), Level: string(s.c.opts.Level), Result: record.Pass,
-			Started: s.c.result.Started, Finished: now, Packs: r.Packs, Bytes: r.Bytes, Sample: s.c.opts.Sample.String(),
+			Started: s.c.result.Started, Finished: now, Packs: r.Packs, Bytes: r.Bytes, Sample: s.c.opts.Sample.String(), Copy: s.c.opts.Copy,
 			Problems: r.Problems[:min(len(r.Problems), maxReceiptProblems)],
 		}
 		if !r.Pass {
@@ -151,8 +152,7 @@ func (s *source) recordReceipts(ctx context.Context, judged []SnapshotResult) er
 		if s.c.stamp != nil {
 			at = s.c.stamp(s.stored[r.ID.Sequence])
 		}
-		key := layout.ReceiptKey(r.ID, s.c.opts.Place, at, receipt.Level)
-		err := s.c.repo.PutDocument(ctx, key, receipt)
+		err := s.putReceipt(ctx, r.ID, at, receipt)
 		if s.c.stamp != nil && errors.Is(err, objstore.ErrExist) {
 			continue // another invocation for the same event was quicker
 		}
@@ -161,4 +161,17 @@ func (s *source) recordReceipts(ctx context.Context, judged []SnapshotResult) er
 		}
 	}
 	return nil
+}
+
+// putReceipt writes a receipt. Somebody else may have written one in the same second, such as in the primary of which this
+// is a copy: then the next second is taken.
+func (s *source) putReceipt(ctx context.Context, id snapshot.ID, at time.Time, receipt record.Receipt) error {
+	const tries = 5
+	for n := 0; ; n++ {
+		err := s.c.repo.PutDocument(ctx, layout.ReceiptKey(id, s.c.opts.Place, at, receipt.Level), receipt)
+		if n == tries || s.c.stamp != nil || !errors.Is(err, objstore.ErrExist) {
+			return err
+		}
+		at = at.Add(time.Second)
+	}
 }

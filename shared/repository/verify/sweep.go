@@ -6,6 +6,8 @@ import (
 	"fmt"
 	"maps"
 	"slices"
+	"strconv"
+	"strings"
 	"sync"
 	"time"
 
@@ -23,17 +25,77 @@ type Sweep struct {
 	// can be read before what was read already. Zero: everything.
 	Since time.Time `json:"since,omitzero"`
 
+	// From and To leave out the packs whose ids, in hex, are less than From, or not less than To: several such sweeps read
+	// a source at the same time, and [Sweep.Join] makes one of them again, whose end judges the source. Empty: all.
+	From string `json:"from,omitempty"`
+	To   string `json:"to,omitempty"`
+
 	Horizon  time.Time `json:"horizon,omitzero"`   // newest arrival when it began, by the store's clock; zero: not begun
 	Position string    `json:"position,omitempty"` // id of the pack that was read last
 	Bad      []string  `json:"bad,omitempty"`      // ids of packs that failed; read again at the end, if no longer bad forgotten
 	TooBad   bool      `json:"too_bad,omitempty"`  // more than maxBad failed: no snapshot passes
 	Blind    []uint64  `json:"blind,omitempty"`    // snapshots of which not all packs were known, ascending
+	Total    int64     `json:"total,omitempty"`    // bytes that a whole sweep reads, when last looked at
 	Packs    int       `json:"packs,omitempty"`    // read so far
 	Bytes    int64     `json:"bytes,omitempty"`    // their size
 	Frozen   int       `json:"frozen,omitempty"`   // packs passed by because they must be thawed first
 	Spared   int       `json:"spared,omitempty"`   // packs passed by because reading them is dear, see Budget.Cool
 	Archived []string  `json:"archived,omitempty"` // ids of frozen ones of which only the attempt to read them told
 	Log      string    `json:"log,omitempty"`      // key of the object of a log that was read last; logs come after packs
+}
+
+// ranged reports whether the sweep is about a part of the packs only.
+func (s *Sweep) ranged() bool { return s.From != "" || s.To != "" }
+
+// Split returns n sweeps that together read what is left of this one, about equally much each. It is for sweeps that have
+// begun.
+func (s Sweep) Split(n int) []Sweep {
+	const space = 1 << 16 // by the first two bytes of ids, which are hashes
+	begin := 0
+	if len(s.Position) >= 4 {
+		if at, err := strconv.ParseUint(s.Position[:4], 16, 32); err == nil {
+			begin = int(at) //nolint:gosec // sixteen bits
+		}
+	}
+	n = max(1, min(n, space-begin))
+	bound := func(i int) string { return fmt.Sprintf("%04x", begin+(space-begin)*i/n) }
+	out := make([]Sweep, n)
+	for i := range out {
+		out[i] = Sweep{Since: s.Since, Horizon: s.Horizon, Position: s.Position, From: bound(i)}
+		if i < n-1 {
+			out[i].To = bound(i + 1)
+		}
+	}
+	return out
+}
+
+// Join returns the sweep with what its parts have read, which are all done: its next call judges the source.
+func (s Sweep) Join(parts []Sweep) Sweep {
+	bad, blind, frozen := map[string]bool{}, map[uint64]bool{}, map[string]bool{}
+	note := func(p *Sweep) {
+		for _, id := range p.Bad {
+			bad[id] = true
+		}
+		for _, n := range p.Blind {
+			blind[n] = true
+		}
+		for _, id := range p.Archived {
+			frozen[id] = true
+		}
+	}
+	note(&s)
+	for i := range parts {
+		p := &parts[i]
+		note(p)
+		s.TooBad = s.TooBad || p.TooBad
+		s.Packs, s.Bytes, s.Frozen, s.Spared = s.Packs+p.Packs, s.Bytes+p.Bytes, s.Frozen+p.Frozen, s.Spared+p.Spared
+	}
+	s.Bad, s.Blind, s.Archived = slices.Sorted(maps.Keys(bad)), slices.Sorted(maps.Keys(blind)), slices.Sorted(maps.Keys(frozen))
+	if len(s.Bad) > maxBad || len(s.Archived) > maxArchived {
+		s.Bad, s.Archived, s.TooBad = s.Bad[:min(len(s.Bad), maxBad)], s.Archived[:min(len(s.Archived), maxArchived)], true
+	}
+	s.Position = strings.Repeat("f", 2*len(snapshot.Hash{}))
+	return s
 }
 
 // overlap is taken off Since: stores tell arrivals by the second, and a manifest that came in the second of the horizon,
@@ -61,11 +123,11 @@ func (b *Budget) spent(read int64) bool {
 //
 // Damage is not an error: it is in the result, which tells only of what this call has read until the sweep is done, and
 // then of the source as a whole. Snapshots that use a pack which this call found bad get a failing receipt at once.
-// Of opts, Record, Place, Workers, MaxFiles, Expect, Now and Progress count. Errors are as for [Run]; the next sweep is
+// Of opts, Record, Place, Copy, Workers, MaxFiles, Expect, Now and Progress count. Errors are as for [Run]; the next sweep is
 // good beside an error too.
 func Continue(ctx context.Context, repo *repository.Repository, src snapshot.Source, sweep Sweep, budget Budget, opts Options) (next Sweep, result *Result, done bool, err error) {
 	c := newChecker(repo, Options{
-		Level: Bytes, Sources: []snapshot.Source{src}, Expect: opts.Expect, Record: opts.Record, Place: opts.Place,
+		Level: Bytes, Sources: []snapshot.Source{src}, Expect: opts.Expect, Record: opts.Record, Place: opts.Place, Copy: opts.Copy,
 		Workers: opts.Workers, MaxFiles: opts.MaxFiles, Now: opts.Now, Progress: opts.Progress,
 	})
 	sweep.Bad, sweep.Blind, sweep.Archived = slices.Clone(sweep.Bad), slices.Clone(sweep.Blind), slices.Clone(sweep.Archived)
@@ -116,12 +178,12 @@ func (w *sweeper) run(ctx context.Context) error {
 	if err := w.readAll(ctx, left); err != nil {
 		return err
 	}
-	if w.done {
+	if w.done && !w.sweep.ranged() {
 		if err := w.readLogs(ctx); err != nil {
 			return err
 		}
 	}
-	if w.done {
+	if w.done && !w.sweep.ranged() {
 		if err := w.judgeAll(ctx); err != nil {
 			return err
 		}
@@ -174,8 +236,10 @@ func (w *sweeper) pick() []*pack {
 		sn.live(func(p *pack) { p.used = !old[p] })
 	}
 	var left []*pack
+	w.sweep.Total = 0
 	for _, p := range s.usedPacks() {
-		if p.ID.String() > w.sweep.Position {
+		w.sweep.Total += w.toRead(p)
+		if id := p.ID.String(); id > w.sweep.Position && id >= w.sweep.From && (w.sweep.To == "" || id < w.sweep.To) {
 			left = append(left, p)
 		}
 	}
@@ -278,9 +342,10 @@ func (w *sweeper) judgeAll(ctx context.Context) error {
 	return nil
 }
 
-// receiptsFor are the snapshots of which a receipt is to be written.
+// receiptsFor are the snapshots of which a receipt is to be written: not those of which all that is wrong is that the store
+// did not give something, as when rights are missing. That is no verdict, and a receipt would stay.
 func (c *checker) receiptsFor(s *source, judged []SnapshotResult) []SnapshotResult {
-	judged = c.readWhole(s, judged)
+	judged = slices.DeleteFunc(c.readWhole(s, judged), func(r SnapshotResult) bool { return c.findings.only(r.ID, Unreadable) })
 	w := c.sweep
 	if w == nil {
 		return judged
@@ -295,8 +360,7 @@ func (c *checker) receiptsFor(s *source, judged []SnapshotResult) []SnapshotResu
 	}
 	return slices.DeleteFunc(slices.Clone(judged), func(r SnapshotResult) bool {
 		switch {
-		case c.findings.only(r.ID, Unreadable):
-			return true // such as what must be thawed first: no verdict
+		case w.sweep.ranged(): // the others are judged when all ranges are read
 		case w.done && w.sweep.TooBad:
 			return r.Pass
 		case w.done:

@@ -70,6 +70,7 @@ type Options struct {
 	// Record writes receipts and records of damaged packs, if the repository's identity can sign.
 	Record   bool
 	Place    string // of the receipts: layout.ReceiptHost or layout.ReceiptCloud; empty: host
+	Copy     string // address of the copy that is checked, for the receipts; empty: the primary repository
 	Workers  int    // packs read at the same time; at level content each takes the memory of some chunks; 0: DefaultWorkers
 	MaxFiles int    // paths named in one finding; 0: DefaultMaxFiles
 	Now      func() time.Time
