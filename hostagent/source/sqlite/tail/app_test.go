@@ -5,8 +5,10 @@ import (
 	"context"
 	"database/sql"
 	"encoding/json"
+	"flag"
 	"fmt"
 	"io"
+	"math/rand/v2"
 	"os"
 	"os/exec"
 	"strings"
@@ -17,6 +19,20 @@ import (
 
 	"github.com/btcdecoded/holdfast/test/writer"
 )
+
+// test is what was asked for after -args.
+var test struct {
+	long bool
+	seed uint64
+}
+
+// sample is how many of something a test takes: few, or with -long many.
+func sample(few, many int) int {
+	if test.long {
+		return many
+	}
+	return few
+}
 
 // The application is always another process: in this one, closing a file would take its locks away.
 
@@ -36,6 +52,19 @@ func TestMain(m *testing.M) {
 			os.Exit(1)
 		}
 		return
+	}
+	flag.BoolVar(&test.long, "long", false, "histories and loads for minutes, and many of them")
+	flag.Uint64Var(&test.seed, "seed", 1, "of the dice; 0: another one for each run")
+	flag.Parse()
+	if test.seed == 0 {
+		test.seed = rand.Uint64() >> 32
+	}
+	fmt.Printf("tail: repeat with -args -seed %d\n", test.seed)
+	// Most of the time is spent waiting for the applications' processes and for the disk, whatever the number of processors.
+	parallel := false
+	flag.Visit(func(f *flag.Flag) { parallel = parallel || f.Name == "test.parallel" })
+	if !parallel {
+		_ = flag.Set("test.parallel", "8")
 	}
 	os.Exit(m.Run())
 }
@@ -243,6 +272,12 @@ func (a *app) add(n int) {
 		statements[i] = "INSERT INTO t(b) VALUES (hex(randomblob(300)))"
 	}
 	a.run(statements...)
+}
+
+// fill commits n rows in one transaction.
+func (a *app) fill(n int) {
+	a.t.Helper()
+	a.run(fmt.Sprintf("WITH RECURSIVE n(i) AS (SELECT 1 UNION ALL SELECT i + 1 FROM n WHERE i < %d) INSERT INTO t(b) SELECT hex(randomblob(300)) FROM n", n))
 }
 
 // libraries runs a test against both libraries.

@@ -12,7 +12,9 @@ import (
 
 // TestClosedAndOpened has the last connection closed, which removes the log, and the database opened again.
 func TestClosedAndOpened(t *testing.T) {
+	t.Parallel()
 	libraries(t, func(t *testing.T, library string) {
+		t.Parallel()
 		a := database(t, library)
 		a.add(2)
 		r := follow(t, a.path)
@@ -53,6 +55,7 @@ func TestClosedAndOpened(t *testing.T) {
 
 // TestStartedWithoutALog starts while nobody has the database open, just after somebody had.
 func TestStartedWithoutALog(t *testing.T) {
+	t.Parallel()
 	a := database(t, own)
 	a.add(3)
 	a.close(0)
@@ -65,6 +68,7 @@ func TestStartedWithoutALog(t *testing.T) {
 
 // TestOpenedAndCheckpointedUnseen has a new life whose first checkpoint comes before the first look.
 func TestOpenedAndCheckpointedUnseen(t *testing.T) {
+	t.Parallel()
 	a := database(t, own)
 	a.close(0)
 	r := follow(t, a.path)
@@ -77,9 +81,11 @@ func TestOpenedAndCheckpointedUnseen(t *testing.T) {
 
 // TestKilled kills the application, between commits, with frames of an open transaction in the log, and after a reset.
 func TestKilled(t *testing.T) {
+	t.Parallel()
 	libraries(t, func(t *testing.T, library string) {
+		t.Parallel()
 		a := database(t, library)
-		a.add(50)
+		a.fill(50)
 		r := follow(t, a.path)
 		restart := func(statements ...string) {
 			t.Helper()
@@ -130,6 +136,7 @@ func TestKilled(t *testing.T) {
 
 // TestKilledAndClosedByAnother has another process recover and close the database before we look.
 func TestKilledAndClosedByAnother(t *testing.T) {
+	t.Parallel()
 	a := database(t, own)
 	r := follow(t, a.path)
 	a.add(3)
@@ -148,8 +155,10 @@ func TestKilledAndClosedByAnother(t *testing.T) {
 // TestDiesAgainAndAgain has the count of commits be what it would be if nothing were missing, by two lives of as many
 // commits, one of which was not seen.
 func TestDiesAgainAndAgain(t *testing.T) {
+	t.Parallel()
 	for _, seen := range []string{"alive", "dead"} {
 		t.Run(seen, func(t *testing.T) {
+			t.Parallel()
 			a := database(t, python)
 			a.add(10)
 			a.kill()
@@ -187,6 +196,7 @@ func TestDiesAgainAndAgain(t *testing.T) {
 // TestNeverPublished has a whole commit in the log that a process was killed before it could publish. As long as another
 // one is connected it is no commit, and is overwritten; if nobody is, the next one recovers it.
 func TestNeverPublished(t *testing.T) {
+	t.Parallel()
 	for _, connected := range []bool{true, false} {
 		a := database(t, python)
 		a.add(5)
@@ -234,6 +244,7 @@ func forge(t *testing.T, r *replica) {
 
 // TestRecoveredInPlace has the index damaged, so that the next reader recovers it while another process is connected.
 func TestRecoveredInPlace(t *testing.T) {
+	t.Parallel()
 	a := database(t, python)
 	a.add(5)
 	r := follow(t, a.path)
@@ -261,6 +272,7 @@ func TestRecoveredInPlace(t *testing.T) {
 }
 
 func TestSharedMemoryIsMadeAnew(t *testing.T) {
+	t.Parallel()
 	a := database(t, python)
 	a.add(5)
 	r := follow(t, a.path)
@@ -278,8 +290,9 @@ func TestSharedMemoryIsMadeAnew(t *testing.T) {
 
 // TestFileTooLarge has the log's file system full: a commit fails in the middle, later ones work.
 func TestFileTooLarge(t *testing.T) {
+	t.Parallel()
 	a := database(t, python)
-	a.add(100)
+	a.fill(100)
 	r := follow(t, a.path)
 	log, err := look(a.path + "-wal")
 	if err != nil {
@@ -302,6 +315,7 @@ func TestFileTooLarge(t *testing.T) {
 
 // TestNothingIsWritten looks at the application's files before and after, and lets it make a checkpoint that needs all locks.
 func TestNothingIsWritten(t *testing.T) {
+	t.Parallel()
 	a := database(t, own)
 	a.add(5)
 	state := func() (all [3]inode) {
@@ -335,6 +349,7 @@ func TestNothingIsWritten(t *testing.T) {
 
 // TestWithoutInotify follows resets by the times of the index alone.
 func TestWithoutInotify(t *testing.T) {
+	t.Parallel()
 	a := database(t, python)
 	a.add(3)
 	r := follow(t, a.path)
@@ -363,6 +378,7 @@ func TestWithoutInotify(t *testing.T) {
 
 // TestWaitEndsWithACheckpoint measures nothing: it expects that a Wait of an hour ends.
 func TestWaitEndsWithACheckpoint(t *testing.T) {
+	t.Parallel()
 	a := database(t, own)
 	a.add(1)
 	r := follow(t, a.path)
@@ -390,6 +406,7 @@ func TestWaitEndsWithACheckpoint(t *testing.T) {
 }
 
 func TestClockSetBack(t *testing.T) {
+	t.Parallel()
 	a := database(t, own)
 	r := follow(t, a.path)
 	a.add(1)

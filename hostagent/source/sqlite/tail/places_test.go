@@ -16,6 +16,7 @@ import (
 func itoa(n int64) string { return strconv.FormatInt(n, 10) }
 
 func TestStates(t *testing.T) {
+	t.Parallel()
 	dir := t.TempDir()
 	write := func(name string, b []byte) string {
 		path := filepath.Join(dir, name)
@@ -59,6 +60,7 @@ func TestStates(t *testing.T) {
 
 // TestAnotherFile puts another database in the place of one that is in use; what the old log holds is delivered first.
 func TestAnotherFile(t *testing.T) {
+	t.Parallel()
 	for _, c := range []struct {
 		name  string
 		do    func(t *testing.T, a *app, other string)
@@ -79,6 +81,7 @@ func TestAnotherFile(t *testing.T) {
 		}, Replaced},
 	} {
 		t.Run(c.name, func(t *testing.T) {
+			t.Parallel()
 			a := database(t, own)
 			a.add(3)
 			other := startApp(t, own, a.path+".other")
@@ -130,6 +133,7 @@ func must(t testing.TB, err error) {
 }
 
 func TestLinkIsSwitched(t *testing.T) {
+	t.Parallel()
 	a, b := database(t, own), database(t, own)
 	link := filepath.Join(t.TempDir(), "current")
 	must(t, os.Symlink(a.path, link))
@@ -147,8 +151,10 @@ func TestLinkIsSwitched(t *testing.T) {
 
 // TestWrittenInPlace has another database copied into the file, with and without the application being connected.
 func TestWrittenInPlace(t *testing.T) {
+	t.Parallel()
 	for _, live := range []bool{true, false} {
 		t.Run(fmt.Sprint("live ", live), func(t *testing.T) {
+			t.Parallel()
 			a := database(t, own)
 			a.add(3)
 			a.run("PRAGMA wal_checkpoint(TRUNCATE)")
@@ -175,7 +181,9 @@ func waitFor(t *testing.T, f func() bool) {
 }
 
 func TestAnotherJournalMode(t *testing.T) {
+	t.Parallel()
 	libraries(t, func(t *testing.T, library string) {
+		t.Parallel()
 		a := database(t, library)
 		r := follow(t, a.path)
 		a.add(2)
@@ -206,7 +214,9 @@ func TestAnotherJournalMode(t *testing.T) {
 }
 
 func TestExclusiveLockingMode(t *testing.T) {
+	t.Parallel()
 	libraries(t, func(t *testing.T, library string) {
+		t.Parallel()
 		a := startApp(t, library, filepath.Join(t.TempDir(), "db"))
 		a.run("PRAGMA locking_mode=EXCLUSIVE", "PRAGMA journal_mode=WAL", "PRAGMA wal_autocheckpoint=0", "CREATE TABLE t(a INTEGER PRIMARY KEY, b)")
 		a.add(5)
@@ -249,6 +259,7 @@ func TestExclusiveLockingMode(t *testing.T) {
 
 // TestFailedCommitIsReplaced has a transaction without an index take the place of one that looked like a commit.
 func TestFailedCommitIsReplaced(t *testing.T) {
+	t.Parallel()
 	a := startApp(t, python, filepath.Join(t.TempDir(), "db"))
 	a.run("PRAGMA locking_mode=EXCLUSIVE", "PRAGMA journal_mode=WAL", "PRAGMA wal_autocheckpoint=0", "CREATE TABLE t(a INTEGER PRIMARY KEY, b)")
 	a.add(5)
@@ -265,6 +276,7 @@ func TestFailedCommitIsReplaced(t *testing.T) {
 
 // TestOtherByteOrder follows a log whose checksums another kind of processor began.
 func TestOtherByteOrder(t *testing.T) {
+	t.Parallel()
 	a := database(t, python)
 	a.add(4)
 	a.kill()
@@ -297,6 +309,7 @@ func TestOtherByteOrder(t *testing.T) {
 
 // TestPageFails expects that a poll that failed is made again as a whole.
 func TestPageFails(t *testing.T) {
+	t.Parallel()
 	a := database(t, own)
 	r := follow(t, a.path)
 	a.add(3)
@@ -320,6 +333,7 @@ func TestPageFails(t *testing.T) {
 }
 
 func TestDamagedLog(t *testing.T) {
+	t.Parallel()
 	a := database(t, python)
 	a.add(3)
 	r := follow(t, a.path)

@@ -96,16 +96,18 @@ func (h *history) act() {
 // TestRandomHistories expects that a replica is the database whenever a poll says so, and that nothing is missed by who
 // looks after each step.
 func TestRandomHistories(t *testing.T) {
-	for seed := range uint64(12) {
-		always := seed%3 == 0
+	t.Parallel()
+	for n := range sample(4, 60) {
+		seed, always := test.seed+uint64(n), n%2 == 0
 		t.Run(fmt.Sprintf("seed %d, each step %v", seed, always), func(t *testing.T) {
+			t.Parallel()
 			a := database(t, own)
-			a.add(60)
+			a.fill(60)
 			h := &history{t: t, r: rand.New(rand.NewPCG(seed, 9))}
 			h.apps, h.open = [2]*app{a, startApp(t, python, a.path)}, [2]bool{true, false}
 			r := follow(t, a.path)
 			gaps, polls := 0, 0
-			for range 60 {
+			for range sample(40, 200) {
 				h.act()
 				if !always && h.r.IntN(3) > 0 {
 					continue

@@ -7,6 +7,7 @@ import (
 	"os"
 	"path/filepath"
 	"testing"
+	"time"
 
 	"github.com/btcdecoded/holdfast/shared/sqlite"
 )
@@ -35,12 +36,16 @@ func follow(t testing.TB, path string) *replica {
 	return r
 }
 
-// rebase begins anew. It tries again if there is a gap while the file is copied.
+// rebase begins anew. It tries again if there is a gap while the file is copied, which on a busy machine may happen often.
 func (r *replica) rebase() {
 	r.t.Helper()
-	for range 10 {
+	for deadline := time.Now().Add(2 * time.Minute); time.Now().Before(deadline); {
 		r.overlay, r.pages, r.base = map[uint32][]byte{}, 0, nil
-		if err := r.tail.Start(); err != nil {
+		err := r.tail.Start()
+		var state *StateError
+		if errors.As(err, &state) && state.State == Busy {
+			continue
+		} else if err != nil {
 			r.t.Fatal(err)
 		}
 		if _, err := r.poll(); err != nil || r.tail.gap != nil {

@@ -6,7 +6,9 @@ import (
 )
 
 func TestCommitsAndCheckpoints(t *testing.T) {
+	t.Parallel()
 	libraries(t, func(t *testing.T, library string) {
+		t.Parallel()
 		a := database(t, library)
 		a.add(3)
 		r := follow(t, a.path)
@@ -38,7 +40,9 @@ func TestCommitsAndCheckpoints(t *testing.T) {
 
 // TestResetBetweenPolls resets the log after commits that were not read yet.
 func TestResetBetweenPolls(t *testing.T) {
+	t.Parallel()
 	libraries(t, func(t *testing.T, library string) {
+		t.Parallel()
 		for _, c := range []struct {
 			mode                     string
 			read, unread, fresh, mis int
@@ -55,8 +59,9 @@ func TestResetBetweenPolls(t *testing.T) {
 			{"FULL", 4, 2, 1, 0},     //
 		} {
 			t.Run(fmt.Sprintf("%s after %d and %d, then %d", c.mode, c.read, c.unread, c.fresh), func(t *testing.T) {
+				t.Parallel()
 				a := database(t, library)
-				a.add(20)
+				a.fill(20)
 				a.run("PRAGMA wal_checkpoint(TRUNCATE)")
 				r := follow(t, a.path)
 				a.add(c.read)
@@ -87,6 +92,7 @@ func TestResetBetweenPolls(t *testing.T) {
 
 // TestManyResetsBetweenPolls resets the log twice between two polls.
 func TestManyResetsBetweenPolls(t *testing.T) {
+	t.Parallel()
 	a := database(t, python)
 	r := follow(t, a.path)
 	for range 3 {
@@ -105,7 +111,9 @@ func TestManyResetsBetweenPolls(t *testing.T) {
 
 // TestAnotherConnectionBegins resets by one process and commits by another, which draws both salts anew.
 func TestAnotherConnectionBegins(t *testing.T) {
+	t.Parallel()
 	libraries(t, func(t *testing.T, library string) {
+		t.Parallel()
 		a := database(t, library)
 		a.add(2)
 		r := follow(t, a.path)
@@ -125,9 +133,11 @@ func TestAnotherConnectionBegins(t *testing.T) {
 
 // TestUncommitted spills frames of a transaction to the log before it ends.
 func TestUncommitted(t *testing.T) {
+	t.Parallel()
 	libraries(t, func(t *testing.T, library string) {
+		t.Parallel()
 		a := database(t, library)
-		a.add(400)
+		a.fill(400)
 		a.run("PRAGMA wal_checkpoint(TRUNCATE)", "PRAGMA cache_size=5")
 		r := follow(t, a.path)
 		for _, end := range []string{"ROLLBACK", "COMMIT"} {
@@ -154,8 +164,10 @@ func TestUncommitted(t *testing.T) {
 
 // TestPadding has frames written twice: by padding, and by transactions that write the same again.
 func TestPadding(t *testing.T) {
+	t.Parallel()
 	for name, parameters := range map[string]string{"padded": "?psow=0", "the same again": ""} {
 		t.Run(name, func(t *testing.T) {
+			t.Parallel()
 			file := database(t, python).path
 			a := startApp(t, python, "file:"+file+parameters)
 			a.run("PRAGMA synchronous=FULL", "PRAGMA wal_autocheckpoint=0", "INSERT INTO t VALUES (1, 'x')", "PRAGMA wal_checkpoint(TRUNCATE)")
@@ -192,6 +204,7 @@ func TestPadding(t *testing.T) {
 
 // TestNothingKnownOfPadding meets such frames before it could learn what they are.
 func TestNothingKnownOfPadding(t *testing.T) {
+	t.Parallel()
 	a := database(t, python)
 	a.run("INSERT INTO t VALUES (1, 'x')")
 	r := follow(t, a.path)
@@ -202,8 +215,10 @@ func TestNothingKnownOfPadding(t *testing.T) {
 }
 
 func TestPageSizes(t *testing.T) {
+	t.Parallel()
 	for _, size := range []int{512, 1024, 65536} {
 		t.Run(fmt.Sprint(size), func(t *testing.T) {
+			t.Parallel()
 			a := database(t, own, fmt.Sprintf("PRAGMA page_size=%d", size), "PRAGMA auto_vacuum=FULL")
 			r := follow(t, a.path)
 			a.add(30)

@@ -35,7 +35,9 @@ func resume(t *testing.T, r *replica, p Position) error {
 }
 
 func TestResume(t *testing.T) {
+	t.Parallel()
 	libraries(t, func(t *testing.T, library string) {
+		t.Parallel()
 		a := database(t, library)
 		a.add(3)
 		r := follow(t, a.path)
@@ -111,9 +113,11 @@ func gapOf(err error) Cause {
 
 // TestPowerFailure has the end of the log lost, and other commits take its place.
 func TestPowerFailure(t *testing.T) {
+	t.Parallel()
 	for _, alive := range []bool{true, false} {
 		for _, after := range []int{0, 2, 5, 9} {
 			t.Run(fmt.Sprintf("alive %v, %d commits after", alive, after), func(t *testing.T) {
+				t.Parallel()
 				a := database(t, python)
 				a.add(3)
 				r := follow(t, a.path)
