@@ -240,6 +240,8 @@ func (o *followPrinter) tell(e replicate.Event) {
 // followText says what happened, and whether it is something to look at.
 func followText(e replicate.Event) (text string, bad bool) {
 	switch e.Kind {
+	case replicate.Shipped:
+		return "", false
 	case replicate.Based:
 		return fmt.Sprintf("snapshot @%d begins the log, in %.1fs", e.Snapshot, e.Seconds), false
 	case replicate.Missed:
