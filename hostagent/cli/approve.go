@@ -148,7 +148,7 @@ func (a *app) requestedMoment(ctx context.Context, repo *repository.Repository, 
 	if err != nil {
 		return id, log, err
 	}
-	m, err := all.choose(want)
+	m, err := all.choose(ctx, want)
 	if err != nil {
 		return id, log, err
 	}

@@ -85,18 +85,21 @@ func exact(t time.Time) string { return t.UTC().Format(time.RFC3339Nano) }
 // choose finds the state that is wanted: by number a snapshot as it is, with a time too that snapshot and its log up to
 // then, by time alone or without either the best of all. Where the log tells that something was committed that it does not
 // have, that is an error: the state before is for people to choose.
-func (m *moments) choose(want recovery.Selector) (*moment, error) {
+func (m *moments) choose(ctx context.Context, want recovery.Selector) (*moment, error) {
 	points := m.points()
 	if want.Sequence != 0 && !want.At.IsZero() {
 		points = slices.DeleteFunc(points, func(p recovery.Point) bool { return p.Sequence != want.Sequence })
 		want.Sequence = 0
 	}
-	epochs := log.Epochs(m.streams)
-	chosen, err := recovery.SelectMoment(points, epochs, want)
+	reader, epochs := log.NewReader(m.repo, m.src, m.streams), log.Epochs(m.streams)
+	chosen, err := reader.Select(ctx, points, epochs, want)
 	if err != nil {
 		return nil, fmt.Errorf("source %s: %w", m.src, err)
 	}
 	if at := want.At; !at.IsZero() && chosen.Reached.Before(at) && len(epochs) > 0 {
+		if err := reader.Times(ctx, epochs); err != nil {
+			return nil, fmt.Errorf("source %s: %w", m.src, err)
+		}
 		for _, gap := range recovery.RecoverableMoments(m.points(), epochs, 0, at).Gaps {
 			if !gap.Open && !at.Before(gap.From) && at.Before(gap.To) {
 				return nil, &gapError{m.src, at, gap}

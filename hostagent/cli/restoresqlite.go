@@ -139,7 +139,7 @@ func (r *databaseRestore) choose(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	r.moment, err = all.choose(r.want)
+	r.moment, err = all.choose(ctx, r.want)
 	return err
 }
 

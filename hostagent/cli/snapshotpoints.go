@@ -39,7 +39,11 @@ func (a *app) pointsOf(ctx context.Context, repo *repository.Repository, src sna
 	if err != nil {
 		return nil, err
 	}
-	w := recovery.RecoverableMoments(m.points(), log.Epochs(m.streams), rpo, a.now())
+	epochs := log.Epochs(m.streams)
+	if err := log.NewReader(repo, src, m.streams).Times(ctx, epochs); err != nil {
+		return nil, fmt.Errorf("source %s: %w", src, err)
+	}
+	w := recovery.RecoverableMoments(m.points(), epochs, rpo, a.now())
 	out := &sourcePoints{Source: src.String(), Spans: w.Spans, Gaps: w.Gaps, name: src.String()}
 	if own, err := a.host(); err == nil && own == src.Host {
 		out.name = src.Name

@@ -157,7 +157,7 @@ func (a *app) verifyRestore(ctx context.Context, repo *repository.Repository, id
 	if err != nil {
 		return nil, err
 	}
-	m, err := all.choose(recovery.Selector{Sequence: id.Sequence})
+	m, err := all.choose(ctx, recovery.Selector{Sequence: id.Sequence})
 	if err != nil {
 		return nil, err
 	}

@@ -11,7 +11,6 @@ import (
 
 	"github.com/btcdecoded/holdfast/shared/recovery"
 	"github.com/btcdecoded/holdfast/shared/repository"
-	"github.com/btcdecoded/holdfast/shared/repository/layout"
 	"github.com/btcdecoded/holdfast/shared/seal"
 	"github.com/btcdecoded/holdfast/shared/snapshot"
 )
@@ -227,59 +226,4 @@ func (r *Reader) entries(ctx context.Context, legs []leg, start cursor) iter.Seq
 			}
 		}
 	}
-}
-
-// Times replaces the arrivals in epochs, which [Epochs] has made, by the times of the records themselves, as far as they
-// can be read: two small reads for each run. What can't be read stays as it is; errors are the store's and the context's.
-func (r *Reader) Times(ctx context.Context, epochs []recovery.LogEpoch) error {
-	for i := range epochs {
-		e := find(r.streams, epochs[i].Stream, epochs[i].Epoch)
-		if e == nil {
-			continue
-		}
-		keys, err := r.Keys(ctx, e)
-		if ctx.Err() != nil {
-			return ctx.Err()
-		}
-		if err != nil {
-			continue
-		}
-		for k := range epochs[i].Runs {
-			run := &epochs[i].Runs[k]
-			for _, end := range []struct {
-				sequence uint64
-				to       *time.Time
-			}{{run.First, &run.From}, {run.Last, &run.To}} {
-				at, ok, err := r.timeOf(ctx, e, keys, end.sequence)
-				if err != nil {
-					return err
-				}
-				if ok {
-					*end.to = at
-				}
-			}
-		}
-	}
-	return nil
-}
-
-// timeOf is the time of a record, if it can be read.
-func (r *Reader) timeOf(ctx context.Context, e *Epoch, keys *seal.Keys, n uint64) (time.Time, bool, error) {
-	var all []layout.LogObject
-	for _, c := range e.candidates(n, nil) {
-		all = append(all, c.LogObject)
-	}
-	slices.SortFunc(all, func(a, b layout.LogObject) int { return int(int64(a.Last-a.First) - int64(b.Last-b.First)) })
-	for _, o := range all {
-		l, err := load(ctx, r.repo, r.src, keys, o)
-		var damage *repository.DamageError
-		if errors.As(err, &damage) {
-			continue
-		}
-		if err != nil {
-			return time.Time{}, false, err
-		}
-		return time.Unix(0, l.entries[n-o.First].time).UTC(), true, nil
-	}
-	return time.Time{}, false, nil
 }

@@ -1,0 +1,114 @@
+package log
+
+import (
+	"context"
+	"errors"
+	"slices"
+	"time"
+
+	"golang.org/x/sync/errgroup"
+
+	"github.com/btcdecoded/holdfast/shared/recovery"
+	"github.com/btcdecoded/holdfast/shared/repository"
+	"github.com/btcdecoded/holdfast/shared/repository/layout"
+	"github.com/btcdecoded/holdfast/shared/seal"
+)
+
+// Select is [recovery.SelectMoment] with epochs from [Epochs], which believes the arrival of no record that it chooses:
+// what was copied, or put back by repair, has arrived long after it was committed. It reads the last record of each epoch
+// that is considered, mostly one, and replaces arrivals in epochs by what these say. Errors: those of SelectMoment and
+// [Reader.Times].
+func (r *Reader) Select(ctx context.Context, points []recovery.Point, epochs []recovery.LogEpoch, want recovery.Selector) (recovery.Selection, error) {
+	exact := map[int]bool{}
+	for {
+		s, err := recovery.SelectMoment(points, epochs, want)
+		if err != nil || s.Log == nil {
+			return s, err
+		}
+		i := slices.IndexFunc(epochs, func(e recovery.LogEpoch) bool {
+			return e.Stream == s.Log.Through.Stream && e.Epoch == s.Log.Through.Epoch
+		})
+		if i < 0 || exact[i] {
+			return s, nil
+		}
+		// With the exact time the epoch may reach less far than another one: it is chosen once more.
+		exact[i] = true
+		if err := r.Times(ctx, epochs[i:i+1]); err != nil {
+			return s, err
+		}
+	}
+}
+
+// Times replaces the arrivals in epochs, which [Epochs] has made, by the times of the records themselves, as far as they
+// can be read: two small reads for each run. Where a run ends within a transaction, of which nothing can be restored, its
+// end is right before that. What can't be read stays as it is; errors are the store's and the context's.
+func (r *Reader) Times(ctx context.Context, epochs []recovery.LogEpoch) error {
+	g, gctx := errgroup.WithContext(ctx)
+	g.SetLimit(headReaders)
+	for i := range epochs {
+		e := find(r.streams, epochs[i].Stream, epochs[i].Epoch)
+		if e == nil {
+			continue
+		}
+		g.Go(func() error {
+			keys, err := r.Keys(gctx, e)
+			if gctx.Err() != nil {
+				return gctx.Err()
+			}
+			if err != nil {
+				return nil //nolint:nilerr // who has no key knows arrivals only
+			}
+			for k := range epochs[i].Runs {
+				if err := r.timesOf(gctx, e, keys, &epochs[i].Runs[k]); err != nil {
+					return err
+				}
+			}
+			return nil
+		})
+	}
+	return g.Wait()
+}
+
+func (r *Reader) timesOf(ctx context.Context, e *Epoch, keys *seal.Keys, run *recovery.LogRun) error {
+	last, ok, err := r.entryOf(ctx, e, keys, run.Last)
+	if err != nil {
+		return err
+	}
+	if ok {
+		run.To = time.Unix(0, last.time).UTC()
+		if last.more {
+			run.To = run.To.Add(-1)
+		}
+	}
+	first := last
+	if run.First != run.Last {
+		if first, ok, err = r.entryOf(ctx, e, keys, run.First); err != nil {
+			return err
+		}
+	}
+	if ok {
+		run.From = time.Unix(0, first.time).UTC()
+	}
+	return nil
+}
+
+// entryOf reads one record, if that can be, from the smallest object that holds it.
+func (r *Reader) entryOf(ctx context.Context, e *Epoch, keys *seal.Keys, n uint64) (entry, bool, error) {
+	var all []layout.LogObject
+	for _, c := range e.candidates(n, nil) {
+		all = append(all, c.LogObject)
+	}
+	slices.SortFunc(all, func(a, b layout.LogObject) int { return int(int64(a.Last-a.First) - int64(b.Last-b.First)) })
+	for _, o := range all {
+		l, err := load(ctx, r.repo, r.src, keys, o)
+		var damage *repository.DamageError
+		if errors.As(err, &damage) {
+			continue
+		}
+		if err != nil {
+			return entry{}, false, err
+		}
+		return l.entries[n-o.First], true, nil
+	}
+	return entry{}, false, nil
+}
