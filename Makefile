@@ -31,6 +31,8 @@ CDK          ?=
 # Where the functions' binaries go, and when the CDK asks before it deploys: approval=never where nobody can answer.
 assets       ?= bin/functions
 approval     ?= broadening
+# How long `make deploy` waits at its end for people to confirm that they get alerts.
+wait         ?= 10m
 # What `make destroy` removes; stacks=--all is all, with the storage. See docs/deploy.md, "Destroy and deploy again".
 stacks       ?= --exclusively 'holdfast-*observe' 'holdfast-*control'
 GOARCH_OF    := $(if $(filter x86_64,$(architecture)),amd64,arm64)
@@ -38,7 +40,7 @@ FUNCTIONS    := $(patsubst functions/%/main.go,%,$(wildcard functions/*/main.go)
 CDK_CONTEXT   = -c policy=$(policy) -c architecture=$(architecture) -c assets=$(assets) $(if $(email),-c email=$(email)) $(CDK)
 
 .PHONY: help build test setup lint vuln arch unit integration demo fuzz bench soak man clean
-.PHONY: cloud-tools functions cloud e2e bootstrap synth diff deploy destroy alarm-test policy-given smoke-aws
+.PHONY: cloud-tools functions cloud e2e bootstrap synth diff deploy destroy confirmed alarm-test policy-given smoke-aws
 
 help: ## this help
 	@echo "Holdfast: backup and recovery. Targets:"; echo
@@ -101,7 +103,11 @@ diff: policy-given cloud-tools functions ## what a deployment would change
 # What an earlier deployment left behind is taken over by its name; see docs/deploy.md, "Destroy and deploy again".
 deploy: policy-given cloud-tools functions ## deploys to the account of the AWS credentials; docs/deploy.md says what is needed
 	cdk deploy --all --require-approval $(approval) --import-existing-resources $(CDK_CONTEXT)
+	@$(MAKE) --no-print-directory confirmed
 	@echo "next: make alarm-test policy=$(policy)"
+
+confirmed: policy-given ## fails while somebody has not confirmed the subscription to alerts; waits for them: wait=10m
+	@go run ./infra/confirmed -policy $(policy) -wait $(wait)
 
 destroy: policy-given cloud-tools functions ## removes the control plane; buckets, keys and agents' roles stay
 	cdk destroy $(stacks) $(CDK_CONTEXT)

@@ -44,13 +44,14 @@ func Capture(s *settings.Settings, tag string) Document {
 		Resource: []string{s.ARN("sqs", events.QueuePrefix+host(tag))},
 	}, Statement{
 		Sid: "Report", Effect: Allow, Action: []string{"events:PutEvents"}, Resource: []string{s.ARN("events", "event-bus/"+events.BusName)},
-		Condition: Conditions{"StringEquals": {"events:source": events.SourceAgent}},
+		Condition: sentAs(events.AgentSource(host(tag))),
 	})
 	return append(d, keys(s, tag, "WrapDataKeys", "kms:Encrypt", "kms:GenerateDataKey")...)
 }
 
 // Restore is what an agent or a replacement machine may do to restore one host's backups: read its prefix, packs and
-// old versions too, and unwrap its data keys. It writes receipts only.
+// old versions too, and unwrap its data keys. It writes only what verifications write: receipts, and which packs are
+// damaged.
 func Restore(s *settings.Settings, tag string) Document {
 	d := Document{
 		{
@@ -58,8 +59,8 @@ func Restore(s *settings.Settings, tag string) Document {
 			Resource: below(s.BucketARN(s.Bucket), "/v1/repository.json", "/v1/access/*", "/v1/"+host(tag)+"/*"),
 		},
 		{
-			Sid: "AddReceipts", Effect: Allow, Action: []string{"s3:PutObject"},
-			Resource:  []string{s.BucketARN(s.Bucket) + "/v1/" + host(tag) + "/*/receipts/host/*"},
+			Sid: "AddVerdicts", Effect: Allow, Action: []string{"s3:PutObject"},
+			Resource:  kinds(s.BucketARN(s.Bucket)+"/v1/"+host(tag), "receipts/host", "damaged"),
 			Condition: Conditions{"Null": {"s3:if-none-match": "false"}},
 		},
 		{
@@ -69,6 +70,11 @@ func Restore(s *settings.Settings, tag string) Document {
 	}
 	d = append(d, reading(s, tag)...)
 	return append(d, keys(s, tag, "UnwrapDataKeys", "kms:Decrypt")...)
+}
+
+// sentAs is the condition that every event of a request has this source: a request carries several, each with its own.
+func sentAs(source string) Conditions {
+	return Conditions{"ForAllValues:StringEquals": {"events:source": source}, "Null": {"events:source": "false"}}
 }
 
 func reading(s *settings.Settings, tag string) Document {

@@ -83,7 +83,7 @@ func order(s *settings.Settings) Statement {
 
 func report(s *settings.Settings) Statement {
 	st := allow("Report", []string{"events:PutEvents"}, s.ARN("events", "event-bus/"+events.BusName))
-	st.Condition = Conditions{"StringEquals": {"events:source": events.SourceControl}}
+	st.Condition = sentAs(events.SourceControl)
 	return st
 }
 
@@ -103,22 +103,23 @@ func verify(s *settings.Settings) Document {
 		},
 	}
 	d = append(d, state(s, nil, []string{"/verify/*"})...)
-	return append(d, parameters(s, settings.Verify, true), report(s))
+	return append(d, parameters(s, settings.Verify, true))
 }
 
-// lifecycle removes and extends, in the replica too: the same decisions hold there, and a removal that only one of the
-// two has seen would leave the other with snapshots that nothing names.
+// lifecycle removes and extends in the bucket of its own region, and in no other: neither role can touch what the other
+// one keeps.
 func lifecycle(s *settings.Settings) Document {
 	d := append(repository(s), tending(s.BucketARN(s.Bucket))...)
-	if s.Replica != nil {
-		at := s.In(s.Replica)
-		for _, st := range append(repository(at), tending(at.BucketARN(at.Bucket))...) {
-			st.Sid += "Replica"
-			d = append(d, st)
-		}
+	read := []string{"/freeze/*", "/restores/*"}
+	if s.Second {
+		read = nil // both are in the first region: see First
 	}
-	d = append(d, state(s, []string{"/freeze/*", "/restores/*"}, []string{"/lifecycle/*"})...)
-	return append(d, parameters(s, settings.Lifecycle, true), report(s))
+	d = append(d, state(s, read, []string{"/lifecycle/*"})...)
+	d = append(d, parameters(s, settings.Lifecycle, true))
+	if s.Second {
+		return d
+	}
+	return append(d, report(s))
 }
 
 func tending(bucket string) Document {
@@ -160,27 +161,38 @@ func monitor(s *settings.Settings) Document {
 	return d
 }
 
+// restore carries requests to hosts. It reads no content: it asks for archived packs to be thawed, and a listing tells it
+// how far they are.
 func restore(s *settings.Settings) Document {
 	d := append(repository(s), state(s, []string{"/jobs/*", "/sources/*"}, []string{"/restores/*", "/freeze/*"})...)
-	thaw := allow("Thaw", []string{"s3:RestoreObject"}, kinds(s.BucketARN(s.Bucket)+"/v1/*", "packs", "log")...)
-	return append(d, thaw, parameters(s, settings.Restore, false), order(s), report(s))
+	thaw := allow("Thaw", []string{"s3:RestoreObject"}, kinds(s.BucketARN(s.Bucket)+"/v1/*", "packs")...)
+	return append(d, thaw, parameters(s, settings.Restore, false), order(s))
 }
 
-// watchdog lives in the replica's region and looks at both.
+// watchdog lives in the replica's region and looks at both. What lifecycle and verify have found there it tells.
 func watchdog(s *settings.Settings) Document {
-	d := append(repository(s), state(s, nil, []string{"/watchdog.json"})...)
+	d := append(repository(s), state(s, []string{"/lifecycle/*", "/verify/*"}, []string{"/watchdog.json"})...)
 	return append(d,
 		allow("Alert", []string{"sns:ListSubscriptionsByTopic", "sns:Publish"}, s.ARN("sns", settings.TopicName)),
 		parameters(s, settings.Watchdog, false))
 }
 
-// WatchFirst is what the watchdog reads in the first region: the state that monitor leaves there.
-func WatchFirst(first *settings.Settings) Document {
-	bucket := first.BucketARN(first.StateBucket())
-	return Document{
-		allow("ListFirst", []string{"s3:ListBucket"}, bucket),
-		allow("ReadFirst", []string{"s3:GetObject"}, below(bucket, "/config/*", "/monitor.json")...),
+// First is what a function of the second region reads in the first one. It may write nothing there.
+func First(first *settings.Settings, verb string) Document {
+	state := first.BucketARN(first.StateBucket())
+	read := below(state, "/config/*", "/monitor.json") // the state that monitor leaves there
+	if verb == settings.Lifecycle {
+		read = below(state, "/config/*", "/freeze/*")
 	}
+	d := Document{allow("ListFirst", []string{"s3:ListBucket"}, state), allow("ReadFirst", []string{"s3:GetObject"}, read...)}
+	if verb == settings.Lifecycle {
+		// To compare: which objects the primary has, and which of them its snapshots need.
+		for _, st := range repository(first) {
+			st.Sid += "First"
+			d = append(d, st)
+		}
+	}
+	return d
 }
 
 // Schedule lets EventBridge Scheduler invoke functions and put what it could not deliver into their dead letters.

@@ -2,6 +2,7 @@ package rights
 
 import (
 	"strconv"
+	"strings"
 
 	"github.com/btcdecoded/holdfast/infra/settings"
 )
@@ -81,6 +82,39 @@ func StateBucket(s *settings.Settings) Document {
 			Sid: sid, Effect: Deny, Principal: Everybody(), Action: actions, Resource: []string{resource}, Condition: anyAccount(s, path),
 		})
 	}
+	return append(d, SecondReads(s, bucket)...)
+}
+
+// only gives a statement to one role of an account. The role is named in a condition: as principal it would have to be
+// there before the bucket, and the stack that makes it comes later.
+func only(s *settings.Settings, role string, st Statement) Statement {
+	st.Principal = map[string]any{"AWS": "arn:" + s.Partition + ":iam::" + s.Account + ":root"}
+	st.Condition = Conditions{"ArnEquals": {"aws:PrincipalArn": role}}
+	return st
+}
+
+// SecondReads lets the functions of the second region read one of the first region's buckets where they are of another
+// account; within one account their own policies do.
+func SecondReads(s *settings.Settings, bucket string) Document {
+	if s.Replica == nil || s.Replica.Account == s.Account {
+		return nil
+	}
+	var d Document
+	at := s.In(s.Replica)
+	for _, verb := range []string{settings.Lifecycle, settings.Watchdog} {
+		for _, st := range First(s, verb) {
+			var here []string
+			for _, r := range st.Resource {
+				if r == bucket || strings.HasPrefix(r, bucket+"/") {
+					here = append(here, r)
+				}
+			}
+			if len(here) > 0 {
+				st.Sid, st.Resource = verb+st.Sid, here
+				d = append(d, only(at, at.FunctionRole(verb), st))
+			}
+		}
+	}
 	return d
 }
 
@@ -98,22 +132,17 @@ func LogBucket(s *settings.Settings, bucket string, of ...string) Document {
 }
 
 // ReplicaBucket is RepositoryBucket for the replica's bucket, which the replication role also fills. s is the replica's,
-// first the settings of the other region, whose roles come from another account where the replica has its own.
+// first the settings of the other region, whose monitor comes from another account where the replica has its own.
 func ReplicaBucket(s, first *settings.Settings) Document {
-	lifecycle := first.FunctionRole(settings.Lifecycle)
-	d := RepositoryBucket(s, lifecycle)
+	d := RepositoryBucket(s, s.FunctionRole(settings.Lifecycle))
 	bucket := s.BucketARN(s.Bucket)
 	from := func(sid, role string, actions []string, resources ...string) {
-		d = append(d, Statement{Sid: sid, Effect: Allow, Principal: map[string]any{"AWS": role}, Action: actions, Resource: resources})
+		d = append(d, only(first, role, Statement{Sid: sid, Effect: Allow, Action: actions, Resource: resources}))
 	}
 	replicate := first.RoleARN("/holdfast/", settings.ReplicaRole)
 	from("Replicate", replicate, []string{"s3:ReplicateObject", "s3:ReplicateTags"}, bucket+"/*")
 	from("ReplicateSettings", replicate, []string{"s3:GetBucketVersioning", "s3:ListBucket"}, bucket)
 	if s.Account != first.Account {
-		for _, st := range append(repository(s), tending(bucket)...) {
-			st.Sid, st.Principal = "Lifecycle"+st.Sid, map[string]any{"AWS": lifecycle}
-			d = append(d, st)
-		}
 		for _, st := range observed(s) {
 			from("Monitor"+st.Sid, first.FunctionRole(settings.Monitor), st.Action, st.Resource...)
 		}

@@ -41,7 +41,7 @@ const (
 func (s *Settings) Alarms() []Alarm {
 	out := s.machinery()
 	if s.Second {
-		return append(out, watchdogAlarms()...)
+		return append(append(out, watchdogAlarms()...), rereadAlarm("of the replica "))
 	}
 	for _, tier := range environment.DimensionValues(environment.DimensionTier) {
 		out = append(out, objective("breach-"+tier, "breaches", "sources of tier "+tier+" do not meet an objective", environment.MetricSourcesInBreach,
@@ -54,6 +54,7 @@ func (s *Settings) Alarms() []Alarm {
 		objective("jobs-lost", "job_lost", "jobs that no agent answered", environment.MetricJobsLost),
 		objective("without-receipt", "no_receipt", "new snapshots that nobody checked", environment.MetricWithoutReceipt),
 		objective("copies-late", "copy_late", "copies lag", environment.MetricCopiesLate),
+		rereadAlarm(""),
 	)
 	unconfirmed := objective("unconfirmed", "unconfirmed", "nobody confirmed a subscription to the topic of alerts: nobody hears them", environment.MetricUnconfirmed)
 	unconfirmed.Machinery = true
@@ -81,6 +82,13 @@ func objective(name, anchor, description, metric string, dimensions ...[2]string
 		Name: name, Anchor: anchor, Description: description, Namespace: environment.Namespace, Metric: metric, Dimensions: dimensions,
 		Statistic: "Maximum", Operator: above, Threshold: 0, Period: 300, Periods: 1, Missing: MissingIsFine,
 	}
+}
+
+// rereadAlarm tells that bytes are not all read again in their time. The function says so hourly.
+func rereadAlarm(of string) Alarm {
+	a := objective("reread-behind", "unverified", "not all bytes "+of+"are read again within the period", environment.MetricRereadBehind)
+	a.Period = 2 * hour
+	return a
 }
 
 // machinery watches the functions of the region, twice each: that they are invoked, and that they do not fail.

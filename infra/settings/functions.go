@@ -48,7 +48,8 @@ func Functions(second bool) []Function {
 		},
 		{
 			Verb: Lifecycle, Program: Lifecycle, Description: "retention, removal in two phases, Object Lock", Memory: 1024, Timeout: 15 * minute,
-			Schedule: "rate(1 hour)", Input: `{"version":1,"time":"<aws.scheduler.scheduled-time>"}`, Quiet: 3 * hour,
+			Schedule: "rate(1 hour)", Input: `{"version":1,"time":"<aws.scheduler.scheduled-time>"}`,
+			Queue: true, Batch: 1, Concurrency: 10, Quiet: 3 * hour,
 		},
 		{
 			Verb: Monitor, Program: Monitor, Description: "objectives, metrics, messages, the widget", Memory: 1024, Timeout: 5 * minute,
@@ -56,10 +57,21 @@ func Functions(second bool) []Function {
 		},
 		{
 			Verb: Restore, Program: Restore, Description: "plan, request, approve, status and cancel of a restore", Memory: 512, Timeout: 5 * minute,
+			Schedule: "rate(15 minutes)", Input: `{"action":"follow"}`, Quiet: hour,
+		},
+		{
+			Verb: Lifecycle, Program: Lifecycle, Description: "the same for the replica, and whether it is like the primary", Memory: 1024, Timeout: 15 * minute,
+			Schedule: "rate(1 hour)", Input: `{"version":1,"time":"<aws.scheduler.scheduled-time>"}`,
+			Queue: true, Batch: 1, Concurrency: 10, Quiet: 3 * hour, Replica: true,
 		},
 		{
 			Verb: Watchdog, Program: Monitor, Description: "watches the first region's monitor and the replica", Memory: 512, Timeout: 5 * minute,
 			Schedule: "rate(5 minutes)", Input: `{"version":1,"time":"<aws.scheduler.scheduled-time>"}`, Quiet: 15 * minute, Replica: true,
+		},
+		{
+			Verb: Verify, Program: Verify, Description: "reads all bytes of the replica in turn", Memory: 512, Timeout: 15 * minute,
+			Schedule: "rate(1 hour)", Input: `{"version":1,"time":"<aws.scheduler.scheduled-time>"}`,
+			Queue: true, Batch: 10, Concurrency: 10, Quiet: 3 * hour, Replica: true,
 		},
 	}
 	var out []Function

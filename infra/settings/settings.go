@@ -8,14 +8,19 @@
 package settings
 
 import (
+	"cmp"
 	"errors"
 	"fmt"
+	"maps"
+	"math"
 	"net/mail"
 	"regexp"
 	"slices"
 	"strconv"
 	"strings"
 
+	"github.com/btcdecoded/holdfast/events"
+	"github.com/btcdecoded/holdfast/functions/environment"
 	"github.com/btcdecoded/holdfast/shared/objstore/address"
 	"github.com/btcdecoded/holdfast/shared/policy"
 )
@@ -165,6 +170,12 @@ func Load(p *policy.Policy, context func(key string) string) (*Settings, error) 
 	if err := s.emails(context("email")); err != nil {
 		errs = append(errs, err)
 	}
+	for _, host := range slices.Sorted(maps.Keys(p.Hosts)) {
+		// Otherwise it shows when the host's queue can't be made, and no job ever reaches it.
+		if _, err := events.QueueName(host); err != nil {
+			errs = append(errs, fmt.Errorf("policy: %w", err))
+		}
+	}
 	if err := s.places(p, context); err != nil {
 		errs = append(errs, err)
 	} else if err := s.confirm(context("confirm-compliance")); err != nil {
@@ -225,6 +236,19 @@ func (s *Settings) places(p *policy.Policy, context func(string) string) error {
 	return nil
 }
 
+// Regions are those of the policy's deployment: that of the primary repository and, where there is one, the replica's.
+func Regions(p *policy.Policy) ([]string, error) {
+	s := &Settings{Account: "000000000000"} // no region depends on it
+	if err := s.places(p, func(string) string { return "" }); err != nil {
+		return nil, err
+	}
+	out := []string{s.Region}
+	if s.Replica != nil {
+		out = append(out, s.Replica.Region)
+	}
+	return out, nil
+}
+
 // place is the bucket that an address names; nil if it names none of S3.
 func place(text string) (*address.S3, error) {
 	if text == "" {
@@ -262,6 +286,21 @@ func (s *Settings) confirm(typed string) error {
 	}
 	return fmt.Errorf("lock %q: want %s or %s", s.LockMode, Governance, Compliance)
 }
+
+// Reread is how the function verify of this region is told to read all bytes again: what the policy's limits.reread says of
+// the repository, or of its replica.
+func (s *Settings) Reread() environment.Verify {
+	l := s.Policy.Limits.Reread
+	if s.Second {
+		return environment.Verify{
+			Copy: s.Address, Period: cmp.Or(l.ReplicaPeriod, policy.DefaultReplicaReread).Std(), Bytes: int(l.ReplicaBytes),
+		}
+	}
+	return environment.Verify{Period: cmp.Or(l.Period, policy.DefaultReread).Std(), Bytes: int(l.Bytes)}
+}
+
+// RereadDays is the period, in days, in which the bytes of this region are read again.
+func (s *Settings) RereadDays() int { return int(math.Ceil(s.Reread().Period.Hours() / 24)) }
 
 // VerifyDays is the longest period, in days, in which the policy wants something verified again.
 func (s *Settings) VerifyDays() int {

@@ -4,6 +4,7 @@ import (
 	"maps"
 	"strings"
 	"testing"
+	"time"
 
 	"github.com/btcdecoded/holdfast/infra/settings"
 	"github.com/btcdecoded/holdfast/shared/policy"
@@ -39,6 +40,27 @@ func TestPolicyNamesTheBuckets(t *testing.T) {
 	}
 	if one, err := load(t, "primary: s3://b?region=eu-central-1", nil); err != nil || one.Replica != nil {
 		t.Errorf("one region: %+v, %v", one, err)
+	}
+}
+
+// TestHostsWithoutAQueue: names that SQS does not take are refused before anything is deployed, all in one error.
+func TestHostsWithoutAQueue(t *testing.T) {
+	p, err := policy.Parse([]byte("version: 1\nrepository: {primary: \"s3://b?region=eu-central-1\"}\nhosts:\n" +
+		"  web.example.org: {sources: {s: {files: {roots: [/etc]}}}}\n  jobs-dlq: {sources: {s: {files: {roots: [/etc]}}}}\n  web_1: {sources: {s: {files: {roots: [/etc]}}}}\n"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	_, err = settings.Load(p, func(key string) string { return map[string]string{"account": "123456789012"}[key] })
+	if err == nil {
+		t.Fatal("no error")
+	}
+	for _, want := range []string{`"web.example.org"`, "give the host another name", `"jobs-dlq"`, "dead-letter queue"} {
+		if !strings.Contains(err.Error(), want) {
+			t.Errorf("%v does not say %q", err, want)
+		}
+	}
+	if strings.Contains(err.Error(), "web_1") {
+		t.Error(err)
 	}
 }
 
@@ -101,5 +123,40 @@ func TestFunctionsAndAlarms(t *testing.T) {
 				t.Errorf("%s may fail unseen", f.Verb)
 			}
 		}
+	}
+}
+
+// TestReread: what the policy says of reading everything again reaches the functions of both regions.
+func TestReread(t *testing.T) {
+	parse := func(limits string) *settings.Settings {
+		t.Helper()
+		p, err := policy.Parse([]byte("version: 1\nrepository:\n  " + two + "\n" + limits + "hosts: {h: {sources: {s: {files: {roots: [/etc]}}}}}\n"))
+		if err != nil {
+			t.Fatal(err)
+		}
+		s, err := settings.Load(p, func(key string) string { return map[string]string{"account": "123456789012"}[key] })
+		if err != nil {
+			t.Fatal(err)
+		}
+		return s
+	}
+	const day = 24 * time.Hour
+	s := parse("")
+	if got := s.Reread(); got.Period != 30*day || got.Bytes != 0 || got.Copy != "" {
+		t.Errorf("%+v", got)
+	}
+	if got := s.In(s.Replica).Reread(); got.Period != 90*day || got.Bytes != 0 || got.Copy != "s3://c?region=eu-west-1" {
+		t.Errorf("%+v", got)
+	}
+	s = parse("limits: {reread: {period: 60d, bytes: 2TB, replica_period: 180d, replica_bytes: 100GB}}\n")
+	if got := s.Reread(); got.Period != 60*day || got.Bytes != 2e12 {
+		t.Errorf("%+v", got)
+	}
+	if got := s.In(s.Replica).Reread(); got.Period != 180*day || got.Bytes != 1e11 {
+		t.Errorf("%+v", got)
+	}
+	// Old versions stay until two readings could have missed them.
+	if s.RereadDays() != 60 || s.In(s.Replica).RereadDays() != 180 {
+		t.Errorf("%d, %d", s.RereadDays(), s.In(s.Replica).RereadDays())
 	}
 }

@@ -70,16 +70,17 @@ func (b *builder) rules(st awscdk.Stack, bus awsevents.CfnEventBus, fn awslambda
 		},
 		Targets: []any{target(settings.Verify)},
 	})
+	agents := []any{map[string]any{"prefix": events.SourceAgent}}
 	reports := awsevents.NewCfnRule(st, jsii.String("AgentReport"), &awsevents.CfnRuleProps{
 		Name: jsii.String(ruleReports), EventBusName: jsii.String(events.BusName),
 		Description:  jsii.String("what agents say about their jobs, and that they live"),
-		EventPattern: map[string]any{"source": []any{events.SourceAgent}},
+		EventPattern: map[string]any{"source": agents},
 		Targets:      []any{target(settings.Coordinate)},
 	})
 	restores := awsevents.NewCfnRule(st, jsii.String("RestoreReport"), &awsevents.CfnRuleProps{
 		Name: jsii.String(ruleRestores), EventBusName: jsii.String(events.BusName),
 		Description:  jsii.String("what agents say about restores"),
-		EventPattern: map[string]any{"source": []any{events.SourceAgent}, "detail": map[string]any{"kind": []any{string(events.Restore)}}},
+		EventPattern: map[string]any{"source": agents, "detail": map[string]any{"kind": []any{string(events.Restore)}}},
 		Targets:      []any{at(settings.Restore, *fn.AttrArn())},
 	})
 	awslambda.NewCfnPermission(st, jsii.String("RestoreReportPermission"), &awslambda.CfnPermissionProps{

@@ -2,6 +2,7 @@ package stack
 
 import (
 	"encoding/json"
+	"slices"
 
 	"github.com/aws/aws-cdk-go/awscdk/v2"
 	"github.com/aws/aws-cdk-go/awscdk/v2/awscloudwatch"
@@ -71,9 +72,8 @@ func (b *builder) widgets(functions []settings.Function) []any {
 
 // series are the lines of one metric in this region: one for each value of its dimension.
 func (b *builder) series(m environment.Metric) []any {
-	everywhere := m.Function == ""
-	watchdog := m.Function == environment.FunctionWatchdog
-	if !everywhere && watchdog != b.s.Second {
+	here := func(f settings.Function) bool { return f.Verb == m.Function }
+	if m.Function != "" && !slices.ContainsFunc(settings.Functions(b.s.Second), here) {
 		return nil
 	}
 	if m.Dimensions == nil {

@@ -81,10 +81,11 @@ func (b *builder) queue(st awscdk.Stack, f settings.Function, deadLetters awssqs
 		RedrivePolicy:     map[string]any{"deadLetterTargetArn": deadLetters.AttrArn(), "maxReceiveCount": receives},
 	})
 	var rules []string
-	switch f.Verb {
-	case settings.Verify:
+	switch {
+	case f.Replica: // nothing arrives there that was not checked before it was copied
+	case f.Verb == settings.Verify:
 		rules = []string{ruleManifests}
-	case settings.Coordinate:
+	case f.Verb == settings.Coordinate:
 		rules = []string{ruleReports}
 	}
 	b.guardQueue(st, title(f.Verb)+"QueuePolicy", q, name, rules...)
@@ -93,8 +94,8 @@ func (b *builder) queue(st awscdk.Stack, f settings.Function, deadLetters awssqs
 
 func (b *builder) functionRole(st awscdk.Stack, f settings.Function, machinery rights.Document) awsiam.CfnRole {
 	work := rights.Function(b.s, f.Verb)
-	if f.Replica && b.first != nil {
-		work = append(work, rights.WatchFirst(b.first)...)
+	if f.Replica && f.Verb != settings.Verify && b.first != nil {
+		work = append(work, rights.First(b.first, f.Verb)...)
 	}
 	role := awsiam.NewCfnRole(st, jsii.String(title(f.Verb)+"Role"), &awsiam.CfnRoleProps{
 		RoleName: jsii.String(b.s.RoleName(f.Verb)), Path: jsii.String(settings.ControlPath),
@@ -152,6 +153,11 @@ func (b *builder) variables(f settings.Function) map[string]any {
 	return out
 }
 
+// queueURL is the address of a function's own queue.
+func queueURL(s *settings.Settings, verb string) string {
+	return fmt.Sprintf("https://sqs.%s.amazonaws.com/%s/%s%s", s.Region, s.Account, settings.QueuePrefix, verb)
+}
+
 // Environment is what a function is told. first is nil in the first region.
 func Environment(s, first *settings.Settings, verb string) (any, error) {
 	cloud := environment.Cloud{
@@ -164,14 +170,17 @@ func Environment(s, first *settings.Settings, verb string) (any, error) {
 	switch verb {
 	case settings.Coordinate:
 		return environment.Coordinate{
-			Cloud: cloud, Queue: fmt.Sprintf("https://sqs.%s.amazonaws.com/%s/%s%s", s.Region, s.Account, settings.QueuePrefix, verb),
+			Cloud: cloud, Queue: queueURL(s, verb),
 		}, nil
 	case settings.Verify:
-		return environment.Verify{Cloud: signed}, nil
+		e := s.Reread()
+		e.Cloud, e.Queue = signed, queueURL(s, verb)
+		return e, nil
 	case settings.Lifecycle:
 		e := environment.Lifecycle{Cloud: signed, Lock: s.LockMode, Default: day * time.Duration(s.LockDays), Cold: day * time.Duration(s.ColdAfter)}
-		if s.Replica != nil {
-			e.Replica = s.Replica.Address
+		e.Queue = fmt.Sprintf("https://sqs.%s.amazonaws.com/%s/%s%s", s.Region, s.Account, settings.QueuePrefix, verb)
+		if first != nil {
+			e.Primary, e.PrimaryState, e.PrimaryRegion, e.Cold = first.Address, first.StateBucket(), first.Region, 0
 		}
 		return e, nil
 	case settings.Monitor:

@@ -25,7 +25,8 @@ func (b *builder) storage(st awscdk.Stack) {
 		b.guard(st, "RepositoryPolicy", repository, rights.ReplicaBucket(s, b.first))
 		return
 	}
-	b.guard(st, "RepositoryPolicy", repository, rights.RepositoryBucket(s, s.FunctionRole(settings.Lifecycle)))
+	d := rights.RepositoryBucket(s, s.FunctionRole(settings.Lifecycle))
+	b.guard(st, "RepositoryPolicy", repository, append(d, rights.SecondReads(s, s.BucketARN(s.Bucket))...))
 	b.agents(st)
 }
 
@@ -128,11 +129,9 @@ func (b *builder) repositoryBucket(st awscdk.Stack, logs string) awss3.CfnBucket
 	return bucket
 }
 
-// noncurrentDays is how long old versions stay: twice the time in which the function verify reads all bytes again, which
-// is 30 days where the environment says nothing else.
+// noncurrentDays is how long old versions stay: twice the time in which the function verify reads all bytes again.
 func noncurrentDays(s *settings.Settings) int {
-	const rereadDays = 30
-	return max(2*rereadDays, 2*s.VerifyDays(), s.LockDays+2)
+	return max(2*s.RereadDays(), 2*s.VerifyDays(), s.LockDays+2)
 }
 
 func (b *builder) replicationRole(st awscdk.Stack) awsiam.CfnRole {

@@ -54,7 +54,8 @@ const (
 	readPerSecond  = 60 << 20
 	logPerCall     = 1500 // bytes
 	packBytes      = 16 << 20
-	verifyMonths   = 1  // in which all bytes are read again
+	verifyMonths   = 1  // in which all bytes are read again, by default of limits.reread
+	replicaMonths  = 3  // and those of the replica
 	daysOfSnapshot = 30 // AWS Backup: daily recovery points
 	dailyChange    = 0.02
 	hostsPerServer = 500
@@ -129,6 +130,7 @@ func Holdfast(hosts int) (Bill, error) {
 	add("replication: transfer and PUT", n*(h.uploaded*price(Transfer)+h.puts*price(S3PutInfrequent)/1000))
 	add("requests of agents", n*((h.puts+h.lists)*price(S3Put)+h.gets*price(S3Get))/1000)
 	add("requests of verify and monitor", n*((h.runs+h.looks)*price(S3Put)+(6*h.runs+packs/verifyMonths)*price(S3Get))/1000)
+	add("reading the replica again", n*(h.stored*price(S3RetrieveInfrequent)+packs*price(S3GetInfrequent)/1000)/replicaMonths)
 	compute, calls := h.compute(n)
 	add("Lambda", compute*price(LambdaSecond)+calls/1e6*price(LambdaRequest))
 	add("schedules", beats()/1e6*price(SchedulerInvocation))
@@ -159,6 +161,10 @@ func (h *host) compute(n float64) (seconds, calls float64) {
 			reports := n * heartbeats * Month / min(eventsInBatch, max(1, n/25))
 			seconds, calls = seconds+reports*reportSeconds*f.Memory/1024, calls+reports
 		case settings.Verify:
+			if f.Replica {
+				seconds += n * h.stored * GB / readPerSecond / replicaMonths * f.Memory / 1024
+				break
+			}
 			seconds += n * (h.runs*reportSeconds + h.stored*GB/readPerSecond/verifyMonths) * f.Memory / 1024
 			calls += n * h.runs
 		case settings.Lifecycle:
@@ -235,9 +241,27 @@ func Assumptions() []string {
 	return append(cost.Assumptions(),
 		fmt.Sprintf("an agent waits for jobs with one request of 20 s after the other (%d an hour) and sends a heartbeat every 5 minutes", polls),
 		fmt.Sprintf("an invocation that finds nothing to do takes %g s; coordinate and monitor take %g s more for each host", tickSeconds, hostSeconds),
-		fmt.Sprintf("verify reads all bytes once a month, at %d MB/s, and each new snapshot's documents when it arrives", readPerSecond>>20),
+		fmt.Sprintf("verify reads all bytes once a month and those of the replica once in %d, at %d MB/s, and each new snapshot's documents when it arrives; "+
+			"limits.reread of the policy makes that more or less, see below", replicaMonths, readPerSecond>>20),
 		"monitor lists each source once in a third of its RPO",
 		fmt.Sprintf("a log line of %d bytes for each invocation", logPerCall),
 		"AWS Backup's restore testing, and restores and drills of all three, are not counted",
 	)
+}
+
+// Reread is what it costs to read a TB of packs again once: of the repository in Standard, or of the replica in Standard-IA.
+func Reread(replica bool) float64 {
+	const tb = 1000
+	p := Prices()
+	get, retrieve := p[S3Get].Dollar, 0.0
+	if replica {
+		get, retrieve = p[S3GetInfrequent].Dollar, p[S3RetrieveInfrequent].Dollar
+	}
+	memory := 0.0
+	for _, f := range settings.Functions(replica) {
+		if f.Verb == settings.Verify {
+			memory = f.Memory / 1024
+		}
+	}
+	return tb*retrieve + tb*GB/packBytes*get/1000 + tb*GB/readPerSecond*memory*p[LambdaSecond].Dollar
 }

@@ -59,7 +59,8 @@ func render(t *testing.T) []byte {
 	p("This page is written by a program, [test/cost](../test/cost): `go test ./test/cost -update`. It knows the functions' memory and")
 	p("schedules, the metrics, the alarms and the projection of the policy from the code, and AWS's list prices (us-east-1, US dollars")
 	p("a month, without free tiers) from the table below. **No bill of a real account stands behind it yet,")
-	p("and not every price was compared with the page that it cites: do that before you decide by it.**\n")
+	p("and no price could be read from AWS's own pages, whose numbers a program fills in. %d of the %d were seen elsewhere as they stand", len(cost.SeenAt()), len(cost.Prices()))
+	p("here, as the last column of the table says; the others are from memory. Look at AWS's pages before you decide by it.**\n")
 	p("A typical host has 20 GiB of application data, saved every hour, and 200 MiB of configuration, saved every four hours, both for")
 	p("7 days in full, 30 daily and 12 weekly, compressed to half, with 1 %% changed a day; a replica in a second region.\n")
 	table(t, p, "Holdfast", func(n int) cost.Bill {
@@ -96,12 +97,27 @@ func render(t *testing.T) []byte {
 		}
 		p("| %s | %s | %s | %s |", strings.TrimSuffix(money(float64(n)), ".00"), money(h.Total()), money(cost.Backup(n).Total()), money(s.Total()))
 	}
+	p("\n## Reading everything again\n")
+	p("The function verify reads all bytes again, those of the repository once in 30 days and those of the replica once in 90, unless")
+	p("[limits.reread](policy.md#reread) of the policy says something else. To read 1,000 GB once costs %s dollars in the first region (S3 Standard:", money(cost.Reread(false)))
+	p("requests and Lambda) and %s in the replica's (Standard-IA charges for each GB). `bytes: 1TB` there means that no more than that is paid for in", money(cost.Reread(true)))
+	p("30 days; what does not fit takes longer than the period, and that is an alert.")
 	p("\n## Prices\n")
-	p("| | $ | for each | published at |\n| --- | ---: | --- | --- |")
-	prices := cost.Prices()
+	p("| | $ | for each | published at | seen at |\n| --- | ---: | --- | --- | --- |")
+	prices, seen := cost.Prices(), cost.SeenAt()
 	for key := range len(prices) {
-		p("| %s | %s | %s | %s |", prices[key].What, strconv.FormatFloat(prices[key].Dollar, 'f', -1, 64), prices[key].Per, prices[key].Source)
+		at := "**not seen: from memory**"
+		if s, ok := seen[key]; ok {
+			if at = s.At; s.When != "" {
+				at += " (" + s.When + ")"
+			}
+		}
+		p("| %s | %s | %s | %s | %s |", prices[key].What, strconv.FormatFloat(prices[key].Dollar, 'f', -1, 64), prices[key].Per, prices[key].Source, at)
 	}
+	p("\nA key of KMS that rotates, as those do that are deployed, costs a dollar more a month after each of its first two rotations")
+	p("(a year apart). What archived packs cost to thaw is in the plan of a restore ([recovery](../shared/recovery/thaw.go)); those prices")
+	p("were seen at https://repost.aws/knowledge-center/s3-manage-data-retrieval (Flexible Retrieval, standard) and https://www.usage.ai/blogs/aws/storage-cost/glacier-deep-archive-pricing/ (2026-06),")
+	p("but for the requests of Deep Archive, which are from memory.")
 	p("\n## What is assumed\n")
 	for _, a := range cost.Assumptions() {
 		p("- %s", a)

@@ -47,13 +47,14 @@ var (
 )
 
 const (
-	own   = "v1/governance-1/config/"
-	other = "v1/governance-2/config/"
-	state = "arn:aws:s3:::holdfast-state-123456789012-eu-central-1"
-	key1  = "arn:aws:kms:eu-central-1:123456789012:key/eu-central-1"
-	key2  = "arn:aws:kms:eu-west-1:123456789012:key/eu-west-1"
-	bus   = "arn:aws:events:eu-central-1:123456789012:event-bus/holdfast"
-	topic = "arn:aws:sns:eu-central-1:123456789012:holdfast-alerts"
+	own    = "v1/governance-1/config/"
+	other  = "v1/governance-2/config/"
+	state  = "arn:aws:s3:::holdfast-state-123456789012-eu-central-1"
+	state2 = "arn:aws:s3:::holdfast-state-123456789012-eu-west-1"
+	key1   = "arn:aws:kms:eu-central-1:123456789012:key/eu-central-1"
+	key2   = "arn:aws:kms:eu-west-1:123456789012:key/eu-west-1"
+	bus    = "arn:aws:events:eu-central-1:123456789012:event-bus/holdfast"
+	topic  = "arn:aws:sns:eu-central-1:123456789012:holdfast-alerts"
 )
 
 func sqs(name string) string { return "arn:aws:sqs:eu-central-1:123456789012:" + name }
@@ -97,6 +98,8 @@ func principals(t *testing.T, a *iam.Account) map[string]iam.Principal {
 		out[verb] = must(a.Role("holdfast-"+verb, nil))
 	}
 	out["watchdog"] = must(a.Role("holdfast-watchdog-replica", nil))
+	out["verify-replica"] = must(a.Role("holdfast-verify-replica", nil))
+	out["lifecycle-replica"] = must(a.Role("holdfast-lifecycle-replica", nil))
 	for name, service := range map[string]string{"rule": "events.amazonaws.com", "alarm": "cloudwatch.amazonaws.com", "delivery": "logging.s3.amazonaws.com"} {
 		out[name] = iam.Principal{Service: service}
 	}

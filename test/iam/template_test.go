@@ -258,8 +258,9 @@ func TestBuckets(t *testing.T) {
 		if mode, days := p("ObjectLockConfiguration.Rule.DefaultRetention.Mode"), p("ObjectLockConfiguration.Rule.DefaultRetention.Days"); mode != "GOVERNANCE" || days != "14" {
 			t.Errorf("%s: default retention %s for %s days", name, mode, days)
 		}
-		// verify reads all bytes within 30 days; the policy's 20 days are less, and the lock too.
-		if days := p("LifecycleConfiguration.Rules.1.NoncurrentVersionExpiration.NoncurrentDays"); days != "60" {
+		// verify reads all bytes within 30 days, those of the replica within 90; the policy's 20 days are less, and the lock too.
+		want := map[string]string{bucket: "60", replica: "180"}[name]
+		if days := p("LifecycleConfiguration.Rules.1.NoncurrentVersionExpiration.NoncurrentDays"); days != want {
 			t.Errorf("%s: old versions go after %s days", name, days)
 		}
 		tag, class := p("LifecycleConfiguration.Rules.2.TagFilters.0.Key"), p("LifecycleConfiguration.Rules.2.Transitions.0.StorageClass")
