@@ -49,8 +49,9 @@ type world struct {
 	events   *eventbridge.Client
 	sns      *sns.Client
 	ssm      *ssm.Client
-	told     string // URL of a queue that gets what the agent reports
-	alerts   string // URL of a queue that gets the alerts
+	ssm2     *ssm.Client // of the second region
+	told     string      // URL of a queue that gets what the agent reports
+	alerts   string      // URL of a queue that gets the alerts
 	agent    *exec.Cmd
 	started  bool
 	root     string // of the host's files
@@ -72,7 +73,7 @@ func newWorld(t *testing.T, policyText string) *world {
 	cfg := e.Config(region)
 	w.s3 = s3.NewFromConfig(cfg, func(o *s3.Options) { o.UsePathStyle = true })
 	w.sqs, w.lambda, w.events = sqs.NewFromConfig(cfg), lambda.NewFromConfig(cfg), eventbridge.NewFromConfig(cfg)
-	w.sns, w.ssm = sns.NewFromConfig(cfg), ssm.NewFromConfig(cfg)
+	w.sns, w.ssm, w.ssm2 = sns.NewFromConfig(cfg), ssm.NewFromConfig(cfg), ssm.NewFromConfig(e.Config(second))
 	w.keys()
 	w.upload()
 	w.listen()
@@ -116,12 +117,22 @@ func (w *world) keys() {
 	w.t.Helper()
 	w.run("admin", "init")
 	trust := strings.TrimSpace(w.run("admin", "key", "show", "--only", "trust"))
-	w.parameter(settings.TrustParameter, trust+"\n", false)
-	for verb, parts := range map[string]string{settings.Verify: "receipts/cloud,damaged", settings.Lifecycle: "condemned,expired,receipts/cloud"} {
-		w.run("admin", "key", "new", w.path(verb+".identity"))
-		signer := strings.TrimSpace(w.run(verb, "key", "show", "--only", "signer"))
-		w.run("admin", "key", "add", "--signer", signer, "--for-host", "*", "--only", parts, "--label", verb)
-		w.parameter(settings.SignerParameter+verb, w.secretLine(verb), true)
+	for _, at := range []*ssm.Client{w.ssm, w.ssm2} {
+		w.parameter(at, settings.TrustParameter, trust+"\n", false)
+	}
+	for _, f := range []struct {
+		at                *ssm.Client
+		label, verb, only string
+	}{
+		{w.ssm, settings.Verify, settings.Verify, "receipts/cloud,damaged"},
+		{w.ssm, settings.Lifecycle, settings.Lifecycle, "condemned,expired,receipts/cloud"},
+		{w.ssm2, "verify-replica", settings.Verify, "receipts/cloud,damaged"},
+		{w.ssm2, "lifecycle-replica", settings.Lifecycle, "condemned,expired,receipts/cloud"},
+	} {
+		w.run("admin", "key", "new", w.path(f.label+".identity"))
+		signer := strings.TrimSpace(w.run(f.label, "key", "show", "--only", "signer"))
+		w.run("admin", "key", "add", "--signer", signer, "--for-host", "*", "--only", f.only, "--label", f.label)
+		w.parameter(f.at, settings.SignerParameter+f.verb, w.secretLine(f.label), true)
 	}
 	w.run("admin", "key", "new", w.path("host.identity"))
 	f, err := os.OpenFile(w.path("host.identity"), os.O_APPEND|os.O_WRONLY, 0)
@@ -148,13 +159,13 @@ func (w *world) secretLine(who string) string {
 	return ""
 }
 
-func (w *world) parameter(name, value string, secret bool) {
+func (w *world) parameter(at *ssm.Client, name, value string, secret bool) {
 	w.t.Helper()
 	kind := ssmtypes.ParameterTypeString
 	if secret {
 		kind = ssmtypes.ParameterTypeSecureString
 	}
-	_, err := w.ssm.PutParameter(w.t.Context(), &ssm.PutParameterInput{Name: &name, Value: &value, Type: kind, Overwrite: aws.Bool(true)})
+	_, err := at.PutParameter(w.t.Context(), &ssm.PutParameterInput{Name: &name, Value: &value, Type: kind, Overwrite: aws.Bool(true)})
 	w.must(err)
 }
 
@@ -163,8 +174,10 @@ func (w *world) upload() {
 	w.t.Helper()
 	text, err := os.ReadFile(w.policy)
 	w.must(err)
-	_, err = w.s3.PutObject(w.t.Context(), &s3.PutObjectInput{Bucket: aws.String(state), Key: aws.String("config/policy.yaml"), Body: bytes.NewReader(text)})
-	w.must(err)
+	for _, bucket := range []string{state, "holdfast-state-" + cloud.Account + "-" + second} {
+		_, err = w.s3.PutObject(w.t.Context(), &s3.PutObjectInput{Bucket: &bucket, Key: aws.String("config/policy.yaml"), Body: bytes.NewReader(text)})
+		w.must(err)
+	}
 }
 
 // listen makes queues for what the bus and the topic carry, so that the test hears it.
@@ -178,7 +191,7 @@ func (w *world) listen() {
 	url, arn := queue("test-told")
 	w.told = url
 	_, err := w.events.PutRule(w.t.Context(), &eventbridge.PutRuleInput{
-		Name: aws.String("test-told"), EventBusName: aws.String("holdfast"), EventPattern: aws.String(`{"source":["holdfast.agent","holdfast.control"]}`),
+		Name: aws.String("test-told"), EventBusName: aws.String("holdfast"), EventPattern: aws.String(`{"source":[{"prefix":"holdfast.agent"},"holdfast.control"]}`),
 	})
 	w.must(err)
 	_, err = w.events.PutTargets(w.t.Context(), &eventbridge.PutTargetsInput{
