@@ -129,6 +129,11 @@ func (l *logs) ways(base *Point) []way {
 		}
 		alone.limit = time.Time{}
 	}
+	if alone.end.Equal(base.Time()) {
+		if end := earliest(l.idle(base.Log), l.replaced(base)); end.After(alone.end) {
+			alone.end = end
+		}
+	}
 	out := []way{alone}
 	for i := range l.all {
 		e := &l.all[i]
@@ -174,6 +179,9 @@ func (l *logs) along(base *Point, e *LogEpoch, run LogRun) way {
 	if e.Stream != base.Log.Stream || e.Epoch != base.Log.Epoch {
 		w.from = l.since(e)
 	}
+	if end := l.idle(w.through); end.After(w.end) {
+		w.end = end
+	}
 	if w.end.Before(base.Time()) {
 		w.end = base.Time()
 	}
@@ -181,6 +189,32 @@ func (l *logs) along(base *Point, e *LogEpoch, run LogRun) way {
 		w.end = w.limit
 	}
 	return w
+}
+
+// idle is until when it is known that nothing was committed after a record: the newest snapshot has the same place.
+// Where records are known that come later, of any branch that counts, it ends with these. It is in the past if nothing
+// is known.
+func (l *logs) idle(at *snapshot.LogPlace) time.Time {
+	until := time.Unix(0, 0)
+	for i := range l.points {
+		p := &l.points[i]
+		if p.Log != nil && !p.Unfinished && p.Log.Stream == at.Stream && p.Log.Epoch == at.Epoch && p.Log.Sequence == at.Sequence && p.Time().After(until) {
+			until = p.Time()
+		}
+	}
+	e := l.index[epochName{at.Stream, at.Epoch}]
+	for i := range l.all {
+		b := &l.all[i]
+		n := len(b.Runs)
+		switch {
+		case n == 0:
+		case b == e && b.Runs[n-1].Last > at.Sequence:
+			return time.Unix(0, 0) // and when the first of them was committed may not be known
+		case e == nil && b.Stream == at.Stream && b.Epoch > at.Epoch, e != nil && l.above(b, e):
+			until = earliest(until, b.Opened.Add(-1))
+		}
+	}
+	return until
 }
 
 // since is the time from which on an epoch counts: from when it was opened, if there are records that counted until then and
