@@ -27,8 +27,11 @@
 //   - Same generation of the log (salts): the frames' checksums continue from ours, up to the one in the wal-index.
 //   - The log was reset: commits are counted. The wal-index counts them across resets; those of the new generation are in the
 //     log, and those of the old one that were not read yet are often still behind them, for a log is overwritten from its
-//     beginning. Any that is missing is a gap. A recovery sets the count back; inotify tells of one, as it begins with the
+//     beginning. Any that is missing is a gap; so is what can't be told from a killed process's frames that were never
+//     published, which takes two resets. A recovery sets the count back; inotify tells of one, as it begins with the
 //     -shm file being emptied.
+//   - An index that was recovered from an empty log has no salts, and looks like any other such one: then it is the count of
+//     recoveries or the database file that tells.
 //   - The last process closed the database, the log is gone: the files that are held open still have what it held, and the
 //     database file was not written to after the log was removed, by the two inodes' times.
 //   - No log, or all of it is in the database file: that file's size and times are the same ([Stamp]).
@@ -47,6 +50,9 @@
 // BUG: a wal-index that is recovered without being emptied (a process was killed between the two stores of its 48-byte
 // header while another lives) sets the count back unseen. To be misled by it takes a log that is reset before the next
 // poll, too, after as many commits as the count was before.
+//
+// BUG: a connection with psow=0 and synchronous=FULL may repeat frames, which can't be told from transactions that wrote the
+// same again. If a database has both, the repeated frames count as commits, and hide as many that were missed.
 //
 // BUG: in exclusive locking mode a transaction whose frames are all written and whose sync then fails is taken for committed,
 // as a recovery would, until the application overwrites it; then there is a gap.

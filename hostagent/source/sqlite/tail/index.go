@@ -13,6 +13,7 @@ import (
 func (t *Tail) changed(ctx context.Context, page pageFunc, raw indexBytes) (Batch, error) {
 	// What inotify tells belongs to the time before this head only if the head is still the same after it was asked.
 	t.watch.drain()
+	heard := t.watch.mark()
 	again, err := t.files.readIndex()
 	if err != nil {
 		return Batch{}, stateOf(t.path, err)
@@ -45,7 +46,7 @@ func (t *Tail) changed(ctx context.Context, page pageFunc, raw indexBytes) (Batc
 	if err != nil {
 		return Batch{}, err
 	}
-	return t.accept(raw, x, &c, frames, seen), nil
+	return t.accept(raw, x, &c, heard, frames, seen), nil
 }
 
 // unsettled has the index looked at again that some process is about to write: it hides what was committed before. If
@@ -67,7 +68,8 @@ func (t *Tail) unsettled(ctx context.Context, page pageFunc, raw indexBytes) (Ba
 // plan says which frames are to be delivered so that all is read that the index x stands for, and proves that nothing else
 // was committed. Frames of the position's own generation are checked only on delivery, those of others also now.
 func (t *Tail) plan(ctx context.Context, x sqlite.Index) ([]part, tally, error) {
-	if x.Salt == t.pos.Salt || t.back(x.Salt) {
+	// An index that was recovered from an empty log has no salts: it is of no generation that could be told from another.
+	if x.Salt == t.pos.Salt && x.Salt != (sqlite.Salt{}) || t.back(x.Salt) {
 		if x.MaxFrame < t.pos.Frames {
 			return nil, tally{}, t.lose(Rewound, fmt.Sprintf("the log has %d frames, %d of it were read", x.MaxFrame, t.pos.Frames), 0)
 		}
@@ -171,9 +173,25 @@ func (t *Tail) remains(ctx context.Context, x sqlite.Index, c *tally) (part, err
 	p, found, err := t.leftover(ctx, needed)
 	if err == nil && found < needed {
 		missed := int(needed - found)
-		err = t.lose(Missed, fmt.Sprintf("%d commits were overwritten before they were read", missed), missed)
+		return p, t.lose(Missed, fmt.Sprintf("%d commits were overwritten before they were read", missed), missed)
 	}
-	return p, err
+	if err != nil {
+		return p, err
+	}
+	// After one reset they are the position's generation's: what a killed process left there and never published is behind
+	// them. After several they may be of one that is gone, and what was found never a commit.
+	once := x.Salt[0] == t.pos.Salt[0]+1
+	if !once && x.MaxFrame == 0 { // no generation between has written a frame
+		h, ok, err := t.files.walHeader()
+		if err != nil {
+			return p, stateOf(t.path, err)
+		}
+		once = ok && h.Salt == t.pos.Salt
+	}
+	if !once {
+		return p, t.lose(Unproven, "the log was reset, perhaps more than once, before all of it was read", 0)
+	}
+	return p, nil
 }
 
 // leave remembers last, where a generation ended, if another begins that has no frame yet: until it has one, the log still
@@ -210,6 +228,8 @@ func (t *Tail) base() (uint32, bool) {
 		return 0, false
 	case known:
 		return t.pos.Change, emptied == 0
+	case t.files.index == nil:
+		return 0, false
 	}
 	now, err := held(t.files.index)
 	return t.pos.Change, err == nil && now.stamp.Changed == t.files.shmID.stamp.Changed && now.stamp.Size == t.files.shmID.stamp.Size
@@ -296,7 +316,7 @@ func (t *Tail) broken(ctx context.Context, raw indexBytes, err error) error {
 }
 
 // accept moves the position to what the index x stands for.
-func (t *Tail) accept(raw indexBytes, x sqlite.Index, c *tally, frames int, seen time.Time) Batch {
+func (t *Tail) accept(raw indexBytes, x sqlite.Index, c *tally, heard heard, frames int, seen time.Time) Batch {
 	commits, _ := t.doubled.count(c)
 	if delta := x.Change - t.pos.Change; frames > 0 && t.pos.HasChange && !t.dead && x.Salt == t.pos.Salt {
 		if delta >= uint32(c.least) && delta <= uint32(c.most) {
@@ -305,7 +325,7 @@ func (t *Tail) accept(raw indexBytes, x sqlite.Index, c *tally, frames int, seen
 		t.doubled.learn(c, delta)
 	}
 	t.seen, t.dead, t.order = raw.commits(), false, x.BigEndian
-	t.watch.settle()
+	t.watch.settle(heard)
 	if now, err := held(t.files.index); err == nil {
 		t.files.shmID.stamp = now.stamp
 	}

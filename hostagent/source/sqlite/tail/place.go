@@ -202,7 +202,7 @@ func (t *Tail) resume() error {
 		return t.resumeLog(s)
 	}
 	switch {
-	case s.live && s.index.Salt == p.Salt && p.Frames == 0:
+	case s.live && s.index.Salt == p.Salt && p.Salt != (sqlite.Salt{}) && p.Frames == 0:
 		t.pos.HasChange = false
 		return nil
 	case same:

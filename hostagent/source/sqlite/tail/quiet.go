@@ -5,6 +5,8 @@ import (
 	"errors"
 	"os"
 	"time"
+
+	"github.com/btcdecoded/holdfast/shared/sqlite"
 )
 
 // quiet looks around when the index is as it was: nothing was committed.
@@ -22,6 +24,11 @@ func (t *Tail) quiet(ctx context.Context, page pageFunc, raw indexBytes) (Batch,
 	}
 	if who == nobody {
 		return t.scan(ctx, page, raw)
+	}
+	if t.pos.Salt == (sqlite.Salt{}) {
+		if _, known := t.base(); !known { // a life may have left the index as it was, without salts
+			return t.changed(ctx, page, raw)
+		}
 	}
 	db, gap, err := t.present()
 	if err != nil {

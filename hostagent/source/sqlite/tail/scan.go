@@ -34,11 +34,12 @@ func (t *Tail) scan(ctx context.Context, page pageFunc, raw indexBytes) (Batch, 
 		return Batch{}, stateOf(t.path, err)
 	}
 	seen := t.now().wall
-	parts, c, h, err := t.planScan(ctx)
+	parts, c, h, err := t.planScan(ctx, raw)
 	if err != nil {
 		return Batch{}, err
 	}
 	t.watch.drain()
+	heard := t.watch.mark()
 	if ok, err := t.alone(raw); err != nil {
 		return Batch{}, err
 	} else if !ok && !gone {
@@ -54,7 +55,7 @@ func (t *Tail) scan(ctx context.Context, page pageFunc, raw indexBytes) (Batch, 
 	if gone && frames == 0 {
 		return t.over(raw)
 	}
-	b := t.acceptScan(raw, h, &c, frames)
+	b := t.acceptScan(raw, h, &c, heard, frames)
 	b.More = gone
 	if frames > 0 {
 		b.Time = seen
@@ -128,7 +129,7 @@ func (t *Tail) undisturbed(raw indexBytes) (Batch, error) {
 }
 
 // planScan says which frames are to be delivered, and proves that nothing else was committed.
-func (t *Tail) planScan(ctx context.Context) ([]part, tally, sqlite.WALHeader, error) {
+func (t *Tail) planScan(ctx context.Context, raw indexBytes) ([]part, tally, sqlite.WALHeader, error) {
 	none := tally{frames: t.pos.Frames, sum: t.pos.Checksum, before: t.verify}
 	h, ok, err := t.files.walHeader()
 	if err != nil {
@@ -150,6 +151,8 @@ func (t *Tail) planScan(ctx context.Context) ([]part, tally, sqlite.WALHeader, e
 		return t.stitch(ctx, h, ok)
 	} else if !whole && t.pos.Salt != (sqlite.Salt{}) && (ok || !t.pos.HasChange) {
 		return nil, none, h, t.lose(Unproven, "the log was reset before it was read, and it has no index", 0)
+	} else if !whole && t.pos.Salt == (sqlite.Salt{}) && !t.unvisited(raw) {
+		return nil, none, h, t.touched()
 	}
 	if !ok {
 		return nil, none, h, nil
@@ -160,6 +163,12 @@ func (t *Tail) planScan(ctx context.Context) ([]part, tally, sqlite.WALHeader, e
 		return nil, none, h, err
 	}
 	return []part{fresh}, tallyFrom(fresh), h, nil
+}
+
+// unvisited reports whether the index says that nobody committed since it was taken in last.
+func (t *Tail) unvisited(raw indexBytes) bool {
+	_, known := t.base()
+	return known && raw.commits() == t.seen
 }
 
 // whole reports whether the database file has all that was read, and was not written to since.
@@ -245,8 +254,8 @@ func (t *Tail) stitch(ctx context.Context, h sqlite.WALHeader, ok bool) ([]part,
 }
 
 // acceptScan moves the position behind what was delivered.
-func (t *Tail) acceptScan(raw indexBytes, h sqlite.WALHeader, c *tally, frames int) Batch {
-	t.watch.settle()
+func (t *Tail) acceptScan(raw indexBytes, h sqlite.WALHeader, c *tally, heard heard, frames int) Batch {
+	t.watch.settle(heard)
 	t.dead = t.files.index != nil
 	if t.dead {
 		t.seen = raw.commits()

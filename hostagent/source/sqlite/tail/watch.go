@@ -32,7 +32,7 @@ type watch struct {
 	inits   int  // since settle: how often the index may have been emptied
 	opened  bool // the index was opened, and not written to by size since
 	stirred bool // the database file was written to; without a log: or opened, or read
-	lost    bool // events were lost since settle
+	lost    int  // how often events were lost since settle
 	wrote   bool // the database file was written to since forget, or since the log was removed
 	early   time.Time
 	alarmed time.Time
@@ -82,7 +82,7 @@ func (w *watch) arm(log, index *os.File) {
 	w.drain()
 	w.log = w.replace(w.log, log, unix.IN_ATTRIB) // as when it loses its name
 	w.index = w.replace(w.index, index, unix.IN_OPEN|unix.IN_MODIFY)
-	w.settle()
+	w.settle(w.mark())
 	w.opened = true // by somebody who may be about to empty it
 }
 
@@ -115,11 +115,23 @@ func (w *watch) written() (yes, ok bool) {
 	return w.wrote, true
 }
 
-// settle begins to count anew.
-func (w *watch) settle() {
-	if w != nil {
-		w.inits, w.lost = 0, false
+// heard is what was told since settle.
+type heard struct{ inits, lost int }
+
+func (w *watch) mark() heard {
+	if w == nil {
+		return heard{}
 	}
+	return heard{inits: w.inits, lost: w.lost}
+}
+
+// settle begins to count anew, after h: what was told later counts.
+func (w *watch) settle(h heard) {
+	if w == nil {
+		return
+	}
+	w.inits -= h.inits
+	w.lost -= h.lost
 }
 
 // emptied tells how often the index may have been emptied since settle; ok is false if that is not known.
@@ -128,7 +140,7 @@ func (w *watch) emptied() (n int, ok bool) {
 		return 0, false
 	}
 	w.drain()
-	return w.inits, !w.lost
+	return w.inits, w.lost == 0
 }
 
 // drain reads the events that are there.
@@ -156,7 +168,8 @@ func (w *watch) note(b []byte) {
 		b = b[min(len(b), size):]
 		switch {
 		case mask&unix.IN_Q_OVERFLOW != 0:
-			w.lost, w.stirred, w.wrote = true, true, true
+			w.lost++
+			w.stirred, w.wrote = true, true
 		case mask&unix.IN_IGNORED != 0: // the file is gone for good, or we stopped
 			if wd == w.index {
 				w.index = -1
