@@ -174,8 +174,10 @@ func (w *world) upload() {
 	w.t.Helper()
 	text, err := os.ReadFile(w.policy)
 	w.must(err)
-	for _, bucket := range []string{state, "holdfast-state-" + cloud.Account + "-" + second} {
-		_, err = w.s3.PutObject(w.t.Context(), &s3.PutObjectInput{Bucket: &bucket, Key: aws.String("config/policy.yaml"), Body: bytes.NewReader(text)})
+	for _, at := range []string{region, second} {
+		client := s3.NewFromConfig(w.Config(at), func(o *s3.Options) { o.UsePathStyle = true })
+		bucket := "holdfast-state-" + cloud.Account + "-" + at
+		_, err = client.PutObject(w.t.Context(), &s3.PutObjectInput{Bucket: &bucket, Key: aws.String("config/policy.yaml"), Body: bytes.NewReader(text)})
 		w.must(err)
 	}
 }
