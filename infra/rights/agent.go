@@ -9,9 +9,10 @@ import (
 // [settings.CertificateTag].
 func host(tag string) string { return "${aws:PrincipalTag/" + tag + "}" }
 
-// documents are the kinds of objects, below a source, that are no content and open nothing.
-func documents() []string {
-	return []string{"snapshots", "lists", "condemned", "expired", "marks", "damaged", "receipts"}
+// documents returns patterns of the objects, below a host's prefix, that are no content and open nothing: of logs the
+// heads, which say what continues what, and not the records.
+func documents(prefix string) []string {
+	return append(kinds(prefix, "snapshots", "lists", "condemned", "expired", "marks", "damaged", "receipts"), prefix+"/*/log/*/head.json")
 }
 
 // kinds returns patterns of objects of some kinds below a host's prefix.
@@ -23,7 +24,7 @@ func kinds(prefix string, names ...string) []string {
 	return out
 }
 
-// Capture is what an agent may do to back up: add to its own host's prefix, read there all but packs, take its own jobs
+// Capture is what an agent may do to back up: add to its own host's prefix, read there all but packs and records of logs, take its own jobs
 // and report. It can neither overwrite nor delete; the bucket's policy denies both once more.
 func Capture(s *settings.Settings, tag string) Document {
 	own := s.BucketARN(s.Bucket) + "/v1/" + host(tag)
@@ -34,7 +35,7 @@ func Capture(s *settings.Settings, tag string) Document {
 		},
 		{
 			Sid: "ReadOwnDocuments", Effect: Allow, Action: []string{"s3:GetObject"},
-			Resource: append(kinds(own, append(documents(), "keys", "log")...), below(s.BucketARN(s.Bucket), "/v1/repository.json", "/v1/access/*")...),
+			Resource: append(append(documents(own), kinds(own, "keys")...), below(s.BucketARN(s.Bucket), "/v1/repository.json", "/v1/access/*")...),
 		},
 	}
 	d = append(d, reading(s, tag)...)

@@ -44,10 +44,10 @@ func allow(sid string, actions []string, resources ...string) Statement {
 	return Statement{Sid: sid, Effect: Allow, Action: actions, Resource: resources}
 }
 
-// repository reads all but packs, keys and logs, and lists.
+// repository reads all but packs, keys and records of logs, and lists.
 func repository(s *settings.Settings) Document {
 	bucket := s.BucketARN(s.Bucket)
-	objects := append(kinds(bucket+"/v1/*", documents()...), bucket+"/v1/repository.json", bucket+"/v1/access/*")
+	objects := append(documents(bucket+"/v1/*"), bucket+"/v1/repository.json", bucket+"/v1/access/*")
 	return Document{
 		allow("ListRepository", []string{"s3:ListBucket"}, bucket),
 		allow("ReadDocuments", []string{"s3:GetObject"}, objects...),
