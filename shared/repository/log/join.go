@@ -18,7 +18,7 @@ var errSpool = errors.New("what was kept for joining is not what was stored")
 // keep adds a record that is durable to the spool. It is called with w.mu held. Joining is a convenience: where the spool
 // can't be written, pieces just stay pieces.
 func (w *Writer) keep(p *Prepared) error {
-	if w.opts.NoJoin || p.size > joinSize/2 {
+	if w.opts.NoJoin || w.err != nil || p.size > joinSize/2 { // closed meanwhile: the spool would never be given up
 		return nil
 	}
 	var err error

@@ -700,6 +700,9 @@ func TestRights(t *testing.T) {
 		if !errors.Is(err, tt.want) {
 			t.Fatalf("%v: %v", tt.only, err)
 		}
+		if hint := interface{ Hint() string }(nil); err != nil && (!errors.As(err, &hint) || !strings.Contains(hint.Hint(), "holdfast host add "+f.Source.Host+" --signer ")) {
+			t.Errorf("%v: no hint", err)
+		}
 		if err != nil {
 			continue
 		}

@@ -125,11 +125,12 @@ func (w *Writer) prepareHead() error {
 		_, _ = rand.Read(id[:])
 		o.Stream = hex.EncodeToString(id[:])
 	}
-	if _, ok := w.repo.Identity().Signer(); !ok {
+	signer, ok := w.repo.Identity().Signer()
+	if !ok {
 		return repository.ErrNoSigner
 	}
 	if !w.repo.MaySign(layout.LogPrefix(w.src) + "x") {
-		return repository.ErrForeignSigner
+		return &rightsError{host: w.src.Host, signer: signer.Public().String()}
 	}
 	w.head = record.LogHead{
 		Format: repository.Format, Repository: w.repo.ID().String(), Host: w.src.Host, Source: w.src.Name, Kind: o.Kind,
@@ -176,6 +177,20 @@ func (w *Writer) Superseded(ctx context.Context) error {
 		return fmt.Errorf("%w: epoch %d of stream %s is there, this one would be, or is, %d", ErrSuperseded, highest, w.head.Stream, w.head.Epoch)
 	}
 	return nil
+}
+
+// rightsError says that the signer may not open logs. Hosts that were registered before there were logs may not.
+type rightsError struct{ host, signer string }
+
+func (e *rightsError) Error() string {
+	return "sign the head of a log: " + repository.ErrForeignSigner.Error()
+}
+
+func (e *rightsError) Unwrap() error { return repository.ErrForeignSigner }
+
+// Hint says how the host gets the right.
+func (e *rightsError) Hint() string {
+	return fmt.Sprintf("let somebody who may change access register the host once more: holdfast host add %s --signer %s; then start this again", e.host, e.signer)
 }
 
 // Prepared is a record that is numbered and, unless it is large, sealed.
