@@ -122,8 +122,11 @@ func TestProtects(t *testing.T) {
 	for _, tt := range []struct {
 		source, host, target, want string
 	}{
-		{"a/app", "a", "/srv/restore", "a/app"}, {"a/gone", "a", "/srv/restore", ""},
-		{"a/app", "b", "/srv/app", "b/all b/part"}, {"a/app", "b", "/mnt", ""}, {"gone/app", "b", "/etc/x", "b/etc"},
+		{"a/app", "a", "/srv/restore", "a/app"},
+		{"a/gone", "a", "/srv/restore", ""},
+		{"a/app", "b", "/srv/app", "b/all b/part"},
+		{"a/app", "b", "/mnt", ""},
+		{"gone/app", "b", "/etc/x", "b/etc"},
 	} {
 		got := strings.Join(protects(p, &approval.Request{Source: tt.source, Host: tt.host, Target: tt.target}), " ")
 		if got != tt.want {

@@ -61,8 +61,11 @@ func TestPlanKnowsWhatIsCold(t *testing.T) {
 		minutes int
 		cold    recovery.ColdClass
 	}{
-		{objstore.Cool, "", 0, recovery.Instant}, {objstore.Frozen, "", 5 * 60, recovery.Flexible},
-		{objstore.Frozen, "bulk", 12 * 60, recovery.Flexible}, {objstore.Deep, "standard", 12 * 60, recovery.Deep}, {objstore.Deep, "bulk", 48 * 60, recovery.Deep},
+		{objstore.Cool, "", 0, recovery.Instant},
+		{objstore.Frozen, "", 5 * 60, recovery.Flexible},
+		{objstore.Frozen, "bulk", 12 * 60, recovery.Flexible},
+		{objstore.Deep, "standard", 12 * 60, recovery.Deep},
+		{objstore.Deep, "bulk", 48 * 60, recovery.Deep},
 	} {
 		l := newLab(t)
 		keys := l.freeze(t, tt.class)
