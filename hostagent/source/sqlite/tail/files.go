@@ -144,6 +144,9 @@ type indexBytes [sqlite.IndexSize]byte
 // commits is the part that changes with each commit, reset and recovery.
 func (b *indexBytes) commits() string { return string(b[:96]) }
 
+// are reports whether that part is seen, at the cost of no copy.
+func (b *indexBytes) are(seen string) bool { return string(b[:96]) == seen }
+
 func (b *indexBytes) parse() (sqlite.Index, error) { return sqlite.ParseIndex(b[:]) }
 
 func (f *files) readIndex() (indexBytes, error) {

@@ -235,6 +235,13 @@ func (t *Tail) base() (uint32, bool) {
 	return t.pos.Change, err == nil && now.stamp.Changed == t.files.shmID.stamp.Changed && now.stamp.Size == t.files.shmID.stamp.Size
 }
 
+// timely forgets the index's times if it could be emptied just now without others.
+func (t *Tail) timely() {
+	if !settled(t.files.shmID.stamp.Changed, t.now().wall) {
+		t.files.shmID.stamp = Stamp{}
+	}
+}
+
 // leftover finds as many commits of the position's generation behind those frames that overwrote its beginning.
 func (t *Tail) leftover(ctx context.Context, needed int64) (part, int64, error) {
 	p := part{chain: sqlite.Chain{BigEndian: t.order, Salt: t.pos.Salt, Sum: t.pos.Checksum}, from: t.pos.Frames + 1}
@@ -329,6 +336,7 @@ func (t *Tail) accept(raw indexBytes, x sqlite.Index, c *tally, heard heard, fra
 	if now, err := held(t.files.index); err == nil {
 		t.files.shmID.stamp = now.stamp
 	}
+	t.timely()
 	last := t.pos
 	if frames > 0 && x.MaxFrame == 0 {
 		last.Frames, last.Checksum = c.frames, c.sum

@@ -167,6 +167,7 @@ func (t *Tail) begin() error {
 		t.pos.Salt = s.index.Salt
 		if s.index.MaxFrame == 0 {
 			t.pos.Change, t.pos.HasChange = s.index.Change, true
+			t.timely()
 		}
 		return nil
 	case s.ok && s.log.PageSize == t.page:

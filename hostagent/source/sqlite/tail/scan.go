@@ -168,7 +168,7 @@ func (t *Tail) planScan(ctx context.Context, raw indexBytes) ([]part, tally, sql
 // unvisited reports whether the index says that nobody committed since it was taken in last.
 func (t *Tail) unvisited(raw indexBytes) bool {
 	_, known := t.base()
-	return known && raw.commits() == t.seen
+	return known && raw.are(t.seen)
 }
 
 // whole reports whether the database file has all that was read, and was not written to since.

@@ -187,7 +187,7 @@ func (t *Tail) step(ctx context.Context, page pageFunc) (Batch, error) {
 	if err != nil {
 		return Batch{}, stateOf(t.path, err)
 	}
-	if raw.commits() == t.seen {
+	if raw.are(t.seen) {
 		return t.quiet(ctx, page, raw)
 	}
 	return t.changed(ctx, page, raw)
