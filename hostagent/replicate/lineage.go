@@ -235,7 +235,9 @@ func (l *lineage) poll(ctx context.Context) {
 		if l.over == nil {
 			var err error
 			if n, moved, err = l.look(whole); err == nil {
-				l.looks++
+				if !l.last.More { // or else what is committed by now is in the next one
+					l.looks++
+				}
 			} else if !l.passing(err) {
 				l.finish(err)
 			}
@@ -351,7 +353,7 @@ func (l *lineage) look(ctx context.Context) (commits int, moved bool, err error)
 	l.lookedAt, l.sick = began, time.Time{}
 	if b.Commits == 0 {
 		moved = b.Position != l.last.Position
-		l.last.Position, l.last.PageSize = b.Position, b.PageSize
+		l.last.Position, l.last.PageSize, l.last.More = b.Position, b.PageSize, b.More
 		if l.open.commits > 0 {
 			l.open.position = b.Position
 		}

@@ -72,24 +72,37 @@ func (j *journal) hot(fd int, databaseSize int64) (bool, error) {
 	return sqlite.Hot(facts), nil
 }
 
+// rolled is what a journal has put back.
+type rolled struct {
+	hot   bool
+	size  uint64 // bytes that the database had before
+	pages int
+	head  sqlite.JournalHeader // its nonce is another for each transaction
+}
+
 // rollBack takes back, in what is captured, what a transaction has written that never ended: the pages that its journal has
-// saved replace those of the file. The lock must be held. It returns the size in bytes that the database had before.
-func (c *capture) rollBack() (size uint64, hot bool, err error) {
+// saved replace those of the file. Without the lock what it finds may be over a moment later.
+func (c *capture) rollBack() (rolled, error) {
 	j, err := c.openJournal()
 	if err != nil {
-		return 0, false, err
+		return rolled{}, err
 	}
 	defer j.close()
-	if hot, err = j.hot(int(c.file.Fd()), c.stat.Size); err != nil || !hot {
-		return 0, false, err
+	if hot, err := j.hot(int(c.file.Fd()), c.stat.Size); err != nil || !hot {
+		return rolled{}, err
 	}
 	if j.head.PageSize != c.page {
-		return 0, false, errAgain
+		return rolled{}, errAgain
 	}
 	done, err := sqlite.ReadJournal(j.file, j.size, c.over.put)
 	if err != nil {
-		return 0, false, &Error{Path: c.Path, Err: fmt.Errorf("roll back by the journal: %w", err)}
+		return rolled{}, &Error{Path: c.Path, Err: fmt.Errorf("roll back by the journal: %w", err)}
 	}
-	c.Note(fmt.Sprintf("%s was left in the midst of a transaction: %d pages of its journal are put back in the snapshot, as SQLite will do when it is opened next", c.Path, done.Restored))
-	return uint64(done.Pages) * uint64(c.page), true, nil
+	return rolled{true, uint64(done.Pages) * uint64(c.page), done.Restored, done.JournalHeader}, nil
+}
+
+func (c *capture) noteRollBack(r rolled) {
+	if r.hot {
+		c.Note(fmt.Sprintf("%s was left in the midst of a transaction: %d pages of its journal are put back in the snapshot, as SQLite will do when it is opened next", c.Path, r.pages))
+	}
 }

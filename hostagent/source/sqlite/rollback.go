@@ -47,6 +47,13 @@ func (c *capture) rollback(ctx context.Context) error {
 	c.result.Mode = ModeLock
 	size := uint64(c.stat.Size)
 	known := !j.ok && c.unchanged(size)
+	put, err := c.foresee()
+	if err != nil {
+		return err
+	}
+	if put.hot {
+		size = min(size, put.size)
+	}
 	for number := range c.regions(size) {
 		if known {
 			break
@@ -59,7 +66,17 @@ func (c *capture) rollback(ctx context.Context) error {
 	if err := c.writer.Settle(ctx); err != nil {
 		return err
 	}
-	return c.compare(ctx, known)
+	return c.compare(ctx, known, put)
+}
+
+// foresee puts back what a transaction has written that never ended, before the lock is there: nothing of it is to be
+// stored. What comes of it is proven under the lock, like all that was read.
+func (c *capture) foresee() (rolled, error) {
+	put, err := c.rollBack()
+	if err != nil {
+		return rolled{}, c.over.reset() // as if there were none
+	}
+	return put, nil
 }
 
 // reflink clones the file under the lock, in a moment, and captures the clone. It is not done where the file system can't.
@@ -81,14 +98,15 @@ func (c *capture) reflink(ctx context.Context) (done bool, err error) {
 	if err := unix.IoctlFileClone(int(clone.Fd()), int(c.file.Fd())); err != nil {
 		return false, &Error{Path: c.Path, Err: fmt.Errorf("clone: %w", err)}
 	}
-	size, hot, err := c.rollBack()
+	back, err := c.rollBack()
 	h.release()
 	if err != nil {
 		return false, err
 	}
+	c.noteRollBack(back)
 	c.result.Mode = ModeReflink
-	there := uint64(c.stat.Size)
-	if !hot {
+	size, there := back.size, uint64(c.stat.Size)
+	if !back.hot {
 		if size, err = c.fileSize(clone); err != nil {
 			return false, err
 		}
@@ -179,8 +197,8 @@ func (h *held) release() {
 }
 
 // compare takes the lock, keeps every page that is not as it was read, drops the lock, and lays those pages over. Of what
-// is known to be as the parent has it nothing was read.
-func (c *capture) compare(ctx context.Context, known bool) error {
+// is known to be as the parent has it nothing was read. put is what was foreseen.
+func (c *capture) compare(ctx context.Context, known bool, put rolled) error {
 	before := c.stat
 	expected, err := c.expected(ctx, uint64(before.Size))
 	if err != nil {
@@ -208,20 +226,22 @@ func (c *capture) compare(ctx context.Context, known bool) error {
 			return err
 		}
 	}
-	size, hot, err := c.rollBack()
-	if err == nil && !hot {
+	back, err := c.rollBack()
+	size := back.size
+	if err == nil && !back.hot {
 		size, err = c.fileSize(c.file)
 	}
 	h.release()
 	switch {
 	case err != nil:
 		return err
-	case known && hot:
-		return errAgain
+	case known && back.hot, still && put.hot && back != put:
+		return errAgain // what was put back was not compared
 	case known:
 		c.takeOver(c.page, uint32(size/uint64(c.page)))
 		return nil
 	}
+	c.noteRollBack(back)
 	return c.finish(ctx, size)
 }
 

@@ -121,7 +121,7 @@ func TestLockedExclusively(t *testing.T) {
 func TestMaxLock(t *testing.T) {
 	path := filepath.Join(t.TempDir(), "app.db")
 	a := startApp(t, path)
-	a.fill("PRAGMA journal_mode = DELETE", 8000, 3000)
+	a.fill("PRAGMA journal_mode = DELETE", 2300, 3000)
 	o := sqlite.Options{Path: path, Temp: t.TempDir(), MaxLock: time.Microsecond}
 	_, err := sqlite.Capture(t.Context(), o, pagedtest.New(), nil, nil)
 	var own *sqlite.Error
@@ -140,7 +140,7 @@ func TestHotJournal(t *testing.T) {
 	for _, mode := range []string{"DELETE", "PERSIST", "TRUNCATE"} {
 		path := filepath.Join(t.TempDir(), "app.db")
 		a := startApp(t, path)
-		a.fill("PRAGMA journal_mode = "+mode, 3000, 3000)
+		a.fill("PRAGMA synchronous = FULL; PRAGMA journal_mode = "+mode, 800, 3000)
 		a.run(set(1))
 		s := pagedtest.New()
 		capture(t, s, sqlite.Options{Path: path, MaxLock: time.Minute})
@@ -165,6 +165,9 @@ func TestHotJournal(t *testing.T) {
 			if got := value(t, copied(t, s)); got != 1 || r.Counts.Bytes != uint64(len(before)) || len(notes) == 0 {
 				t.Errorf("%s: transaction %d, want 1 (%+v, %q)", mode, got, r, notes)
 			}
+			if s.Added() > 0 { // what the parent has is what is put back
+				t.Errorf("%s: %d bytes added", mode, s.Added())
+			}
 		}
 	}
 }
@@ -175,7 +178,7 @@ func TestSessionFails(t *testing.T) {
 	for _, mode := range []string{"WAL", "DELETE"} {
 		path := filepath.Join(t.TempDir(), "app.db")
 		a := startApp(t, path)
-		a.fill("PRAGMA journal_mode = "+mode, 4000, 3000)
+		a.fill("PRAGMA journal_mode = "+mode, 1500, 3000)
 		stored := errors.New("the store is full")
 		s := pagedtest.New()
 		s.Stored = func(snapshot.Kind, []byte) error {
@@ -229,7 +232,7 @@ func (g *given) Poll(ctx context.Context, page func(uint32, []byte) error) (tail
 func TestGivenTail(t *testing.T) {
 	path := filepath.Join(t.TempDir(), "app.db")
 	a := startApp(t, path)
-	a.fill("PRAGMA journal_mode = WAL", 3000, 3000)
+	a.fill("PRAGMA journal_mode = WAL", 2300, 3000)
 	follow, err := tail.Open(path)
 	if err != nil {
 		t.Fatal(err)

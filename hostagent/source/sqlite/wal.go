@@ -54,6 +54,7 @@ type following struct {
 	tail   Tail
 	batch  tail.Batch  // of the last look
 	pages  uint32      // of the database, after the newest commit; 0: there was none
+	file   uint64      // bytes of the file before the last look, which is all there is if there was no commit
 	failed atomic.Bool // err is set; valid when the goroutine has ended
 	err    error
 	stop   context.CancelFunc
@@ -89,9 +90,13 @@ func (f *following) look(ctx context.Context) error {
 	return nil
 }
 
-// first begins with what is in the log.
+// first begins with what is in the log. From here on whatever the file gets is in the log as well: so it is only now that
+// the file is measured.
 func (f *following) first(ctx context.Context) error {
 	f.pages = 0
+	if err := unix.Fstat(int(f.c.file.Fd()), &f.c.stat); err != nil {
+		return &Error{Path: f.c.Path, Err: fmt.Errorf("stat: %w", err)}
+	}
 	if err := f.last(ctx); err != nil {
 		return err
 	}
@@ -102,15 +107,29 @@ func (f *following) first(ctx context.Context) error {
 	return nil
 }
 
-// last looks until it has seen all that there is. When the log was written to is noted before, unless there is nothing in it.
+// last looks until it has seen all that there is: also what is in a log that has taken the place of the one that was
+// followed. When the log was written to is noted before, unless there is nothing in it, and so is the size of the file.
 func (f *following) last(ctx context.Context) error {
 	for tries := 1; ; tries++ {
+		size, err := f.c.fileSize(f.c.file)
+		if err != nil {
+			return err
+		}
+		f.file = size
 		f.c.statLog()
-		err := f.look(ctx)
+		err = f.look(ctx)
 		if f.c.over.len() == 0 {
 			f.c.log = nil
 		}
-		if !passing(err) || tries == lastTries {
+		switch {
+		case err == nil && !f.batch.More:
+			return nil
+		case err == nil && tries == lastTries:
+			return &Error{
+				Path: f.c.Path, Err: errors.New("its log is removed and made anew faster than it can be read"),
+				hint: "let the application keep its connections open, or stop it for the backup with hooks",
+			}
+		case err != nil && (!passing(err) || tries == lastTries):
 			return err
 		}
 		if err := f.wait(ctx); err != nil {
@@ -127,12 +146,14 @@ func passing(err error) bool {
 
 // start looks again and again until end.
 func (f *following) start(ctx context.Context) {
-	ctx, f.stop = context.WithCancel(ctx)
+	waiting, stop := context.WithCancel(ctx)
+	f.stop = stop
 	f.done = make(chan struct{})
 	f.failed.Store(false)
 	go func() {
 		defer close(f.done)
-		for f.wait(ctx) == nil {
+		// A look that has begun goes on to its end: of one that was broken off, what it delivered would not count.
+		for f.wait(waiting) == nil {
 			if err := f.look(ctx); err != nil && ctx.Err() == nil && !passing(err) {
 				f.err = err
 				f.failed.Store(true)
@@ -187,14 +208,14 @@ func (c *capture) wal(ctx context.Context, t Tail) error {
 	c.result.Mode = ModeWAL
 	f := &following{c: c, tail: t}
 	own, _ := t.(*ownTail)
-	if err := f.first(ctx); err != nil {
+	err = f.first(ctx)
+	for tries := 1; own != nil && missed(err) && tries <= mostMissed; tries++ { // between beginning and the first look
+		err = c.again(ctx, f, own)
+	}
+	if err != nil {
 		return c.foreign(err)
 	}
-	size, err := c.size(f.pages)
-	if err != nil {
-		return err
-	}
-	if c.unchanged(size) {
+	if size := f.size(); c.unchanged(size) {
 		// Not since it was opened either: the position is that of now.
 		var now unix.Stat_t
 		if unix.Fstat(int(c.file.Fd()), &now) == nil && stampOf(&now) == stampOf(&c.stat) && now.Size == c.stat.Size {
@@ -206,11 +227,14 @@ func (c *capture) wal(ctx context.Context, t Tail) error {
 	if err := c.copy(ctx, f, own); err != nil {
 		return c.foreign(err)
 	}
-	if size, err = c.size(f.pages); err != nil {
-		return err
-	}
 	c.result.Position = f.batch.Position
-	return c.finish(ctx, size)
+	return c.finish(ctx, f.size())
+}
+
+// missed reports whether something of the log was missed, so that a tail has to begin anew.
+func missed(err error) bool {
+	var gap *tail.GapError
+	return errors.As(err, &gap) || errors.Is(err, errTainted)
 }
 
 // foreign makes an error such as who has given a tail wants it: only a new one could go on.
@@ -225,7 +249,7 @@ func (c *capture) foreign(err error) error {
 // copy reads all regions while the log is followed. When something of the log was missed, what was read before counts no
 // more: it goes on where it is, round and round, until all were read since.
 func (c *capture) copy(ctx context.Context, f *following, own *ownTail) error {
-	at, reads, missed := 0, 0, 0
+	at, reads, lost := 0, 0, 0
 	for {
 		size := uint64(c.stat.Size)
 		n := c.regions(size)
@@ -240,22 +264,25 @@ func (c *capture) copy(ctx context.Context, f *following, own *ownTail) error {
 		if err == nil && c.moved() {
 			err = errAgain
 		}
-		var gap *tail.GapError
-		if err == nil || own == nil || !errors.As(err, &gap) && !errors.Is(err, errTainted) {
+		if err == nil || own == nil || !missed(err) {
 			return err
 		}
-		missed++
+		lost++
 		c.result.Repeated++
-		if reads += read; missed > maxMissed && reads > maxPasses*n || missed > mostMissed {
+		if reads += read; lost > maxMissed && reads > maxPasses*n || lost > mostMissed {
 			return &Error{
-				Path: c.Path, Err: fmt.Errorf("its log was emptied %d times while it was read, each time with changes that could not be seen before: %w", missed, err),
+				Path: c.Path, Err: fmt.Errorf("its log was emptied %d times while it was read, each time with changes that could not be seen before: %w", lost, err),
 				hint: "let the application make fewer checkpoints of mode TRUNCATE, or stop it for the backup with hooks",
 			}
 		}
 		if at += read; at >= n {
 			at = 0
 		}
-		if err := c.again(ctx, f, own); err != nil {
+		err = c.again(ctx, f, own)
+		for ; missed(err) && lost <= mostMissed; lost++ {
+			err = c.again(ctx, f, own)
+		}
+		if err != nil {
 			return err
 		}
 	}
@@ -282,9 +309,6 @@ func (c *capture) again(ctx context.Context, f *following, own *ownTail) error {
 		return errors.Join(errAgain, err)
 	}
 	*own = *next
-	if err := unix.Fstat(int(c.file.Fd()), &c.stat); err != nil {
-		return &Error{Path: c.Path, Err: fmt.Errorf("stat: %w", err)}
-	}
 	if err := c.over.reset(); err != nil {
 		return err
 	}
@@ -312,12 +336,11 @@ func (c *capture) header() (sqlite.Header, error) {
 }
 
 // size is the size of the database in bytes: after the newest commit of the log, if there is one, or else that of the
-// file.
-func (c *capture) size(pages uint32) (uint64, error) {
-	page := uint64(c.page)
-	if pages > 0 {
-		c.result.Problems = nil
-		return uint64(pages) * page, nil
+// file, which nobody had written to when it was measured.
+func (f *following) size() uint64 {
+	if f.pages > 0 {
+		f.c.result.Problems = nil
+		return uint64(f.pages) * uint64(f.c.page)
 	}
-	return c.fileSize(c.file)
+	return f.file
 }

@@ -42,14 +42,14 @@ func TestWhileWritten(t *testing.T) {
 			config := writer.Config{
 				Path: filepath.Join(dir, "app.db"), Notes: filepath.Join(dir, "notes"), Rate: c.rate,
 				Journal: c.journal, Checkpoint: c.checkpoint, Every: 50, PageSize: c.page, Synchronous: "off", Busy: 20 * time.Second,
-				Shape: writer.Shape{Payload: 300, Cells: 6000, Bulk: 40, Width: 300},
+				Shape: writer.Shape{Payload: 300, Cells: 3000, Bulk: 40, Width: 300},
 			}
 			if c.again {
 				config.Commits = 30
 			}
 			app := startWriter(t, config, c.again)
 			s := pagedtest.New()
-			for range 4 {
+			for range 3 {
 				before := acknowledged(config.Notes)
 				r := capture(t, s, sqlite.Options{Path: config.Path, MaxLock: 20 * time.Second})
 				n, err := writer.Check(t.Context(), copied(t, s))
@@ -74,7 +74,7 @@ func TestWhileWritten(t *testing.T) {
 
 // TestInTheMidst has an application that does the worst while a snapshot is half made.
 func TestInTheMidst(t *testing.T) {
-	const wal = "PRAGMA journal_mode = WAL; PRAGMA synchronous = OFF"
+	const wal = "PRAGMA journal_mode = WAL"
 	for name, c := range map[string]struct {
 		pragmas string
 		does    []string
@@ -96,7 +96,7 @@ func TestInTheMidst(t *testing.T) {
 			t.Parallel()
 			path := filepath.Join(t.TempDir(), "app.db")
 			a := startApp(t, path)
-			a.fill(c.pragmas, 4000, 3000) // two regions
+			a.fill(c.pragmas, 2300, 3000) // two regions
 			s := pagedtest.New()
 			o := sqlite.Options{Path: path, MaxLock: 20 * time.Second}
 			r := captureIn(t, s, o, func() {
@@ -128,7 +128,7 @@ func TestReplaced(t *testing.T) {
 			dir := t.TempDir()
 			path, other := filepath.Join(dir, "app.db"), filepath.Join(dir, "other.db")
 			a, b := startApp(t, path), startApp(t, other)
-			a.fill("PRAGMA journal_mode = "+mode, 3000, 3000)
+			a.fill("PRAGMA journal_mode = "+mode, 2300, 3000)
 			b.fill("PRAGMA page_size = 2048; PRAGMA journal_mode = "+mode, 100, 3000)
 			b.run(set(7))
 			b.run("PRAGMA journal_mode = DELETE") // all of it is in the file
@@ -193,7 +193,7 @@ func TestOnlyChangedPagesTravel(t *testing.T) {
 	for _, mode := range []string{"WAL", "DELETE"} {
 		path := filepath.Join(t.TempDir(), "app.db")
 		a := startApp(t, path)
-		a.fill("PRAGMA journal_mode = "+mode, 8000, 3000)
+		a.fill("PRAGMA journal_mode = "+mode, 3000, 3000)
 		s := pagedtest.New()
 		o := sqlite.Options{Path: path, MaxLock: 20 * time.Second}
 		r := capture(t, s, o)
@@ -203,7 +203,7 @@ func TestOnlyChangedPagesTravel(t *testing.T) {
 		a.run("UPDATE cells SET data = randomblob(3000) WHERE id % 20 = 0")
 		s = s.Child(time.Time{})
 		capture(t, s, o)
-		changed := 8000 / 20 * int(r.PageSize)
+		changed := 3000 / 20 * int(r.PageSize)
 		if s.Added() < changed/2 || s.Added() > changed*5/4+100_000 {
 			t.Errorf("%s: %d bytes added, %d changed", mode, s.Added(), changed)
 		}
