@@ -103,7 +103,7 @@ func TestMarks(t *testing.T) {
 		t.Fatal(newest, err)
 	}
 	// A torn one leaves the one before.
-	if _, err := m.f.WriteAt([]byte("torn"), int64((newest.Number)%2)*slotSize+20); err != nil {
+	if _, err := m.f.WriteAt([]byte("torn"), int64(newest.Number%2)*slotSize+20); err != nil {
 		t.Fatal(err)
 	}
 	_ = m.close()
