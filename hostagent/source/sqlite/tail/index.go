@@ -83,7 +83,6 @@ func (t *Tail) plan(ctx context.Context, x sqlite.Index) ([]part, tally, error) 
 		return []part{p}, tallyFrom(p), err
 	}
 	var parts []part
-	fresh := part{}
 	c := tally{}
 	if x.MaxFrame > 0 {
 		h, ok, err := t.files.walHeader()
@@ -93,7 +92,7 @@ func (t *Tail) plan(ctx context.Context, x sqlite.Index) ([]part, tally, error) 
 		if !ok || h.Salt != x.Salt || h.PageSize != t.page {
 			return nil, c, t.unlessReset(x, "the log's header does not match its index")
 		}
-		fresh = part{chain: h.Chain(), from: 1, to: x.MaxFrame}
+		fresh := part{chain: h.Chain(), from: 1, to: x.MaxFrame}
 		c = tallyFrom(fresh)
 		chain, last, err := t.walk(ctx, fresh, func(n uint32, f sqlite.Frame, data []byte) error { c.add(n, f, data); return nil })
 		if err != nil {

@@ -13,6 +13,9 @@ type Stamp struct {
 	Changed  int64 `json:"changed"`  // ctime, Unix nanoseconds
 }
 
+// content is what changes with what a file holds, not with its owner or mode.
+func (s Stamp) content() Stamp { return Stamp{Size: s.Size, Modified: s.Modified} }
+
 // Position is a place in the history of a database: what is before it was read. Positions can be compared with ==, and kept
 // as JSON. A position can change without a commit (File), so the newest one is worth keeping; it is the same place then.
 type Position struct {

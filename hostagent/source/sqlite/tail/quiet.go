@@ -30,13 +30,17 @@ func (t *Tail) quiet(ctx context.Context, page pageFunc, raw indexBytes) (Batch,
 			return t.changed(ctx, page, raw)
 		}
 	}
+	return t.calm(raw)
+}
+
+// calm looks at the database file when the index, which counts, is as it was.
+func (t *Tail) calm(raw indexBytes) (Batch, error) {
 	db, gap, err := t.present()
 	if err != nil {
 		return Batch{}, err
 	}
-	x, parseErr := raw.parse()
-	whole := parseErr == nil && x.Backfilled == x.MaxFrame && x.MaxFrame == t.pos.Frames && x.Salt == t.pos.Salt
-	wrote := whole && t.file != (Stamp{}) && (db.stamp.Size != t.file.Size || db.stamp.Modified != t.file.Modified)
+	whole := t.backfilled(raw)
+	wrote := whole && t.file != (Stamp{}) && db.stamp.content() != t.file.content()
 	note := whole && !wrote && (db.stamp != t.file || t.pos.File != t.file) && settled(db.stamp.Changed, t.now().wall)
 	if gap == nil && !note && !wrote {
 		return t.idle(), nil
@@ -53,19 +57,29 @@ func (t *Tail) quiet(ctx context.Context, page pageFunc, raw indexBytes) (Batch,
 	if err != nil {
 		return Batch{}, stateOf(t.path, err)
 	}
-	y, _ := again.parse()
-	switch {
-	case again.commits() != raw.commits():
+	if again.commits() != raw.commits() {
 		return Batch{}, errAgain
-	case gap != nil:
+	}
+	if gap != nil {
 		t.gap = gap
 		return Batch{}, gap
-	case wrote && y.Backfilled == x.Backfilled:
+	}
+	if !t.backfilled(again) {
+		return t.idle(), nil
+	}
+	if wrote {
 		return Batch{}, t.touched()
-	case note && y.Backfilled == x.Backfilled && settled(db.stamp.Changed, t.now().wall):
+	}
+	if note && settled(db.stamp.Changed, t.now().wall) {
 		t.file, t.pos.File = db.stamp, db.stamp
 	}
 	return t.idle(), nil
+}
+
+// backfilled reports whether the database file has all of the log by its index, and all of that was read.
+func (t *Tail) backfilled(raw indexBytes) bool {
+	x, err := raw.parse()
+	return err == nil && x.Backfilled == x.MaxFrame && x.MaxFrame == t.pos.Frames && x.Salt == t.pos.Salt
 }
 
 // closed looks at a database that has no log: nobody has it open.
@@ -118,13 +132,14 @@ func (t *Tail) over(raw indexBytes) (Batch, error) {
 		return Batch{}, t.reindex()
 	}
 	if t.files.index != nil {
-		if last, err := t.files.readIndex(); err != nil {
+		last, err := t.files.readIndex()
+		if err != nil {
 			return Batch{}, stateOf(t.path, err)
-		} else if last.commits() != raw.commits() {
-			return Batch{}, errAgain
-		} else {
-			raw = last
 		}
+		if last.commits() != raw.commits() {
+			return Batch{}, errAgain
+		}
+		raw = last
 	}
 	log, err := held(t.files.wal)
 	if err != nil {

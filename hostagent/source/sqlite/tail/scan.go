@@ -29,6 +29,11 @@ func (t *Tail) scan(ctx context.Context, page pageFunc, raw indexBytes) (Batch, 
 	if gone && t.files.index != nil {
 		return t.over(raw) // who removed the log went by the index, all of which was read
 	}
+	return t.rescan(ctx, page, raw, gone)
+}
+
+// rescan reads what the log has more; gone: it was removed.
+func (t *Tail) rescan(ctx context.Context, page pageFunc, raw indexBytes, gone bool) (Batch, error) {
 	before, err := held(t.files.wal)
 	if err != nil {
 		return Batch{}, stateOf(t.path, err)
@@ -95,18 +100,7 @@ func (t *Tail) undisturbed(raw indexBytes) (Batch, error) {
 		return Batch{}, err
 	}
 	if gap == nil && t.file == (Stamp{}) {
-		x, err := raw.parse()
-		if t.pos.Frames > 0 && (err != nil || x.Salt != t.pos.Salt || x.Backfilled < t.pos.Frames) {
-			return t.idle(), nil // the log has what the file has not
-		}
-		t.watch.forget()
-		db, gap, statErr := t.present()
-		ok, err := t.alone(raw)
-		log, logErr := look(t.walPath())
-		quiet := err == nil && ok && logErr == nil && log.stamp == t.scanned
-		if quiet && statErr == nil && gap == nil && settled(db.stamp.Changed, t.now().wall) {
-			t.file, t.pos.File = db.stamp, db.stamp
-		}
+		t.noteFile(raw)
 		return t.idle(), nil
 	}
 	if gap == nil && t.unwritten(now) {
@@ -126,6 +120,22 @@ func (t *Tail) undisturbed(raw indexBytes) (Batch, error) {
 		return Batch{}, gap
 	}
 	return Batch{}, t.touched()
+}
+
+// noteFile takes the database file's times down, if it has all that was read and nobody is there to write to it.
+func (t *Tail) noteFile(raw indexBytes) {
+	x, err := raw.parse()
+	if t.pos.Frames > 0 && (err != nil || x.Salt != t.pos.Salt || x.Backfilled < t.pos.Frames) {
+		return // the log has what the file has not
+	}
+	t.watch.forget()
+	db, gap, statErr := t.present()
+	ok, err := t.alone(raw)
+	log, logErr := look(t.walPath())
+	quiet := err == nil && ok && logErr == nil && log.stamp == t.scanned
+	if quiet && statErr == nil && gap == nil && settled(db.stamp.Changed, t.now().wall) {
+		t.file, t.pos.File = db.stamp, db.stamp
+	}
 }
 
 // planScan says which frames are to be delivered, and proves that nothing else was committed.
@@ -149,10 +159,10 @@ func (t *Tail) planScan(ctx context.Context, raw indexBytes) ([]part, tally, sql
 		return nil, none, h, err
 	} else if !whole && t.pos.Frames > 0 {
 		return t.stitch(ctx, h, ok)
-	} else if !whole && t.pos.Salt != (sqlite.Salt{}) && (ok || !t.pos.HasChange) {
-		return nil, none, h, t.lose(Unproven, "the log was reset before it was read, and it has no index", 0)
-	} else if !whole && t.pos.Salt == (sqlite.Salt{}) && !t.unvisited(raw) {
-		return nil, none, h, t.touched()
+	} else if !whole {
+		if err := t.nothingBefore(raw, ok); err != nil {
+			return nil, none, h, err
+		}
 	}
 	if !ok {
 		return nil, none, h, nil
@@ -163,6 +173,21 @@ func (t *Tail) planScan(ctx context.Context, raw indexBytes) ([]part, tally, sql
 		return nil, none, h, err
 	}
 	return []part{fresh}, tallyFrom(fresh), h, nil
+}
+
+// nothingBefore fails with a gap unless nothing was committed between the position, before which a log began, and what the
+// log has now; ok is whether that has a header.
+func (t *Tail) nothingBefore(raw indexBytes, ok bool) error {
+	if t.pos.Salt == (sqlite.Salt{}) {
+		if t.unvisited(raw) {
+			return nil
+		}
+		return t.touched()
+	}
+	if ok || !t.pos.HasChange {
+		return t.lose(Unproven, "the log was reset before it was read, and it has no index", 0)
+	}
+	return nil
 }
 
 // unvisited reports whether the index says that nobody committed since it was taken in last.
