@@ -100,6 +100,7 @@ var errCrash = errors.New("crash")
 // TestCrashAnywhere stops a run at each call of the store, before and after it took effect. Whatever is left, all
 // snapshots that are listed are complete and verify finds nothing wrong; the next run comes to the same end.
 func TestCrashAnywhere(t *testing.T) {
+	t.Parallel()
 	f := history(t)
 	f.Abandon(t, repotest.Tree{"/srv/y": repotest.Noise(99, 10_000)})
 	run(t, f, prune.Options{Decisions: keep(1, 2, 4, 5)})

@@ -160,10 +160,11 @@ func TestLogsStay(t *testing.T) {
 // TestLogCrashes ends runs at each call to the store: in between, and when all is done, every record that is needed is
 // there and verification misses nothing.
 func TestLogCrashes(t *testing.T) {
+	t.Parallel()
 	f, places := followed(t)
 	run(t, f, prune.Options{LogBase: 6})
 	f.Now = f.Now.Add(8 * day)
-	for call := 1; ; call += 13 { // all of them take long
+	for call := 1; ; call += 31 { // all of them take long
 		for _, persisted := range []bool{false, true} {
 			g := f.Fork(t, f.Store.Clone())
 			now := f.Now

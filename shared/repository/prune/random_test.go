@@ -20,7 +20,10 @@ import (
 // in any order. Whatever is listed must restore and verify after every step.
 func TestRandomHistories(t *testing.T) {
 	for seed := range uint64(6) {
-		t.Run(fmt.Sprint("seed ", seed), func(t *testing.T) { randomHistory(t, rand.New(rand.NewPCG(seed, 1))) })
+		t.Run(fmt.Sprint("seed ", seed), func(t *testing.T) {
+			t.Parallel()
+			randomHistory(t, rand.New(rand.NewPCG(seed, 1)))
+		})
 	}
 }
 
