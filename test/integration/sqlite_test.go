@@ -72,7 +72,7 @@ func TestDatabase(t *testing.T) {
 		t.Errorf("%d bytes added for 250 pages", b.Counts.AddedBytes)
 	}
 	h.want(0, []string{"ls", "app"}, "app.db")
-	h.want(0, []string{"find", "*.db", "app"}, db)
+	h.want(0, []string{"find", "app", "*.db"}, db)
 	h.want(0, []string{"diff", "app@1", "app@2"}, db)
 	h.want(0, []string{"verify", "app", "--level", "content"})
 	h.want(0, []string{"copy", "--to", h.path("copy")})
