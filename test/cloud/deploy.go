@@ -2,84 +2,129 @@ package cloud
 
 import (
 	"bytes"
+	"crypto/sha256"
+	"encoding/hex"
 	"encoding/json"
 	"fmt"
+	"io"
+	"net/http"
+	"net/url"
 	"os"
 	"path/filepath"
 	"slices"
 	"strings"
 	"testing"
+	"time"
+
+	"github.com/aws/aws-sdk-go-v2/aws"
+	v4 "github.com/aws/aws-sdk-go-v2/aws/signer/v4"
 )
 
-// Deployed is a deployment into an emulator.
+// Deployed is a deployment into an emulator, made with the targets of the Makefile.
 type Deployed struct {
 	*Emulator
-	Assembly string // directory of the templates as deployed
+	Assembly  string // directory of the templates as deployed
+	Functions string // directory with a subdirectory for each function's binary
+	Said      string // what the last deployment printed
+
+	region    string
+	args      []string // of make
+	variables map[string]map[string]string
 }
 
-// Functions builds the functions' binaries for this machine into a directory, all at once.
-func Functions(t testing.TB, programs ...string) string {
+// Deploy runs `make synth`, `make bootstrap` and `make deploy` for a policy file, with more of make's variables, such as
+// email=…. What is synthesized is changed on the way: resources of a kind that the emulator does not know are left out,
+// and variables are added to functions, by name.
+func (e *Emulator) Deploy(t testing.TB, policyFile, region string, variables map[string]map[string]string, args ...string) *Deployed {
 	t.Helper()
-	built, dir := t.TempDir(), t.TempDir()
-	args := []string{"build", "-buildvcs=false", "-tags", "lambda.norpc", "-trimpath", "-ldflags", "-s -w", "-o", built + "/"}
-	for _, p := range programs {
-		args = append(args, "./functions/"+p)
-	}
-	Run(t, Root(t), append(os.Environ(), "CGO_ENABLED=0"), "go", args...)
-	for _, p := range programs {
-		if err := os.Mkdir(filepath.Join(dir, p), 0o750); err != nil {
-			t.Fatal(err)
-		}
-		if err := os.Rename(filepath.Join(built, p), filepath.Join(dir, p, "bootstrap")); err != nil {
-			t.Fatal(err)
-		}
-	}
-	return dir
-}
-
-// Deploy synthesizes, bootstraps and deploys with the CDK's command line, as `make deploy` does. Resources of a kind that
-// the emulator does not know are left out of the templates before; variables are added to functions, by name.
-func (e *Emulator) Deploy(t testing.TB, policyFile, functions string, regions []string, variables map[string]map[string]string, context ...string) *Deployed {
-	t.Helper()
-	d := &Deployed{Emulator: e, Assembly: filepath.Join(t.TempDir(), "cdk.out")}
-	infra := filepath.Join(t.TempDir(), "infra")
-	Run(t, Root(t), os.Environ(), "go", "build", "-buildvcs=false", "-o", infra, "./infra")
-	env := append(e.Env(regions[0]), "PATH="+Node(t)+string(filepath.ListSeparator)+os.Getenv("PATH"))
-	args := []string{
-		"synth", "--quiet", "--app", infra, "--output", d.Assembly, "-c", "policy=" + policyFile, "-c", "account=" + Account,
-		"-c", "assets=" + functions, "-c", "architecture=" + Architecture(),
-	}
-	for _, c := range context {
-		args = append(args, "-c", c)
-	}
-	cdk := filepath.Join(Node(t), "cdk")
-	Run(t, Root(t), env, cdk, args...)
-	leaveOut(t, d.Assembly, "AWS::CloudWatch::CompositeAlarm", "AWS::RolesAnywhere::Profile")
-	setVariables(t, d.Assembly, variables)
-	// The emulator's scheduler does not fill in the time of the beat. Functions take their own clock then.
-	replace(t, d.Assembly, `,\"time\":\"<aws.scheduler.scheduled-time>\"`, "")
-	bootstrap := []string{"bootstrap", "--app", d.Assembly}
-	for _, r := range regions {
-		bootstrap = append(bootstrap, "aws://"+Account+"/"+r)
-	}
-	Run(t, t.TempDir(), env, cdk, bootstrap...)
-	d.Again(t, regions[0])
+	d := &Deployed{Emulator: e, Functions: filepath.Join(t.TempDir(), "functions"), region: region, variables: variables}
+	d.args = append([]string{"policy=" + policyFile, "architecture=" + Architecture(), "assets=" + d.Functions}, args...)
+	d.Synthesize(t, "")
+	d.Make(t, "bootstrap", "CDK=--app "+d.Assembly)
+	d.Again(t)
 	return d
 }
 
-// Again deploys the same templates once more.
-func (d *Deployed) Again(t testing.TB, region string) {
+// Synthesize makes the templates, with more of the context: "-c name=value".
+func (d *Deployed) Synthesize(t testing.TB, context string) {
 	t.Helper()
-	env := append(d.Env(region), "PATH="+Node(t)+string(filepath.ListSeparator)+os.Getenv("PATH"))
-	Run(t, t.TempDir(), env, filepath.Join(Node(t), "cdk"), "deploy", "--app", d.Assembly, "--all", "--require-approval", "never",
-		"--import-existing-resources", "--concurrency", "2", "--progress", "events")
+	d.Assembly = filepath.Join(t.TempDir(), "cdk.out")
+	d.Make(t, "synth", "CDK=--output "+d.Assembly+" "+context)
+	leaveOut(t, d.Assembly, "AWS::CloudWatch::CompositeAlarm", "AWS::RolesAnywhere::Profile")
+	setVariables(t, d.Assembly, d.variables)
+	// The emulator's scheduler does not fill in the time of the beat. Functions take their own clock then.
+	replace(t, d.Assembly, `,\"time\":\"<aws.scheduler.scheduled-time>\"`, "")
 }
 
-// Destroy removes stacks, as `make destroy` does.
-func (d *Deployed) Destroy(t testing.TB, region string, stacks ...string) {
+// Make runs a target of the Makefile against the emulator, as a person does on a terminal: but nobody is there to be
+// asked. It returns what it printed; a failure ends the test.
+func (d *Deployed) Make(t testing.TB, target string, args ...string) string {
 	t.Helper()
-	env := append(d.Env(region), "PATH="+Node(t)+string(filepath.ListSeparator)+os.Getenv("PATH"))
-	Run(t, t.TempDir(), env, filepath.Join(Node(t), "cdk"), append([]string{"destroy", "--app", d.Assembly, "--force", "--exclusively"}, stacks...)...)
+	args = slices.Concat([]string{"--no-print-directory", target}, d.args, args)
+	return Run(t, Root(t), ownMake(d.Env(d.region)), "make", args...)
+}
+
+// ownMake takes out of an environment what a make that started the tests has put there for its own sub-makes.
+func ownMake(env []string) []string {
+	return slices.DeleteFunc(env, func(s string) bool {
+		name, _, _ := strings.Cut(s, "=")
+		return slices.Contains([]string{"MAKEFLAGS", "MFLAGS", "MAKELEVEL", "MAKEFILES", "MAKEOVERRIDES"}, name)
+	})
+}
+
+// Again deploys the same templates, for the first time or once more.
+func (d *Deployed) Again(t testing.TB) {
+	t.Helper()
+	d.Said = d.Make(t, "deploy", "approval=never", "CDK=--app "+d.Assembly+" --concurrency 2 --progress events")
+}
+
+// Diff returns what `make diff` says.
+func (d *Deployed) Diff(t testing.TB) string {
+	t.Helper()
+	return d.Make(t, "diff", "CDK=--app "+d.Assembly)
+}
+
+// Destroy removes what `make destroy` removes.
+func (d *Deployed) Destroy(t testing.TB) {
+	t.Helper()
+	d.Make(t, "destroy", "CDK=--app "+d.Assembly+" --force")
+}
+
+// DestroyAll removes the stacks of storage too, as docs/deploy.md describes it. protected names these stacks with their
+// regions.
+func (d *Deployed) DestroyAll(t testing.TB, protected map[string]string) {
+	t.Helper()
+	for stack, region := range protected {
+		d.query(t, region, "cloudformation", url.Values{
+			"Action": {"UpdateTerminationProtection"}, "Version": {"2010-05-15"}, "StackName": {stack}, "EnableTerminationProtection": {"false"},
+		})
+	}
+	d.Make(t, "destroy", "stacks=--all", "CDK=--app "+d.Assembly+" --force")
+}
+
+// query makes one request to a service that the module has no client of.
+func (e *Emulator) query(t testing.TB, region, service string, form url.Values) {
+	t.Helper()
+	body := form.Encode()
+	q, err := http.NewRequestWithContext(t.Context(), http.MethodPost, e.Endpoint+"/", strings.NewReader(body))
+	if err != nil {
+		t.Fatal(err)
+	}
+	q.Header.Set("Content-Type", "application/x-www-form-urlencoded")
+	sum := sha256.Sum256([]byte(body))
+	key := aws.Credentials{AccessKeyID: Account, SecretAccessKey: "test"}
+	if err := v4.NewSigner().SignHTTP(t.Context(), key, q, hex.EncodeToString(sum[:]), service, region, time.Now()); err != nil {
+		t.Fatal(err)
+	}
+	answer, err := http.DefaultClient.Do(q)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer func() { _ = answer.Body.Close() }()
+	said, err := io.ReadAll(answer.Body)
+	if err != nil || answer.StatusCode != http.StatusOK {
+		t.Fatalf("%s %s: %s, %v: %s", service, form.Get("Action"), answer.Status, err, said)
+	}
 }
 
 // leaveOut removes resources of some types from all templates.

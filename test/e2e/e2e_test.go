@@ -6,7 +6,8 @@ import (
 	"time"
 )
 
-// The policy: its RPO is short, since monitor looks at a source in a third of it. One source that is backed up each minute and is larger than it may be, one that never is.
+// The policy: its RPO is short, since monitor looks at a source in a third of it. One source
+// that is backed up each minute and is larger than it may be, one that is when a job comes, and one that never is.
 const policyText = `version: 1
 repository:
   primary: s3://holdfast-e2e?region=eu-central-1&path_style=true
@@ -23,6 +24,10 @@ hosts:
         schedule: {full: "0 3 1 1 *", incremental: "* * * * *"}
         objectives: {tier: critical, rpo: 1m, max_size: 1KiB, copies: 1}
         metrics: true
+      old:
+        files: {roots: [ROOT/old]}
+        retention: {keep_last: 1}
+        objectives: {tier: standard, rpo: 1h, copies: 1}
       idle:
         files: {roots: [ROOT/app]}
         objectives: {tier: low, rpo: 1h, copies: 1}
@@ -43,14 +48,18 @@ func TestControlPlane(t *testing.T) {
 		name string
 		run  func(w *world)
 	}{
+		{"what is deployed is what a deployment would deploy", unchanged},
+		{"a test of the alarms arrives", alarmTest},
 		{"orders that are none are refused, once each", refused},
 		{"a source that was never backed up is told", never},
 		{"poison goes to the dead letters", poison},
+		{"a job that is delivered again runs once", duplicate},
 		{"a schedule makes a checked snapshot", scheduled},
 		{"a schedule that beats more than once asks for one backup", replayed},
 		{"an oversized source is told", oversized},
 		{"a damaged object is found and told", damaged},
 		{"the metrics raise the alarms that they should", judged},
+		{"what retention ends goes, what is pinned stays", expired},
 		{"a restore that two people signed brings the files back", restored},
 		{"a stopped agent is told, and its end", silent},
 		{"each run was done once", once},

@@ -67,7 +67,7 @@ func once(w *world) {
 		done = map[string]int{}
 		w.listenNow()
 		for _, e := range w.heard {
-			if e.Type == events.TypeJobFinished && e.Detail.Kind == string(events.Backup) && e.Detail.Result == "ok" {
+			if e.Type == events.TypeJobFinished && e.Detail.Kind == string(events.Backup) && e.Detail.Source == "app" && e.Detail.Result == "ok" {
 				done[e.Detail.Job]++
 			}
 		}
@@ -285,18 +285,35 @@ func restored(w *world) {
 	}
 }
 
-// again destroys what works, and deploys it once more; what holds backups has stayed. Storage is not destroyed here: the
-// emulator takes buckets over by their names, but not the policies of buckets.
+// alarmTest proves the way of alerts as a person does after a deployment.
+func alarmTest(w *world) {
+	if said := w.Make(w.t, "alarm-test"); !strings.Contains(said, "sent: ") {
+		w.t.Errorf("make alarm-test: %s", said)
+	}
+	w.within(30*time.Second, "the message of the test", func() (bool, string) {
+		_, ok := w.letter(0, "test", "", "test of the alarms")
+		return ok, fmt.Sprint(w.mail)
+	})
+}
+
+// unchanged asks what a deployment would change right after one: nothing.
+func unchanged(w *world) {
+	if said := w.Diff(w.t); !strings.Contains(said, "Number of stacks with differences: 0") {
+		w.t.Errorf("make diff after make deploy: %s", said)
+	}
+}
+
+// again destroys what works, and deploys it once more; what holds backups has stayed.
 func again(w *world) {
 	before := w.objects(bucket, "v1/")
-	w.Destroy(w.t, region, "holdfast-*observe", "holdfast-*control")
+	w.Destroy(w.t)
 	if _, err := w.lambda.GetFunction(w.t.Context(), &lambda.GetFunctionInput{FunctionName: aws.String(settings.FunctionName(settings.Monitor))}); err == nil {
 		w.t.Error("monitor is still there")
 	}
 	if after := w.objects(bucket, "v1/"); len(after) != len(before) {
 		w.t.Fatalf("%d objects were there before the stacks went, %d are after", len(before), len(after))
 	}
-	w.Again(w.t, region)
+	w.Again(w.t)
 	w.tick(settings.Monitor, time.Now())
 	if after := w.objects(bucket, "v1/"); len(after) < len(before) {
 		w.t.Errorf("%d objects were there before, %d are after", len(before), len(after))

@@ -26,6 +26,7 @@ import (
 
 	"github.com/btcdecoded/holdfast/infra/settings"
 	"github.com/btcdecoded/holdfast/test/cloud"
+	"github.com/btcdecoded/holdfast/test/program"
 )
 
 const (
@@ -56,6 +57,7 @@ type world struct {
 	started  bool
 	root     string // of the host's files
 	people   map[string]*approver
+	trust    string  // text of the parameter
 	heard    []event // all that the bus carried so far
 	mail     []mail  // all alerts so far
 }
@@ -65,11 +67,14 @@ func newWorld(t *testing.T, policyText string) *world {
 	t.Helper()
 	w := &world{t: t, dir: t.TempDir()}
 	w.policy = w.write("policy.yaml", policyText)
-	w.holdfast = filepath.Join(w.dir, "holdfast")
+	var err error
+	w.holdfast, err = program.Holdfast(w.dir)
+	w.must(err)
 	e := cloud.Start(t)
-	cloud.Run(t, cloud.Root(t), append(os.Environ(), "CGO_ENABLED=0"), "go", "build", "-buildvcs=false", "-o", w.holdfast, "./hostagent")
-	w.Deployed = e.Deploy(t, w.policy, cloud.Functions(t, cloud.Programs()...), []string{region, second},
-		map[string]map[string]string{settings.FunctionName(settings.Monitor): {"HOLDFAST_SILENT_AFTER": "20s", "HOLDFAST_SETTLE_AFTER": "1s"}}, "email=operator@example.org")
+	w.Deployed = e.Deploy(t, w.policy, region, map[string]map[string]string{
+		settings.FunctionName(settings.Monitor):   {"HOLDFAST_SILENT_AFTER": "20s", "HOLDFAST_SETTLE_AFTER": "1s"},
+		settings.FunctionName(settings.Lifecycle): {"HOLDFAST_LOCK_MODE": ""}, // the emulator's buckets have no Object Lock
+	}, "email=operator@example.org")
 	cfg := e.Config(region)
 	w.s3 = s3.NewFromConfig(cfg, func(o *s3.Options) { o.UsePathStyle = true })
 	w.sqs, w.lambda, w.events = sqs.NewFromConfig(cfg), lambda.NewFromConfig(cfg), eventbridge.NewFromConfig(cfg)
@@ -117,8 +122,9 @@ func (w *world) keys() {
 	w.t.Helper()
 	w.run("admin", "init")
 	trust := strings.TrimSpace(w.run("admin", "key", "show", "--only", "trust"))
+	w.trust = trust + "\n"
 	for _, at := range []*ssm.Client{w.ssm, w.ssm2} {
-		w.parameter(at, settings.TrustParameter, trust+"\n", false)
+		w.parameter(at, settings.TrustParameter, w.trust, false)
 	}
 	for _, f := range []struct {
 		at                *ssm.Client
