@@ -124,7 +124,7 @@ func TestRandomHistories(t *testing.T) {
 				r.rebase()
 			}
 			gaps, polls := 0, 0
-			for range sample(40, 200) {
+			for range sample(25, 200) {
 				h.act()
 				if !always && h.r.IntN(3) > 0 {
 					continue
