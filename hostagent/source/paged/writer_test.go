@@ -15,12 +15,11 @@ import (
 
 const page = 4096
 
-// file is a file that is stored step by step, and what it should be.
+// file is a file that is stored step by step.
 type file struct {
 	t       *testing.T
 	session *pagedtest.Session
 	writer  *paged.Writer
-	want    []byte
 }
 
 func now(ctx context.Context, job func() error) error {

@@ -219,9 +219,7 @@ func (c *capture) compare(ctx context.Context, known bool, put rolled) error {
 	case expected > c.MaxLock:
 		return c.tooLong(fmt.Errorf("a comparison under the lock would take about %s, longer than max_lock (%s)", round(expected), c.MaxLock))
 	default:
-		if expected > c.MaxLock/10 {
-			c.Note(fmt.Sprintf("%s is not in WAL mode: who writes to it waits for about %s", c.Path, round(expected)))
-		}
+		c.announce(expected)
 		if err := c.underLock(ctx, h); err != nil {
 			return err
 		}
@@ -243,6 +241,13 @@ func (c *capture) compare(ctx context.Context, known bool, put rolled) error {
 	}
 	c.noteRollBack(back)
 	return c.finish(ctx, size)
+}
+
+// announce tells of a lock that may be noticed.
+func (c *capture) announce(expected time.Duration) {
+	if expected > c.MaxLock/10 {
+		c.Note(fmt.Sprintf("%s is not in WAL mode: who writes to it waits for about %s", c.Path, round(expected)))
+	}
 }
 
 func round(d time.Duration) time.Duration {
