@@ -27,6 +27,7 @@ type Event struct {
 
 	Place    log.Place `json:"place,omitzero"`
 	Until    time.Time `json:"until,omitzero"`    // all that was committed by then is durable
+	Point    time.Time `json:"point,omitzero"`    // the record's own time, a little later: who restores to it gets all that is in it
 	Commits  int       `json:"commits,omitempty"` // in the record
 	Total    uint64    `json:"total,omitempty"`   // commits that records made durable, of this process
 	Pages    int       `json:"pages,omitempty"`

@@ -117,11 +117,12 @@ func (l *lineage) put(ctx context.Context, b *batch, p *pace) error {
 		return err
 	}
 	p.shipped(now.Sub(p.cut))
-	oldest, pages, commits, until := b.oldest(), b.pages.Len(), b.commits, b.looked
+	oldest, pages, commits, until, at := b.oldest(), b.pages.Len(), b.commits, b.looked, b.newest
 	l.landed(b, place, now)
 	l.f.well()
 	l.f.tell(Event{
-		Kind: Shipped, Place: place, Until: until.UTC(), Commits: commits, Total: l.f.total(), Pages: pages, Lag: float64(now.Sub(oldest)) / float64(time.Millisecond),
+		Kind: Shipped, Place: place, Until: until.UTC(), Point: at.UTC(), Commits: commits, Total: l.f.total(), Pages: pages,
+		Lag: float64(now.Sub(oldest)) / float64(time.Millisecond),
 	})
 	b.reset()
 	return nil

@@ -9,6 +9,7 @@ import (
 	"net/http"
 	"os"
 	"os/exec"
+	"strings"
 	"sync"
 	"syscall"
 	"testing"
@@ -38,8 +39,12 @@ type database struct {
 	gaps      int       // guarded by mu
 	snapshots int       // guarded by mu
 	states    map[replicate.State]bool
-	points    []time.Time // at which there was a record; guarded by mu
+	said      []string // by the follower; guarded by mu
+	points    []point  // of the records; guarded by mu
 }
+
+// point is one to which the database can be restored: it has all that was acknowledged until a little before.
+type point struct{ at, until time.Time }
 
 func newDatabase(t *testing.T, h *host, random *rand.Rand) *database {
 	t.Helper()
@@ -133,14 +138,16 @@ func (d *database) heard(line []byte) {
 	}
 	d.mu.Lock()
 	defer d.mu.Unlock()
+	d.said = append(d.said, string(line))
 	switch e.Kind {
 	case replicate.Shipped:
 		if e.Until.After(d.until) {
 			d.until = e.Until
 		}
-		d.points = append(d.points, e.Until)
+		d.points = append(d.points, point{e.Point, e.Until})
 	case replicate.Based:
 		d.snapshots++
+		d.points = nil // those before may be of another database, of which other notes tell
 	case replicate.Missed:
 		d.gaps++
 	case replicate.StateChanged:
@@ -205,10 +212,12 @@ func (d *database) check(some int) {
 	d.t.Helper()
 	want := d.durable()
 	if got := d.restore(time.Time{}); got < want {
-		d.t.Fatalf("the newest state has %d transactions, %d were durable", got, want)
+		d.mu.Lock()
+		defer d.mu.Unlock()
+		d.t.Fatalf("the newest state has %d transactions, %d were durable; notes %s; the follower:\n%s", got, want, d.notes, strings.Join(d.said, "\n"))
 	}
 	d.mu.Lock()
-	points := append([]time.Time(nil), d.points...)
+	points := append([]point(nil), d.points...)
 	d.mu.Unlock()
 	notes, err := writer.Notes(d.notes)
 	must(d.t, err)
@@ -216,11 +225,9 @@ func (d *database) check(some int) {
 		if len(points) == 0 {
 			return
 		}
-		at := points[d.random.IntN(len(points))]
-		// The record of that time was the newest one that is not later: what came a little before it is in it.
-		got, want := d.restore(at.Add(200*time.Millisecond)), writer.Acknowledged(notes, at)
-		if got < want {
-			d.t.Fatalf("as of %s there are %d transactions, %d were durable", at, got, want)
+		p := points[d.random.IntN(len(points))]
+		if got, want := d.restore(p.at), writer.Acknowledged(notes, p.until); got < want {
+			d.t.Fatalf("as of %s there are %d transactions, %d were durable", p.at, got, want)
 		}
 	}
 }
@@ -308,9 +315,15 @@ func (d *database) swap(kind string) {
 	d.t.Helper()
 	d.check(1)
 	d.mu.Lock()
-	before, snapshots := d.until, d.snapshots
+	var before point
+	if n := len(d.points); n > 0 {
+		before = d.points[n-1]
+	}
+	snapshots := d.snapshots
 	d.mu.Unlock()
-	durable := d.durable()
+	notes, err := writer.Notes(d.notes)
+	must(d.t, err)
+	durable := writer.Acknowledged(notes, before.until)
 	remove := func() {
 		for _, suffix := range []string{"", "-wal", "-shm"} {
 			must(d.t, os.Remove(d.path+suffix))
@@ -325,7 +338,7 @@ func (d *database) swap(kind string) {
 	case "moved":
 		other := d.host.path("other.db")
 		d.begin()
-		cmd := exec.Command(d.app, "-db", other, "-notes", d.notes, "-commits", "30")
+		cmd := exec.Command(d.app, "-db", other, "-notes", d.notes, "-commits", "30", "-checkpoint", "truncate", "-every", "30") // all is in the file: its log stays behind
 		out, err := cmd.CombinedOutput()
 		if err != nil {
 			d.t.Fatalf("%v\n%s", err, out)
@@ -346,7 +359,7 @@ func (d *database) swap(kind string) {
 	d.await("a snapshot of the new database", func() bool { return d.snapshots > snapshots })
 	d.awaitFollowing()
 	d.check(1)
-	if got := d.restore(before.Add(time.Millisecond)); got < durable {
+	if got := d.restore(before.at); got < durable {
 		d.t.Errorf("before it was %s there were %d transactions, restored are %d", kind, durable, got)
 	}
 }
