@@ -101,8 +101,10 @@ func (f *Follower) Run(ctx context.Context) (err error) {
 	}
 	defer func() { err = errors.Join(err, held.Close()) }()
 	if last, _, rerr := Read(f.o.Dir); rerr == nil && last != nil {
+		f.mu.Lock()
 		f.status.Gaps, f.status.Base, f.status.Begun, f.status.Place = last.Gaps, last.Base, last.Begun, last.Place
 		f.status.Looked, f.unsafe = last.Looked, last.Until() // what was committed since is to be read first
+		f.mu.Unlock()
 	}
 	if f.marks, f.known, err = openMarks(f.o.Dir); err != nil {
 		return err

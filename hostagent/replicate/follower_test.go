@@ -9,6 +9,7 @@ import (
 	"time"
 
 	"github.com/btcdecoded/holdfast/hostagent/replicate"
+	"github.com/btcdecoded/holdfast/hostagent/source/sqlite/tail"
 	"github.com/btcdecoded/holdfast/shared/objstore"
 	"github.com/btcdecoded/holdfast/shared/objstore/mem"
 	"github.com/btcdecoded/holdfast/shared/repository/log"
@@ -22,14 +23,16 @@ func TestFollow(t *testing.T) {
 	r.await("the first snapshot", following)
 	w.app(300, "-rate", "300")
 	s := r.caughtUp()
-	if s.Commits != 300 || s.Records < 3 || s.Records > 100 || s.Lag.Commits != 300 || s.Lag.P50 <= 0 || s.Lag.Max < s.Lag.P99 {
+	if len(s.Gaps) > 0 {
+		t.Logf("the machine is so busy that commits were missed: %+v", s.Gaps)
+	} else if s.Commits != 300 || s.Records < 3 || s.Records > 100 || s.Lag.Commits != 300 || s.Lag.P50 <= 0 || s.Lag.Max < s.Lag.P99 {
 		t.Errorf("status %+v", s)
 	}
 	if most := w.restoreAll(5); most != 320 {
 		t.Errorf("restored %d transactions of 320", most)
 	}
 	r.stop()
-	if got, alive, err := replicate.Read(w.options(nil).Dir); err != nil || alive || got.State != replicate.Stopped || got.Commits != 300 {
+	if got, alive, err := replicate.Read(w.options(nil).Dir); err != nil || alive || got.State != replicate.Stopped || got.Commits != s.Commits {
 		t.Errorf("status after the end: %+v, %v, %v", got, alive, err)
 	}
 }
@@ -88,15 +91,20 @@ func TestSnapshotBeside(t *testing.T) {
 	r.await("the first snapshot", following)
 	var app sync.WaitGroup
 	app.Go(func() { w.app(600, "-rate", "400", "-checkpoint", "truncate", "-every", "37") })
-	for range 5 {
+	for made := 0; made < 5; {
 		c, err := r.Capture(t.Context())
 		if err != nil {
 			t.Fatal(err)
 		}
-		if _, err := w.snapshot(t.Context(), c); err != nil {
+		_, err = w.snapshot(t.Context(), c)
+		c.Close()
+		// A machine that is busy enough misses commits: who makes the snapshot is told, and tries again.
+		if gap := (*tail.GapError)(nil); err != nil && !errors.As(err, &gap) {
 			t.Fatal(err)
 		}
-		c.Close()
+		if err == nil {
+			made++
+		}
 	}
 	app.Wait()
 	r.caughtUp()
@@ -111,7 +119,7 @@ func TestSnapshotBeside(t *testing.T) {
 			in++
 		}
 	}
-	if len(manifests) < 6 || in < len(manifests)-1 {
+	if gaps := r.count(replicate.Missed); len(manifests) < 6 || gaps == 0 && in < len(manifests)-1 {
 		t.Errorf("%d snapshots, %d of them in the log", len(manifests), in)
 	}
 	if most := w.restoreAll(7); most != 620 {
