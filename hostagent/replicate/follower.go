@@ -234,7 +234,7 @@ func (f *Follower) ended(ctx context.Context, l *lineage, err error) (time.Durat
 	case errors.Is(err, ErrSuperseded):
 		return 0, err
 	case ctx.Err() != nil || err == nil:
-		return 0, nil
+		return 0, nil //nolint:nilerr // it was asked to end
 	case errors.As(err, &gap):
 		f.missed(gap)
 		f.known = nil

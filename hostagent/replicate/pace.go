@@ -3,8 +3,9 @@ package replicate
 import "time"
 
 const (
-	// MinInterval and MaxInterval bound the interval at which records are shipped.
+	// MinInterval is the shortest interval at which records are shipped.
 	MinInterval = 10 * time.Millisecond
+	// MaxInterval is the longest one.
 	MaxInterval = time.Hour
 	// busyTick is the longest time between two looks at a database in which something happens: an application's
 	// checkpoint that empties the log between two of them costs a snapshot.

@@ -80,7 +80,7 @@ func Prove(ctx context.Context, path string, o Options) (*Report, error) {
 	}
 	defer done()
 	p := &prover{conn: conn, options: o, report: &Report{}}
-	whole := true
+	var whole bool
 	if o.Integrity != "" {
 		whole, err = p.step(ctx, o.Integrity, p.integrity)
 	} else {

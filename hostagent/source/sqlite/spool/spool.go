@@ -22,9 +22,10 @@ const (
 	arena = 256 << 10
 	// idle is how much memory an empty spool keeps for the next pages.
 	idle = 1 << 20
-	// DefaultMemory and DefaultDisk are the limits of the zero [Options].
+	// DefaultMemory is how many bytes of pages are in memory at most, for the zero [Options].
 	DefaultMemory = 8 << 20
-	DefaultDisk   = 8 << 30
+	// DefaultDisk is how many are on disk at most.
+	DefaultDisk = 8 << 30
 )
 
 // Options are the limits of a spool. The table of page numbers comes on top: about 24 bytes for each page.
