@@ -200,12 +200,20 @@ func (f *function) readRange(ctx context.Context, repo *repository.Repository, r
 	if err := f.report(last, src, "rotation", result.Findings); err != nil {
 		return err
 	}
-	if done || f.queue == nil || r.Bytes > 0 && read >= r.Bytes {
+	if done {
+		return nil
+	}
+	return f.goOn(last, r, read)
+}
+
+// goOn asks for the rest of a range, if what may be read is not used up.
+func (f *function) goOn(ctx context.Context, r *events.Reread, read int64) error {
+	if f.queue == nil || r.Bytes > 0 && read >= r.Bytes {
 		return nil
 	}
 	again := *r
 	if r.Bytes > 0 {
 		again.Bytes = r.Bytes - read
 	}
-	return f.queue.Send(last, []events.Reread{again})
+	return f.queue.Send(ctx, []events.Reread{again})
 }

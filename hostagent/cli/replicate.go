@@ -5,7 +5,6 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
-	"io"
 	"path/filepath"
 	"strings"
 	"sync"
@@ -229,7 +228,7 @@ func (o *followPrinter) tell(e replicate.Event) {
 	if o.app.flags.quiet && !bad {
 		return
 	}
-	var w io.Writer = o.app.stdio.Out
+	w := o.app.stdio.Out
 	if bad {
 		w = o.app.stdio.Err
 	}

@@ -129,6 +129,13 @@ func (a *app) restore(ctx context.Context, f restoreFlags, args []string) error 
 			return err
 		}
 	}
+	return a.restoreFiles(ctx, repo, m, f, options, own)
+}
+
+// restoreFiles restores a snapshot of trees. own are the places of this program, which stay as they are.
+func (a *app) restoreFiles(
+	ctx context.Context, repo *repository.Repository, m *repository.Stored, f restoreFlags, options restorer.Options, own []ownPlace,
+) error {
 	snap, err := a.openJudged(ctx, repo, m)
 	if err != nil {
 		return err

@@ -58,18 +58,7 @@ func (l *look) receipts(ctx context.Context) error {
 	for _, f := range all {
 		l.m.Deep.merge(f.deep)
 	}
-	for i := range l.m.Kept {
-		k := &l.m.Kept[i]
-		if !touched[k.Sequence] {
-			continue
-		}
-		k.Verified, k.failed, k.Checked = false, false, false
-		if f := all[k.Sequence]; f != nil {
-			k.hear(f)
-			l.m.Restored = newerRestore(l.m.Restored, f.restored)
-		}
-		k.settle()
-	}
+	l.settle(all, touched)
 	l.m.Receipts, l.m.Recent = newest, nil
 	for _, key := range keys {
 		if len(l.m.Recent) < keepRecent && l.inv.Receipts[key].Modified.After(newest.Add(-receiptSlack)) {
@@ -77,6 +66,20 @@ func (l *look) receipts(ctx context.Context) error {
 		}
 	}
 	return nil
+}
+
+// settle judges anew the remembered snapshots that were touched.
+func (l *look) settle(all map[uint64]*found, touched map[uint64]bool) {
+	for i := range l.m.Kept {
+		if k := &l.m.Kept[i]; touched[k.Sequence] {
+			k.Verified, k.failed, k.Checked = false, false, false
+			if f := all[k.Sequence]; f != nil {
+				k.hear(f)
+				l.m.Restored = newerRestore(l.m.Restored, f.restored)
+			}
+			k.settle()
+		}
+	}
 }
 
 // keepRecent is how many receipts that arrived last are remembered one by one; more are read again the next time.

@@ -263,6 +263,15 @@ func (d *decoder) checkSource(at string, s *Source) {
 	if _, ok := s.Schedule.Open(time.Date(2024, 1, 1, 0, 0, 0, 0, time.UTC)); !ok {
 		d.failAt(at+".schedule.blackout", "", "the windows leave no time in which a backup may begin")
 	}
+	d.checkProofs(at, s)
+	s.Hooks.each(func(key string, hooks []Hook) { d.checkHooks(at+".hooks."+key, hooks) })
+	if s.SQLite == nil && len(s.Hooks.Stop)+len(s.Hooks.Start)+len(s.Hooks.Health) > 0 {
+		d.failAt(at+".hooks", "before and after run around a backup", "stop, start and health are for restores in place, which only sqlite has by this version")
+	}
+}
+
+// checkProofs checks what is asked of restores for proof.
+func (d *decoder) checkProofs(at string, s *Source) {
 	if s.Verification.Restore > 0 && s.Files == nil && s.SQLite == nil {
 		d.failAt(at+".verification.restore", "", "only files and sqlite can be restored by this version")
 	}
@@ -273,10 +282,6 @@ func (d *decoder) checkSource(at string, s *Source) {
 		if c.Query == "" || c.Expect == "" {
 			d.failAt(fmt.Sprintf("%s.checks.%d", at, i), "", "a check has a query and an expect")
 		}
-	}
-	s.Hooks.each(func(key string, hooks []Hook) { d.checkHooks(at+".hooks."+key, hooks) })
-	if s.SQLite == nil && len(s.Hooks.Stop)+len(s.Hooks.Start)+len(s.Hooks.Health) > 0 {
-		d.failAt(at+".hooks", "before and after run around a backup", "stop, start and health are for restores in place, which only sqlite has by this version")
 	}
 }
 

@@ -66,7 +66,7 @@ var layers = map[string][]string{
 	"infra":                 {"shared/policy", "shared/objstore/address", "events", "functions/environment"},
 	"functions/environment": {},
 	// What only tests import.
-	"functions/invoke/invoketest": {"test/program"},
+	"functions/invoke/invoketest": {"shared", "test/program"},
 	"test":                        {"shared", "events", "functions", "hostagent", "infra", "test"},
 }
 

@@ -230,12 +230,18 @@ func (c *capture) compare(ctx context.Context, known bool, put rolled) error {
 		size, err = c.fileSize(c.file)
 	}
 	h.release()
-	switch {
-	case err != nil:
+	if err != nil {
 		return err
-	case known && back.hot, still && put.hot && back != put:
+	}
+	if known && back.hot || still && put.hot && back != put {
 		return errAgain // what was put back was not compared
-	case known:
+	}
+	return c.compared(ctx, known, back, size)
+}
+
+// compared ends a comparison that counts.
+func (c *capture) compared(ctx context.Context, known bool, back rolled, size uint64) error {
+	if known {
 		c.takeOver(c.page, uint32(size/uint64(c.page)))
 		return nil
 	}
