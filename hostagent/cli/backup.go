@@ -214,7 +214,11 @@ func (a *app) adHocJob(f backupFlags, args []string) ([]job, error) {
 	case len(f.roots) == 0 && f.database == "":
 		return nil, usagef("backup: --name needs --files or --sqlite")
 	case f.name == "":
-		return nil, hinted{usagef("backup: --files and --sqlite need --name"), "the source's name stays the same in all its snapshots, such as --name etc"}
+		flag := "--files"
+		if f.database != "" {
+			flag = "--sqlite"
+		}
+		return nil, hinted{usagef("backup: %s needs --name", flag), "the source's name stays the same in all its snapshots, such as --name etc"}
 	}
 	host, err := a.host()
 	if err != nil {
