@@ -120,7 +120,8 @@ func arrival(id *string, modified *time.Time) time.Time {
 		}
 	}
 	born := time.UnixMilli(ms).UTC()
-	if at.IsZero() || born.Before(at.Add(time.Second)) && born.Year() > 2000 { // the times of listings are rounded
+	// The times of listings are rounded down to the second, and the id is made a moment after the object's time was taken.
+	if at.IsZero() || born.Before(at.Add(2*time.Second)) && born.Year() > 2000 {
 		return born
 	}
 	return at
