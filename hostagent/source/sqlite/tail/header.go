@@ -56,7 +56,7 @@ func readHeader(path string, f *os.File) (sqlite.Header, error) {
 	case sqlite.Encrypted:
 		state.State, state.Hint = Encrypted, "back it up as a files source, by a hook that stops the application"
 	case sqlite.Foreign:
-		state.State, state.Hint = NotDatabase, "look whether the path is right"
+		state.State, state.Hint = NotDatabase, "the file does not begin as an SQLite database does: look whether the path is right"
 	case sqlite.Unsupported:
 		state.State, state.Hint = Unsupported, "a newer version of this program may know it"
 	case sqlite.Broken:
