@@ -22,7 +22,8 @@ const old = host + "/old"
 // backupOf makes the text of a job for a full backup of the source old.
 func (w *world) backupOf(number int) (id, body string) {
 	w.t.Helper()
-	now := time.Now().UTC().Truncate(time.Second)
+	// Not rounded: a backup that was made earlier in the same second would count as this one.
+	now := time.Now().UTC()
 	j := events.Job{
 		Version: events.Version, ID: events.JobID("e2e", fmt.Sprintf("%s %d", old, number), now, string(events.Backup), "full"),
 		Host: host, Source: "old", Kind: events.Backup, Type: "full", Due: now, NotAfter: now.Add(time.Hour),
