@@ -35,9 +35,12 @@ func adjust(m *repository.Stored) {
 	}
 }
 
-// IsCopy reports whether the repository's own document arrived here long after it was made. The document is the first
-// thing that init and copy write.
+// IsCopy reports whether the place says that it is a copy, or the repository's own document arrived there long after it was
+// made: a directory that was moved says nothing, and the document is the first thing that init writes.
 func IsCopy(ctx context.Context, repo *repository.Repository) (bool, error) {
+	if repo.Copied() {
+		return true, nil
+	}
 	info, err := repo.Store().Stat(ctx, layout.RepositoryKey)
 	if err != nil {
 		return false, fmt.Errorf("look for %s: %w", layout.RepositoryKey, err)

@@ -71,13 +71,18 @@ func (r *Repository) Recipients() ([]keyring.Recipient, error) {
 
 // accessList is which access documents there are.
 type accessList struct {
-	keys []string
-	err  error
+	keys   []string
+	copied bool // the place says that it is a copy
+	err    error
 }
 
 func listAccess(ctx context.Context, store objstore.Store) (l accessList) {
 	l.err = store.List(ctx, layout.AccessPrefix, func(o objstore.Info) error {
-		l.keys = append(l.keys, o.Key)
+		if o.Key == layout.CopyKey {
+			l.copied = true
+		} else {
+			l.keys = append(l.keys, o.Key)
+		}
 		return nil
 	})
 	return l
@@ -92,7 +97,7 @@ func (r *Repository) loadAccess(ctx context.Context, listed accessList) error {
 	if err != nil {
 		return err
 	}
-	r.access, r.trust = access, trust
+	r.access, r.trust, r.copied = access, trust, listed.copied
 	return nil
 }
 

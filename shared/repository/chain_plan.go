@@ -119,7 +119,8 @@ func (p *planner) usable(ctx context.Context, base, newest *Stored) string {
 	if base.Kind != p.options.Kind {
 		return fmt.Sprintf("snapshot %d is of kind %s", base.Sequence, base.Kind)
 	}
-	if ClockOff(base) {
+	// In a copy a late arrival says nothing of a clock.
+	if ClockOff(base) && !(p.repo.copied && base.Arrived.After(base.Finished)) {
 		return fmt.Sprintf("the clock was off when snapshot %d was made", base.Sequence)
 	}
 	if c := newest.Counts; c.LiveBytes > 0 && c.PackBytes >= smallChain && c.LiveBytes < c.PackBytes/2 {

@@ -56,6 +56,7 @@ type Repository struct {
 	buffers  *buffers
 	trust    *keyring.Trust
 	access   Access
+	copied   bool // the place says so
 }
 
 // description is the payload of repository.json.
@@ -192,6 +193,9 @@ func pinned(identity *keyring.Identity) *keyring.Trust {
 	}
 	return trust
 }
+
+// Copied reports whether the place says that it is a copy of a repository: what is in it was made before it arrived there.
+func (r *Repository) Copied() bool { return r.copied }
 
 // ID is the repository's id.
 func (r *Repository) ID() snapshot.RepositoryID { return r.id }

@@ -30,6 +30,9 @@ import (
 // DefaultWorkers is how many objects are copied at the same time unless Options says otherwise.
 const DefaultWorkers = 4
 
+// copyMark is what stands in the object that says of a place that it is a copy.
+var copyMark = []byte("a copy\n")
+
 // maxDocument bounds the size of a signed document, in bytes.
 const maxDocument = 32 << 20
 
@@ -166,14 +169,23 @@ func (r *run) copyRepository() error {
 	case !bytes.Equal(have, docs[layout.RepositoryKey]):
 		return &OtherRepositoryError{Want: r.from.ID(), Have: statedID(have)}
 	}
+	marked := false
 	err = r.to.List(r.ctx, layout.AccessPrefix, func(o objstore.Info) error {
-		if _, ok := docs[o.Key]; !ok {
+		if o.Key == layout.CopyKey {
+			marked = true
+		} else if _, ok := docs[o.Key]; !ok {
 			return &DivergedError{Key: o.Key, Detail: "only the copy has this access document"}
 		}
 		return nil
 	})
 	if err != nil {
 		return fmt.Errorf("list the access documents of the target: %w", err)
+	}
+	// That it is a copy is said before anything in it could be taken for what has just been made.
+	if !marked {
+		if err := r.put(r.ctx, layout.CopyKey, copyMark); err != nil {
+			return err
+		}
 	}
 	if err := r.put(r.ctx, layout.RepositoryKey, docs[layout.RepositoryKey]); err != nil {
 		return err

@@ -21,6 +21,10 @@ const RepositoryKey = Prefix + "repository.json"
 // AccessPrefix begins the keys of access documents.
 const AccessPrefix = Prefix + "access/"
 
+// CopyKey is the key of the object that says of a place that it is a copy: what is in it has arrived there later than it
+// was made. It lies where whoever opens a repository lists anyway.
+const CopyKey = AccessPrefix + "copy"
+
 // The places of receipts: who wrote them.
 const (
 	ReceiptHost  = "host"
