@@ -260,7 +260,9 @@ func (s *Server) TryRun(name string, args ...string) (string, error) {
 		path = Bin(s.t, 0, name)
 	}
 	cmd := s.Owner.Command(path, args...)
-	cmd.Env = append(cmd.Env, "PGHOST="+s.Socket, "PGPORT="+strconv.Itoa(s.Port), "PGUSER="+s.Superuser, "PGDATABASE=postgres")
+	if s.Port != 0 {
+		cmd.Env = append(cmd.Env, "PGHOST="+s.Socket, "PGPORT="+strconv.Itoa(s.Port), "PGUSER="+s.Superuser, "PGDATABASE=postgres")
+	}
 	var said strings.Builder
 	cmd.Stderr = &said
 	out, err := cmd.Output()
