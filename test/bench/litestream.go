@@ -251,7 +251,7 @@ func headOf(page []byte) (int64, error) {
 		return 0, errors.New("not the page of table head")
 	}
 	at := int(binary.BigEndian.Uint16(page[8:]))
-	if at+16 > len(page) {
+	if at+5 > len(page) {
 		return 0, errors.New("not a row of table head")
 	}
 	// Sizes are all below 128: length of the record, number of the row, length of its head, types of two columns.
@@ -265,6 +265,9 @@ func headOf(page []byte) (int64, error) {
 		return int64(kind - 8), nil
 	case 1, 2, 3, 4, 5, 6:
 		width := map[byte]int{1: 1, 2: 2, 3: 3, 4: 4, 5: 6, 6: 8}[kind]
+		if width > len(value) {
+			return 0, errors.New("not a row of table head")
+		}
 		var n int64
 		for _, c := range value[:width] {
 			n = n<<8 | int64(c)
