@@ -253,6 +253,9 @@ func (d *decoder) checkSource(at string, s *Source) {
 	if s.SQLite != nil {
 		d.checkSQLite(at, s.SQLite)
 	}
+	if s.Postgres != nil {
+		d.checkPostgres(at, s.Postgres)
+	}
 	if s.Schedule.Continuous > 0 && !s.hasLog() {
 		d.failAt(at+".schedule.continuous", "files have “watch: true” instead", "only sqlite and physical postgres have a log")
 	}
@@ -265,15 +268,15 @@ func (d *decoder) checkSource(at string, s *Source) {
 	}
 	d.checkProofs(at, s)
 	s.Hooks.each(func(key string, hooks []Hook) { d.checkHooks(at+".hooks."+key, hooks) })
-	if s.SQLite == nil && len(s.Hooks.Stop)+len(s.Hooks.Start)+len(s.Hooks.Health) > 0 {
-		d.failAt(at+".hooks", "before and after run around a backup", "stop, start and health are for restores in place, which only sqlite has by this version")
+	if s.SQLite == nil && s.Postgres == nil && len(s.Hooks.Stop)+len(s.Hooks.Start)+len(s.Hooks.Health) > 0 {
+		d.failAt(at+".hooks", "before and after run around a backup", "stop, start and health are for restores in place of a sqlite or postgres source")
 	}
 }
 
 // checkProofs checks what is asked of restores for proof.
 func (d *decoder) checkProofs(at string, s *Source) {
-	if s.Verification.Restore > 0 && s.Files == nil && s.SQLite == nil {
-		d.failAt(at+".verification.restore", "", "only files and sqlite can be restored by this version")
+	if s.Verification.Restore > 0 && s.Docker != nil {
+		d.failAt(at+".verification.restore", "", "sources of kind docker can't be restored by this version")
 	}
 	if len(s.Checks) > 0 && s.SQLite == nil && s.Postgres == nil {
 		d.failAt(at+".checks", "", "only sqlite and postgres answer queries")
@@ -281,6 +284,9 @@ func (d *decoder) checkProofs(at string, s *Source) {
 	for i, c := range s.Checks {
 		if c.Query == "" || c.Expect == "" {
 			d.failAt(fmt.Sprintf("%s.checks.%d", at, i), "", "a check has a query and an expect")
+		}
+		if c.Database != "" && s.Postgres == nil {
+			d.failAt(fmt.Sprintf("%s.checks.%d.database", at, i), "", "only postgres has several databases")
 		}
 	}
 }

@@ -199,11 +199,7 @@ func (d *decoder) source(n ast.Node, s *Source) {
 		}},
 		field{KindPostgres, func(n ast.Node) {
 			s.Postgres = &Postgres{}
-			d.mapping(
-				n,
-				field{"service", d.str(&s.Postgres.Service, checkService)},
-				field{"mode", d.str(&s.Postgres.Mode, oneOf("mode", Physical, Logical))},
-			)
+			d.postgres(n, s.Postgres)
 		}},
 		field{KindDocker, func(n ast.Node) {
 			s.Docker = &Docker{}
@@ -307,6 +303,7 @@ func (d *decoder) checks(n ast.Node, s *Source) {
 			field{"expect", func(n ast.Node) {
 				d.parsed(n, true, func(s string) error { return store(&c.Expect, s, checkExpect) })
 			}},
+			field{"database", d.str(&c.Database, checkDatabase)},
 		)
 		s.Checks = append(s.Checks, c)
 	})

@@ -108,18 +108,6 @@ type Files struct {
 	Watch         bool     `json:"watch"`                  // a change makes a snapshot within seconds
 }
 
-// The modes of a postgres source.
-const (
-	Physical = "physical" // base backups and WAL
-	Logical  = "logical"  // pg_dump
-)
-
-// Postgres is a source of kind postgres: a cluster (physical) or a database (logical).
-type Postgres struct {
-	Service string `json:"service"` // name in the host's pg_service.conf, where the address and user stand
-	Mode    string `json:"mode"`    // Physical or Logical
-}
-
 // Docker is a source of kind docker. At least one list has an element.
 type Docker struct {
 	Images     []string `json:"images,omitempty"`
@@ -233,8 +221,9 @@ func (r Retention) same(o Retention) bool {
 
 // Check is a query that a restored source must answer as expected.
 type Check struct {
-	Query  string `json:"query"`
-	Expect string `json:"expect"` // an operator (=, !=, <, <=, >, >=) and a value, or a value
+	Query    string `json:"query"`
+	Expect   string `json:"expect"`             // an operator (=, !=, <, <=, >, >=) and a value, or a value
+	Database string `json:"database,omitempty"` // only postgres: that is asked; empty: that of the service, or the only one
 }
 
 // Hooks are commands around a backup, and around a restore in place. The after hooks always run, and so do the start hooks

@@ -56,9 +56,10 @@ var layers = map[string][]string{
 	"hostagent/progress": {},
 	"hostagent/state":    {"shared/snapshot", "shared/compliance", "shared/retention", "shared/policy"},
 	"hostagent/hook":     {"shared/policy"},
-	"hostagent/source":   {"shared"},
-	"hostagent/restorer": {"shared"},
-	"hostagent/proof":    {"shared"},
+	"hostagent/pgbin":    {},
+	"hostagent/source":   {"shared", "hostagent/pgbin"},
+	"hostagent/restorer": {"shared", "hostagent/pgbin"},
+	"hostagent/proof":    {"shared", "hostagent/pgbin"},
 	"hostagent/cli":      {"shared", "events", "hostagent"},
 	// What crosses between processes, and the cloud.
 	"events":                {},
@@ -169,7 +170,7 @@ func TestImportsPointDown(t *testing.T) {
 func TestSourcesAreStrangers(t *testing.T) {
 	const sources = "hostagent/source/"
 	// What sources share is none itself.
-	shared := []string{"paged", "inode"}
+	shared := []string{"paged", "inode", "stream"}
 	for _, f := range parse(t) {
 		rest, ok := strings.CutPrefix(f.dir, sources)
 		if !ok {
