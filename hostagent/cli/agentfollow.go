@@ -16,6 +16,7 @@ import (
 	"github.com/btcdecoded/holdfast/events"
 	"github.com/btcdecoded/holdfast/hostagent/daemon"
 	"github.com/btcdecoded/holdfast/hostagent/replicate"
+	sqlitelog "github.com/btcdecoded/holdfast/hostagent/replicate/sqlite"
 	"github.com/btcdecoded/holdfast/shared/compliance"
 	"github.com/btcdecoded/holdfast/shared/policy"
 	"github.com/btcdecoded/holdfast/shared/repository"
@@ -34,7 +35,7 @@ func (w *agentWork) followers(policies *daemon.Policies) *replicate.Group {
 			}
 			return out
 		},
-		Make: func(ctx context.Context, name string, spec replicate.Spec) (*replicate.Follower, error) {
+		Make: func(ctx context.Context, name string, spec replicate.Spec) (replicate.Follower, error) {
 			p := policies.Current()
 			s, err := p.Lookup(w.host, name)
 			if err != nil {
@@ -117,9 +118,9 @@ func (w *agentWork) beside(ctx context.Context, a *app, source string) (done fun
 	if w.group == nil {
 		return func() {}, nil
 	}
-	f := w.group.Follower(source)
-	if f == nil {
-		return func() {}, nil
+	f, ok := w.group.Follower(source).(*sqlitelog.Follower)
+	if !ok {
+		return func() {}, nil // nobody follows it, or all that a backup must know stands in its state
 	}
 	c, err := f.Capture(ctx)
 	if err != nil {

@@ -13,6 +13,7 @@ import (
 	"github.com/spf13/cobra"
 
 	"github.com/btcdecoded/holdfast/hostagent/replicate"
+	sqlitelog "github.com/btcdecoded/holdfast/hostagent/replicate/sqlite"
 	"github.com/btcdecoded/holdfast/hostagent/source/sqlite"
 	"github.com/btcdecoded/holdfast/shared/policy"
 	"github.com/btcdecoded/holdfast/shared/repository"
@@ -174,11 +175,11 @@ func (a *app) followDir(repo snapshot.RepositoryID, src snapshot.Source) string 
 
 // follower makes the follower of a source. Its snapshots are incrementals, without the hooks of backups: nothing has to
 // stand still for them, and they may be needed at any time.
-func (a *app) follower(repo *repository.Repository, one followed, renew bool, tell func(replicate.Event)) *replicate.Follower {
-	return replicate.New(replicate.Options{
+func (a *app) follower(repo *repository.Repository, one followed, renew bool, tell func(replicate.Event)) replicate.Follower {
+	return sqlitelog.New(sqlitelog.Options{
 		Repository: repo, Source: one.source, Path: one.options.Path, Interval: one.interval, Dir: a.followDir(repo.ID(), one.source),
 		Tool: "holdfast " + a.version, Renew: renew, Tell: tell,
-		Base: func(ctx context.Context, c *replicate.Capture) (uint64, error) {
+		Base: func(ctx context.Context, c *sqlitelog.Capture) (uint64, error) {
 			result, err := a.backupOne(ctx, repo, job{source: one.source, sqlite: one.options, follow: c}, "", nil)
 			if err != nil {
 				return 0, err

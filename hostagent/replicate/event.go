@@ -13,6 +13,8 @@ const (
 	Based        = "snapshot" // a snapshot begins a stream
 	Missed       = "gap"      // commits may have been missed: Why
 	Trouble      = "trouble"  // the store does not take a record; it is tried again
+	Promoted     = "timeline" // the cluster was promoted: the log goes on with the WAL of another timeline
+	Warned       = "warning"  // Why and Hint: nothing is wrong yet
 )
 
 // Event is something that happened to a follower.
@@ -31,7 +33,10 @@ type Event struct {
 	Commits  int       `json:"commits,omitempty"` // in the record
 	Total    uint64    `json:"total,omitempty"`   // commits that records made durable, of this process
 	Pages    int       `json:"pages,omitempty"`
-	Lag      float64   `json:"lag_ms,omitempty"` // of the record's oldest commit
+	Bytes    int       `json:"bytes,omitempty"`    // of WAL, in the record
+	LSN      string    `json:"lsn,omitempty"`      // all WAL before it is durable
+	Timeline uint32    `json:"timeline,omitempty"` // of the LSN
+	Lag      float64   `json:"lag_ms,omitempty"`   // of the record's oldest commit
 	Snapshot uint64    `json:"snapshot,omitempty"`
 	Seconds  float64   `json:"seconds,omitempty"`
 }

@@ -8,9 +8,11 @@ import (
 	"time"
 )
 
-// Spec is what is to be followed of a source.
+// Spec is what is to be followed of a source. One that differs means that the follower must be made anew.
 type Spec struct {
-	Path     string
+	Kind     string // of the source
+	Path     string // of the database, or what a cluster is reached by
+	Slot     string // of a cluster
 	Interval time.Duration
 }
 
@@ -19,7 +21,7 @@ type Group struct {
 	// Want tells what is to be followed, by the source's name. It is called again and again.
 	Want func() map[string]Spec
 	// Make makes the follower of a source. Where it can't, it is asked again later.
-	Make func(ctx context.Context, name string, s Spec) (*Follower, error)
+	Make func(ctx context.Context, name string, s Spec) (Follower, error)
 	// Tell is told why a source is not followed. Nil: nobody is.
 	Tell func(name string, err error)
 	// Every is how often Want is called; 0: a default.
@@ -35,7 +37,7 @@ type member struct {
 	stop context.CancelFunc
 	done chan struct{}
 
-	follower *Follower // nil: there is none yet; guarded by the group's mu
+	follower Follower // nil: there is none yet; guarded by the group's mu
 }
 
 // groupEvery is how often a group asks what it is to follow.
@@ -49,7 +51,7 @@ func (g *Group) Run(ctx context.Context) {
 	}
 	for ctx.Err() == nil {
 		g.adjust(ctx)
-		sleep(ctx, every)
+		Sleep(ctx, every)
 	}
 	for _, m := range g.all() {
 		<-m.done
@@ -57,7 +59,7 @@ func (g *Group) Run(ctx context.Context) {
 }
 
 // Follower returns the follower of a source; nil if there is none now.
-func (g *Group) Follower(name string) *Follower {
+func (g *Group) Follower(name string) Follower {
 	g.mu.Lock()
 	defer g.mu.Unlock()
 	if m := g.members[name]; m != nil {
@@ -106,15 +108,15 @@ func (g *Group) adjust(ctx context.Context) {
 
 // follow follows one source until ctx ends, or somebody else has taken it over.
 func (g *Group) follow(ctx context.Context, name string, m *member) {
-	for wait := firstRetry; ctx.Err() == nil; wait = min(2*wait, mostRetry) {
+	for wait := FirstRetry; ctx.Err() == nil; wait = min(2*wait, MostRetry) {
 		f, err := g.Make(ctx, name, m.Spec)
 		if err == nil {
 			g.set(m, f)
 			began := time.Now()
 			err = f.Run(ctx)
 			g.set(m, nil)
-			if time.Since(began) > mostRetry {
-				wait = firstRetry
+			if time.Since(began) > MostRetry {
+				wait = FirstRetry
 			}
 		}
 		if ctx.Err() != nil {
@@ -128,11 +130,11 @@ func (g *Group) follow(ctx context.Context, name string, m *member) {
 			<-ctx.Done()
 			return
 		}
-		sleep(ctx, wait)
+		Sleep(ctx, wait)
 	}
 }
 
-func (g *Group) set(m *member, f *Follower) {
+func (g *Group) set(m *member, f Follower) {
 	g.mu.Lock()
 	defer g.mu.Unlock()
 	m.follower = f

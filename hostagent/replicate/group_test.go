@@ -3,7 +3,7 @@ package replicate_test
 import (
 	"context"
 	"errors"
-	"path/filepath"
+	"maps"
 	"sync"
 	"testing"
 	"time"
@@ -11,39 +11,53 @@ import (
 	"github.com/btcdecoded/holdfast/hostagent/replicate"
 )
 
+// still is a follower to whose source nothing happens.
+type still struct {
+	spec replicate.Spec
+	err  error // with which it ends at once
+}
+
+func (s *still) Run(ctx context.Context) error {
+	if s.err != nil {
+		return s.err
+	}
+	<-ctx.Done()
+	return nil
+}
+
+func (s *still) Status() replicate.Status {
+	return replicate.Status{State: replicate.Following, Path: s.spec.Path, Interval: s.spec.Interval}
+}
+
 // TestGroup changes what is wanted while the group is at work.
 func TestGroup(t *testing.T) {
-	w := newWorld(t)
-	w.app(5)
-	other := filepath.Join(w.dir, "other.db")
-	w.app(5, "-db", other)
 	var mu sync.Mutex
-	want := map[string]replicate.Spec{"app": {Path: w.path, Interval: 50 * time.Millisecond}}
-	away, made := true, 0
+	want := map[string]replicate.Spec{"app": {Path: "/app.db", Interval: time.Second}, "taken": {Path: "/taken.db"}}
+	away, made, told := true, map[string]int{}, map[string]int{}
 	g := &replicate.Group{
 		Want: func() map[string]replicate.Spec {
 			mu.Lock()
 			defer mu.Unlock()
-			out := map[string]replicate.Spec{}
-			for name, s := range want {
-				out[name] = s
-			}
-			return out
+			return maps.Clone(want)
 		},
-		Make: func(_ context.Context, name string, s replicate.Spec) (*replicate.Follower, error) {
+		Make: func(_ context.Context, name string, s replicate.Spec) (replicate.Follower, error) {
 			mu.Lock()
 			defer mu.Unlock()
-			if away {
+			if away && name == "app" {
 				away = false
 				return nil, errors.New("the repository is away")
 			}
-			made++
-			clone := *w
-			clone.path, clone.src.Name = s.Path, name
-			clone.dir = filepath.Join(w.dir, name)
-			o := clone.options(func(o *replicate.Options) { o.Path, o.Interval = s.Path, s.Interval })
-			o.Base = clone.snapshot
-			return replicate.New(o), nil
+			made[name]++
+			f := &still{spec: s}
+			if name == "taken" {
+				f.err = replicate.ErrSuperseded
+			}
+			return f, nil
+		},
+		Tell: func(name string, _ error) {
+			mu.Lock()
+			defer mu.Unlock()
+			told[name]++
 		},
 		Every: 10 * time.Millisecond,
 	}
@@ -61,28 +75,31 @@ func TestGroup(t *testing.T) {
 			}
 		}
 	}
-	well := func(name string) bool {
-		f := g.Follower(name)
-		return f != nil && following(f.Status())
+	interval := func(name string) time.Duration {
+		if f := g.Follower(name); f != nil {
+			return f.Status().Interval
+		}
+		return 0
 	}
-	await("the first is followed, once the repository is there", func() bool { return well("app") })
+	await("the first is followed, once the repository is there", func() bool { return interval("app") == time.Second })
 	mu.Lock()
-	want["other"] = replicate.Spec{Path: other, Interval: time.Second}
+	want["other"] = replicate.Spec{Path: "/other.db", Interval: time.Second}
 	mu.Unlock()
-	await("the second is followed", func() bool { return well("other") })
+	await("the second is followed", func() bool { return interval("other") == time.Second })
 	mu.Lock()
 	delete(want, "app")
-	want["other"] = replicate.Spec{Path: other, Interval: 100 * time.Millisecond}
+	want["other"] = replicate.Spec{Path: "/other.db", Interval: time.Minute}
 	mu.Unlock()
 	await("the first is given up", func() bool { return g.Follower("app") == nil })
-	await("the second is followed at another pace", func() bool {
-		return well("other") && g.Follower("other").Status().Interval == 100*time.Millisecond
-	})
+	await("the second is followed at another pace", func() bool { return interval("other") == time.Minute })
 	cancel()
 	<-done
 	mu.Lock()
 	defer mu.Unlock()
-	if made != 3 {
-		t.Errorf("%d followers", made)
+	if made["app"] != 1 || made["other"] != 2 || made["taken"] != 1 {
+		t.Errorf("followers were made: %v", made)
+	}
+	if told["app"] != 1 || told["taken"] != 1 {
+		t.Errorf("told: %v", told)
 	}
 }

@@ -5,27 +5,28 @@ import (
 	"time"
 )
 
-// seen is a group of commits that one look found.
-type seen struct {
-	at      time.Time
-	commits int
+// Seen is a group of commits that were seen at the same time.
+type Seen struct {
+	At      time.Time
+	Commits int
 }
 
 // mostGroups is how many groups a record remembers: while the store is away, they are told apart less and less.
 const mostGroups = 4096
 
-// fewer joins groups where they are too many. The time of a joined one is that of its oldest.
-func fewer(groups []seen) []seen {
+// Fewer joins groups where they are too many. The time of a joined one is that of its oldest.
+func Fewer(groups []Seen) []Seen {
 	if len(groups) < mostGroups {
 		return groups
 	}
 	for i := range len(groups) / 2 {
-		groups[i] = seen{groups[2*i].at, groups[2*i].commits + groups[2*i+1].commits}
+		groups[i] = Seen{groups[2*i].At, groups[2*i].Commits + groups[2*i+1].Commits}
 	}
 	return append(groups[:len(groups)/2], groups[len(groups)&^1:]...)
 }
 
-// Lag is how long commits took to become durable, in milliseconds, over the last minutes.
+// Lag is how long commits took to become durable, in milliseconds, over the last minutes. Of a PostgreSQL cluster it counts
+// pieces of WAL as they came from the server, of which each ends with one commit or more.
 type Lag struct {
 	Commits uint64  `json:"commits"`
 	P50     float64 `json:"p50_ms"`
@@ -65,7 +66,7 @@ func bucket(d time.Duration) int {
 func upper(bucket int) float64 { return 0.1 * math.Pow(growth, float64(bucket)) }
 
 // durable notes that groups of commits became durable.
-func (l *lags) durable(groups []seen, at time.Time) {
+func (l *lags) durable(groups []Seen, at time.Time) {
 	if at.Sub(l.since) > window {
 		if at.Sub(l.since) > 2*window {
 			l.now = histogram{}
@@ -73,9 +74,9 @@ func (l *lags) durable(groups []seen, at time.Time) {
 		l.before, l.now, l.since = l.now, histogram{}, at
 	}
 	for _, g := range groups {
-		d := max(0, at.Sub(g.at))
-		l.now.count[bucket(d)] += uint64(g.commits) //nolint:gosec // a count
-		l.now.total += uint64(g.commits)            //nolint:gosec // as above
+		d := max(0, at.Sub(g.At))
+		l.now.count[bucket(d)] += uint64(g.Commits) //nolint:gosec // a count
+		l.now.total += uint64(g.Commits)            //nolint:gosec // as above
 		l.now.max = max(l.now.max, d)
 	}
 }

@@ -14,9 +14,9 @@ var ErrFollowed = errors.New("another process follows this source already")
 
 const lockFile = "follow.lock"
 
-// lock takes the lock of a source's directory, which it makes. It is the kernel's, of the open file: it ends with the
-// process.
-func lock(dir string) (*os.File, error) {
+// Lock takes the lock of a source's directory, which it makes. It is the kernel's, of the open file: it ends with the
+// process. Errors: ErrFollowed, those of the directory.
+func Lock(dir string) (*os.File, error) {
 	if err := os.MkdirAll(dir, 0o700); err != nil {
 		return nil, fmt.Errorf("make state directory: %w", err)
 	}

@@ -9,27 +9,7 @@ import (
 	"fmt"
 	"os"
 	"path/filepath"
-
-	"github.com/btcdecoded/holdfast/hostagent/source/sqlite/tail"
-	"github.com/btcdecoded/holdfast/shared/snapshot"
 )
-
-// mark is what a follower must know after it was killed: how far it came. It is noted before each record is put, with
-// where the record will be; which of the two holds is told by what the store has.
-type mark struct {
-	Number  uint64 `json:"number"` // grows with each
-	Path    string `json:"path"`
-	Stream  string `json:"stream"`
-	Epoch   uint64 `json:"epoch"`   // the highest that this host knows of, or is about to open
-	Last    point  `json:"last"`    // durable
-	Pending *point `json:"pending"` // on its way
-}
-
-// point is a place in the log and the position of the database's log that it stands for.
-type point struct {
-	Place    snapshot.LogPlace `json:"place"`
-	Position tail.Position     `json:"position"`
-}
 
 const (
 	markFile = "follow.mark"
@@ -37,38 +17,68 @@ const (
 	slotSize = 8 << 10
 )
 
-// marks is the file of marks. The kernel has what was written when the process is killed. After a power cut an older one
-// may be there: then records that were durable are written once more, in a new epoch.
-type marks struct {
+// Marks is the file in which a follower notes how far it came: before each record is put, with where the record will be.
+// Which of the two holds is told by what the store has. The kernel has what was written when the process is killed. After
+// a power cut an older mark may be there: then records that were durable are written once more, in a new epoch.
+type Marks struct {
 	f    *os.File
+	kind string
 	last uint64
 }
 
-// openMarks returns the newest mark as well; nil if there is none.
-func openMarks(dir string) (*marks, *mark, error) {
+// noted is a mark with what the file must know of it.
+type noted struct {
+	Number uint64          `json:"number"` // grows with each
+	Kind   string          `json:"kind"`   // of the source
+	Mark   json.RawMessage `json:"mark"`
+}
+
+// OpenMarks opens the marks of a source's state directory for writing. The newest, if there is one of this kind of source,
+// goes into the value that into points to, which Marks gives the layout of.
+func OpenMarks(dir, kind string, into any) (m *Marks, found bool, err error) {
 	f, err := os.OpenFile(filepath.Join(dir, markFile), os.O_CREATE|os.O_RDWR, 0o600)
 	if err != nil {
-		return nil, nil, fmt.Errorf("open mark: %w", err)
+		return nil, false, fmt.Errorf("open mark: %w", err)
 	}
-	m := &marks{f: f}
+	m = &Marks{f: f, kind: kind}
+	newest := newestMark(f)
+	if newest != nil {
+		m.last = newest.Number
+		found = newest.Kind == kind && json.Unmarshal(newest.Mark, into) == nil
+	}
+	return m, found, nil
+}
+
+// ReadMark reads the newest mark, as [OpenMarks] does, for who does not write: also beside a follower at work.
+func ReadMark(dir, kind string, into any) (found bool, err error) {
+	f, err := os.Open(filepath.Join(dir, markFile))
+	if errors.Is(err, os.ErrNotExist) {
+		return false, nil
+	}
+	if err != nil {
+		return false, fmt.Errorf("read mark: %w", err)
+	}
+	defer func() { _ = f.Close() }()
+	newest := newestMark(f)
+	return newest != nil && newest.Kind == kind && json.Unmarshal(newest.Mark, into) == nil, nil
+}
+
+// newestMark returns nil if there is none. What can't be read counts as lost.
+func newestMark(f *os.File) (newest *noted) {
 	buf := make([]byte, 2*slotSize)
-	n, _ := f.ReadAt(buf, 0) // what can't be read counts as lost
-	var newest *mark
+	n, _ := f.ReadAt(buf, 0)
 	for at := 0; at < n; at += slotSize {
 		if got := decodeMark(buf[at:min(n, at+slotSize)]); got != nil && (newest == nil || got.Number > newest.Number) {
 			newest = got
 		}
 	}
-	if newest != nil {
-		m.last = newest.Number
-	}
-	return m, newest, nil
+	return newest
 }
 
 const sumSize = 32
 
 // decodeMark returns nil for what is no whole mark.
-func decodeMark(slot []byte) *mark {
+func decodeMark(slot []byte) *noted {
 	line, _, ok := bytes.Cut(slot, []byte("\n"))
 	if !ok || len(line) < sumSize+1 {
 		return nil
@@ -77,7 +87,7 @@ func decodeMark(slot []byte) *mark {
 	if sumOf(text) != string(sum) {
 		return nil
 	}
-	m := new(mark)
+	m := new(noted)
 	if json.Unmarshal(text, m) != nil {
 		return nil
 	}
@@ -89,11 +99,12 @@ func sumOf(text []byte) string {
 	return hex.EncodeToString(sum[:sumSize/2])
 }
 
-// set notes a mark. With sync it is on the disk when set returns.
-func (m *marks) set(k mark, sync bool) error {
-	m.last++
-	k.Number = m.last
-	text, err := json.Marshal(k)
+// Set notes a mark. With sync it is on the disk when Set returns.
+func (m *Marks) Set(mark any, sync bool) error {
+	text, err := json.Marshal(mark)
+	if err == nil {
+		text, err = json.Marshal(noted{Number: m.last + 1, Kind: m.kind, Mark: text})
+	}
 	if err != nil {
 		return fmt.Errorf("encode mark: %w", err)
 	}
@@ -102,8 +113,9 @@ func (m *marks) set(k mark, sync bool) error {
 	if len(line) > slotSize {
 		return fmt.Errorf("write mark: %d bytes are too many", len(line))
 	}
+	m.last++
 	// What is left behind the line of a longer one before it does not matter.
-	if _, err := m.f.WriteAt(line, int64(k.Number%2)*slotSize); err != nil {
+	if _, err := m.f.WriteAt(line, int64(m.last%2)*slotSize); err != nil {
 		return fmt.Errorf("write mark: %w", err)
 	}
 	if sync {
@@ -114,4 +126,5 @@ func (m *marks) set(k mark, sync bool) error {
 	return nil
 }
 
-func (m *marks) close() error { return errors.Join(m.f.Sync(), m.f.Close()) }
+// Close writes to the disk what Set has noted.
+func (m *Marks) Close() error { return errors.Join(m.f.Sync(), m.f.Close()) }

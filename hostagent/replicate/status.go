@@ -13,7 +13,7 @@ import (
 // State is what a follower is at, or what keeps it from its work. States never change their meaning.
 type State string
 
-// The states, besides those of a database that can't be followed ([tail.State]), which are taken over as they are.
+// The states, besides those in which a database of SQLite can't be followed (package tail), which are taken over as they are.
 const (
 	Starting   State = "starting"
 	Snapshot   State = "snapshot"   // the snapshot that begins a stream is made
@@ -23,6 +23,15 @@ const (
 	Failing    State = "failing"    // the snapshot that begins a stream fails, or the state directory can't be written
 	Superseded State = "superseded" // another writer has taken over the stream: this one has stopped
 	Stopped    State = "stopped"
+)
+
+// States of those that follow a cluster of PostgreSQL.
+const (
+	Unreached  State = "unreached"  // the server takes no connection, or ends it
+	Foreign    State = "foreign"    // the server is another cluster than that of the log: nothing is added
+	Behind     State = "behind"     // the server does not have what the log has: a standby that is late, or the primary of before
+	Occupied   State = "occupied"   // somebody else uses the slot
+	Endangered State = "endangered" // all is followed, but the slot is about to be lost, or to fill the server's disk
 )
 
 // Gap is a span of time into which the source can't be restored.
@@ -38,7 +47,7 @@ const keptGaps = 20
 
 // Status is what is known of a follower. It is kept in the state directory, for whoever asks.
 type Status struct {
-	Path     string        `json:"path"`
+	Path     string        `json:"path"` // of the database, or what a cluster is reached by
 	Interval time.Duration `json:"interval_ns"`
 	Pid      int           `json:"pid"`
 	State    State         `json:"state"`
@@ -65,6 +74,8 @@ type Status struct {
 	Commits uint64 `json:"commits"` // of this run, durable
 	Gaps    []Gap  `json:"gaps,omitempty"`
 
+	Cluster *Cluster `json:"cluster,omitempty"` // of PostgreSQL
+
 	Written time.Time `json:"written"`
 }
 
@@ -75,6 +86,9 @@ func (s *Status) Until() time.Time {
 	}
 	return s.Oldest
 }
+
+// pending reports whether something waits to become durable.
+func (s *Status) pending() bool { return s.Pending.Commits > 0 || s.Pending.Bytes > 0 }
 
 // Well reports whether nothing keeps the follower from its work.
 func (s *Status) Well() bool {

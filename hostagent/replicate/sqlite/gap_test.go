@@ -1,4 +1,4 @@
-package replicate_test
+package sqlite_test
 
 import (
 	"os"

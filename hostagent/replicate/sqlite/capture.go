@@ -1,10 +1,11 @@
-package replicate
+package sqlite
 
 import (
 	"context"
 	"errors"
 	"fmt"
 
+	"github.com/btcdecoded/holdfast/hostagent/replicate"
 	"github.com/btcdecoded/holdfast/hostagent/source/sqlite/spool"
 	"github.com/btcdecoded/holdfast/hostagent/source/sqlite/tail"
 	"github.com/btcdecoded/holdfast/shared/repository/log"
@@ -137,7 +138,7 @@ func (c *Capture) wholeLog(ctx context.Context, page func(number uint32, data []
 		if tries == wholeTries || !errors.As(err, &gap) && !errors.As(err, &state) {
 			return 0, err
 		}
-		sleep(ctx, busyTick)
+		replicate.Sleep(ctx, busyTick)
 	}
 }
 

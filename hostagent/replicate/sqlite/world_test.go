@@ -1,4 +1,4 @@
-package replicate_test
+package sqlite_test
 
 import (
 	"context"
@@ -13,6 +13,7 @@ import (
 	"time"
 
 	"github.com/btcdecoded/holdfast/hostagent/replicate"
+	follower "github.com/btcdecoded/holdfast/hostagent/replicate/sqlite"
 	"github.com/btcdecoded/holdfast/hostagent/source/sqlite"
 	"github.com/btcdecoded/holdfast/shared/policy"
 	"github.com/btcdecoded/holdfast/shared/repository"
@@ -112,7 +113,7 @@ func (w *world) last() int64 {
 
 // running is a follower at work.
 type running struct {
-	*replicate.Follower
+	*follower.Follower
 	t      *testing.T
 	cancel context.CancelFunc
 	ended  chan error
@@ -121,8 +122,8 @@ type running struct {
 	events []replicate.Event // guarded by mu
 }
 
-func (w *world) options(change func(*replicate.Options)) replicate.Options {
-	o := replicate.Options{
+func (w *world) options(change func(*follower.Options)) follower.Options {
+	o := follower.Options{
 		Repository: w.repo, Source: w.src, Path: w.path, Interval: 50 * time.Millisecond, Dir: filepath.Join(w.dir, "state"),
 		Tool: "test", Base: w.snapshot,
 	}
@@ -133,7 +134,7 @@ func (w *world) options(change func(*replicate.Options)) replicate.Options {
 }
 
 // snapshot makes a snapshot, of a follower or without.
-func (w *world) snapshot(ctx context.Context, c *replicate.Capture) (n uint64, err error) {
+func (w *world) snapshot(ctx context.Context, c *follower.Capture) (n uint64, err error) {
 	session, err := w.repo.Begin(ctx, repository.BeginOptions{
 		Source: w.src, Kind: policy.KindSQLite, State: filepath.Join(w.dir, "packs"), Tool: "test", Now: time.Now,
 	})
@@ -161,7 +162,7 @@ func (w *world) snapshot(ctx context.Context, c *replicate.Capture) (n uint64, e
 	return m.Sequence, nil
 }
 
-func (w *world) follow(change func(*replicate.Options)) *running {
+func (w *world) follow(change func(*follower.Options)) *running {
 	w.t.Helper()
 	r := &running{t: w.t, ended: make(chan error, 1)}
 	o := w.options(change)
@@ -170,7 +171,7 @@ func (w *world) follow(change func(*replicate.Options)) *running {
 		defer r.mu.Unlock()
 		r.events = append(r.events, e)
 	}
-	r.Follower = replicate.New(o)
+	r.Follower = follower.New(o)
 	ctx, cancel := context.WithCancel(context.Background())
 	r.cancel = cancel
 	go func() { r.ended <- r.Run(ctx) }()

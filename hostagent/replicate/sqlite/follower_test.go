@@ -1,4 +1,4 @@
-package replicate_test
+package sqlite_test
 
 import (
 	"context"
@@ -9,6 +9,7 @@ import (
 	"time"
 
 	"github.com/btcdecoded/holdfast/hostagent/replicate"
+	follower "github.com/btcdecoded/holdfast/hostagent/replicate/sqlite"
 	"github.com/btcdecoded/holdfast/hostagent/source/sqlite/tail"
 	"github.com/btcdecoded/holdfast/shared/objstore"
 	"github.com/btcdecoded/holdfast/shared/objstore/mem"
@@ -131,7 +132,7 @@ func TestSnapshotBeside(t *testing.T) {
 func TestAway(t *testing.T) {
 	w := newWorld(t)
 	w.app(20)
-	r := w.follow(func(o *replicate.Options) { o.Memory = 64 << 10 })
+	r := w.follow(func(o *follower.Options) { o.Memory = 64 << 10 })
 	r.await("the first snapshot", following)
 	w.app(20)
 	r.caughtUp()
@@ -202,7 +203,7 @@ func TestClone(t *testing.T) {
 		t.Errorf("restored %d transactions of 80", most)
 	}
 	// A person decides that the other is to go on: in a stream of its own.
-	again := w.follow(func(o *replicate.Options) { o.Renew = true })
+	again := w.follow(func(o *follower.Options) { o.Renew = true })
 	again.await("a new stream", following)
 	w.app(10)
 	again.caughtUp()
@@ -222,7 +223,7 @@ func TestOneFollower(t *testing.T) {
 	w.app(1)
 	r := w.follow(nil)
 	r.await("the first snapshot", following)
-	err := replicate.New(w.options(nil)).Run(context.Background())
+	err := follower.New(w.options(nil)).Run(context.Background())
 	if !errors.Is(err, replicate.ErrFollowed) {
 		t.Errorf("the second: %v", err)
 	}

@@ -1,4 +1,4 @@
-package replicate
+package sqlite
 
 import (
 	"context"
@@ -7,6 +7,7 @@ import (
 	"sync"
 	"time"
 
+	"github.com/btcdecoded/holdfast/hostagent/replicate"
 	"github.com/btcdecoded/holdfast/hostagent/source/sqlite/spool"
 	"github.com/btcdecoded/holdfast/hostagent/source/sqlite/tail"
 	"github.com/btcdecoded/holdfast/shared/repository/log"
@@ -52,7 +53,7 @@ type lineage struct {
 // batch is the pages that become one record.
 type batch struct {
 	pages    *spool.Spool
-	groups   []seen
+	groups   []replicate.Seen
 	commits  int
 	size     uint32 // of the database, in pages
 	pageSize uint32
@@ -71,7 +72,7 @@ func (b *batch) oldest() time.Time {
 	if b == nil || len(b.groups) == 0 {
 		return time.Time{}
 	}
-	return b.groups[0].at
+	return b.groups[0].At
 }
 
 func (f *Follower) spool(memory int64) *spool.Spool {
@@ -146,7 +147,7 @@ func (l *lineage) run(ctx context.Context, base func(context.Context, *Capture) 
 		}
 	}
 	l.f.follows(l)
-	l.f.state(Following, "", "")
+	l.f.State(replicate.Following, "", "")
 	others.Go(func() { l.tend(inner) })
 	return l.ship(shipping)
 }
@@ -180,19 +181,14 @@ func (l *lineage) close() {
 
 // follows tells which lineage takes captures.
 func (f *Follower) follows(l *lineage) {
+	if l == nil {
+		f.Follows(nil)
+	} else {
+		f.Follows(l.describe)
+	}
 	f.mu.Lock()
 	defer f.mu.Unlock()
-	if l == nil && f.live != nil {
-		s := f.statusLocked() // what is not durable stays known
-		f.status.Looked = s.Looked
-		if f.unsafe.IsZero() {
-			f.unsafe = s.Oldest
-		}
-	}
 	f.live = l
-	if l != nil {
-		f.unsafe = time.Time{}
-	}
 }
 
 // based notes that the snapshot is there that the stream begins with.
@@ -212,7 +208,7 @@ func (l *lineage) note(sync bool) error {
 	defer l.asking.Unlock()
 	k := mark{Path: l.f.o.Path, Stream: l.stream, Epoch: l.epoch, Last: l.from, Pending: l.after}
 	l.mark = &k
-	return l.f.marks.set(k, sync)
+	return l.f.marks.Set(k, sync)
 }
 
 // noted changes how far the lineage is, and writes it down.
@@ -250,7 +246,7 @@ func (l *lineage) poll(ctx context.Context) {
 		over := l.over != nil
 		l.mu.Unlock()
 		if n > 0 || moved || over {
-			nudge(l.news)
+			replicate.Nudge(l.news)
 		}
 		if over {
 			return
@@ -316,7 +312,7 @@ var errEnded = errors.New("the follower was stopped")
 func (l *lineage) finish(err error) {
 	l.over = err
 	l.woken()
-	nudge(l.news)
+	replicate.Nudge(l.news)
 }
 
 // woken wakes those who wait for a place. The caller holds mu.
@@ -365,7 +361,7 @@ func (l *lineage) look(ctx context.Context) (commits int, moved bool, err error)
 	l.last = b
 	o := l.open
 	o.pages.Keep()
-	o.groups = fewer(append(o.groups, seen{b.Time, b.Commits}))
+	o.groups = replicate.Fewer(append(o.groups, replicate.Seen{At: b.Time, Commits: b.Commits}))
 	o.commits += b.Commits
 	o.size, o.pageSize, o.position, o.newest, o.looked = b.Pages, b.PageSize, b.Position, b.Time, began
 	for _, c := range l.captures {
@@ -401,13 +397,7 @@ func (l *lineage) landed(b *batch, place log.Place, at time.Time) {
 	}
 	l.woken()
 	l.mu.Unlock()
-	f := l.f
-	f.mu.Lock()
-	defer f.mu.Unlock()
-	f.lags.durable(b.groups, at)
-	f.status.Place = place
-	f.status.Records++
-	f.status.Commits += uint64(b.commits) //nolint:gosec // a count
+	l.f.Landed(b.groups, place, at)
 }
 
 // placed waits until so many records are durable, and returns the place of the last of them.

@@ -1,4 +1,4 @@
-package replicate
+package sqlite
 
 import (
 	"context"
@@ -7,13 +7,14 @@ import (
 	"fmt"
 	"time"
 
+	"github.com/btcdecoded/holdfast/hostagent/replicate"
 	"github.com/btcdecoded/holdfast/hostagent/source/sqlite/tail"
 	"github.com/btcdecoded/holdfast/shared/repository/log"
 )
 
 // ship makes records of what waits until the tail has ended and all is durable, or ctx has.
 func (l *lineage) ship(ctx context.Context) error {
-	p := pace{interval: l.f.o.Interval}
+	p := replicate.Pace{Interval: l.f.o.Interval}
 	for {
 		l.mu.Lock()
 		over, oldest := l.over, l.open.oldest()
@@ -31,10 +32,10 @@ func (l *lineage) ship(ctx context.Context) error {
 				return over
 			}
 			<-l.news
-		case over == nil && p.due(oldest).After(now):
-			l.pause(p.due(oldest).Sub(now))
+		case over == nil && p.Due(oldest).After(now):
+			l.pause(p.Due(oldest).Sub(now))
 		default:
-			p.cut = now
+			p.Cut(now)
 			if err := l.put(ctx, l.cut(), &p); err != nil {
 				return err
 			}
@@ -86,7 +87,7 @@ func (l *lineage) pause(d time.Duration) {
 // is there, or it is not.
 // 3. The record is put.
 // 4. The mark says that it is durable.
-func (l *lineage) put(ctx context.Context, b *batch, p *pace) error {
+func (l *lineage) put(ctx context.Context, b *batch, p *replicate.Pace) error {
 	w, err := l.epochWriter(ctx, b)
 	if err != nil {
 		return err
@@ -116,12 +117,12 @@ func (l *lineage) put(ctx context.Context, b *batch, p *pace) error {
 	if err := l.noted(point{Place: place, Position: b.position}, nil); err != nil {
 		return err
 	}
-	p.shipped(now.Sub(p.cut))
+	p.Shipped(now)
 	oldest, pages, commits, until, at := b.oldest(), b.pages.Len(), b.commits, b.looked, b.newest
 	l.landed(b, place, now)
-	l.f.well()
-	l.f.tell(Event{
-		Kind: Shipped, Place: place, Until: until.UTC(), Point: at.UTC(), Commits: commits, Total: l.f.total(), Pages: pages,
+	l.f.Well()
+	l.f.Tell(replicate.Event{
+		Kind: replicate.Shipped, Place: place, Until: until.UTC(), Point: at.UTC(), Commits: commits, Total: l.f.Total(), Pages: pages,
 		Lag: float64(now.Sub(oldest)) / float64(time.Millisecond),
 	})
 	b.reset()
@@ -142,12 +143,12 @@ func (l *lineage) epochWriter(ctx context.Context, b *batch) (*log.Writer, error
 	}
 	o := log.Options{
 		Kind: log.KindSQLite, Stream: l.stream, Opened: b.oldest(), Tool: l.f.o.Tool, Temp: l.f.o.Dir, NoJoin: l.f.o.Join < 0,
-		Trouble: l.trouble,
+		Trouble: l.f.Trouble,
 	}
 	if from.Sequence > 0 {
 		o.Continues = &from
 	}
-	for wait := firstRetry; ; wait = min(2*wait, mostRetry) {
+	for wait := replicate.FirstRetry; ; wait = min(2*wait, replicate.MostRetry) {
 		// No number is tried twice: what an attempt left behind whose end nobody saw is below the next.
 		o.After = l.epoch
 		l.epoch++
@@ -161,11 +162,11 @@ func (l *lineage) epochWriter(ctx context.Context, b *batch) (*log.Writer, error
 			l.mu.Unlock()
 			return w, nil
 		}
-		if ctx.Err() != nil || errors.Is(err, ErrSuperseded) {
+		if ctx.Err() != nil || errors.Is(err, replicate.ErrSuperseded) {
 			return nil, err
 		}
-		l.trouble(err)
-		sleep(ctx, wait)
+		l.f.Trouble(err)
+		replicate.Sleep(ctx, wait)
 	}
 }
 
@@ -174,7 +175,7 @@ func (l *lineage) epochWriter(ctx context.Context, b *batch) (*log.Writer, error
 func (l *lineage) settle(ctx context.Context) (log.Place, error) {
 	l.asking.Lock()
 	defer l.asking.Unlock()
-	for wait := firstRetry; l.origin == nil; wait = min(2*wait, mostRetry) {
+	for wait := replicate.FirstRetry; l.origin == nil; wait = min(2*wait, replicate.MostRetry) {
 		from := l.from
 		if l.after != nil {
 			place, err := log.Resume(ctx, l.f.o.Repository, l.f.o.Source, l.from.Place, []log.Place{l.after.Place})
@@ -182,8 +183,8 @@ func (l *lineage) settle(ctx context.Context) (log.Place, error) {
 				return place, ctx.Err()
 			}
 			if err != nil {
-				l.trouble(err)
-				sleep(ctx, wait)
+				l.f.Trouble(err)
+				replicate.Sleep(ctx, wait)
 				continue
 			}
 			if place == l.after.Place {
@@ -195,20 +196,12 @@ func (l *lineage) settle(ctx context.Context) (log.Place, error) {
 	return *l.origin, nil
 }
 
-// trouble tells that the store does not take what it is given. It is tried again.
-func (l *lineage) trouble(err error) {
-	l.f.tell(Event{Kind: Trouble, Why: err.Error(), Hint: hintOf(err)})
-	l.f.mu.Lock()
-	l.f.woe, l.f.woeHint = err.Error(), hintOf(err)
-	l.f.mu.Unlock()
-}
-
 // tend joins small pieces of the log, and looks whether somebody else writes the stream, as long as records are shipped.
 func (l *lineage) tend(ctx context.Context) {
 	var joined, looked time.Time
 	var joinedAt, lookedAt uint64 // records by then
 	for {
-		sleep(ctx, time.Second)
+		replicate.Sleep(ctx, time.Second)
 		if ctx.Err() != nil {
 			return
 		}
@@ -227,7 +220,7 @@ func (l *lineage) tend(ctx context.Context) {
 		}
 		if l.f.o.Look > 0 && now.Sub(looked) >= l.f.o.Look && records > lookedAt {
 			looked, lookedAt = now, records
-			if err := w.Superseded(ctx); errors.Is(err, ErrSuperseded) {
+			if err := w.Superseded(ctx); errors.Is(err, replicate.ErrSuperseded) {
 				l.mu.Lock()
 				if l.over == nil {
 					l.finish(err)
@@ -240,50 +233,14 @@ func (l *lineage) tend(ctx context.Context) {
 			joined, joinedAt = now, records
 			if _, err := w.Join(ctx, 0); err != nil && ctx.Err() == nil {
 				// Pieces that are not joined cost a restore more requests, nothing else.
-				l.f.tell(Event{Kind: Trouble, Why: "join pieces of the log: " + err.Error()})
+				l.f.Tell(replicate.Event{Kind: replicate.Trouble, Why: "join pieces of the log: " + err.Error()})
 			}
 		}
 	}
 }
 
-// awayAfter is after how long without a durable record something must be wrong with the store.
-func (f *Follower) awayAfter() time.Duration { return max(10*time.Second, 4*f.o.Interval) }
-
-// suspect tells of a store that takes no records, be it silent or not. A blip is no state.
-func (f *Follower) suspect(s Status, now time.Time) {
-	if s.State != Following && s.State != Away || s.Pending.Commits == 0 || now.Sub(s.Oldest) < f.awayAfter() {
-		return
-	}
-	f.mu.Lock()
-	why, hint := f.woe, f.woeHint
-	f.mu.Unlock()
-	text := "nothing became durable that was committed since " + s.Oldest.UTC().Format(time.RFC3339)
-	if why != "" {
-		text += ": " + why
-	}
-	if hint == "" {
-		hint = "look whether the repository can be reached; all goes on by itself, and the newest state is kept until then"
-	}
-	f.state(Away, text, hint)
-}
-
-// well is what a durable record says.
-func (f *Follower) well() {
-	f.mu.Lock()
-	f.woe, f.woeHint = "", ""
-	f.mu.Unlock()
-	f.state(Following, "", "")
-}
-
-// total is how many commits records have made durable.
-func (f *Follower) total() uint64 {
-	f.mu.Lock()
-	defer f.mu.Unlock()
-	return f.status.Commits
-}
-
 // describe adds what the lineage knows to a status.
-func (l *lineage) describe(s *Status) {
+func (l *lineage) describe(s *replicate.Status) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	if !l.lookedAt.IsZero() {

@@ -1,0 +1,241 @@
+package sqlite
+
+import (
+	"context"
+	"crypto/rand"
+	"encoding/hex"
+	"errors"
+	"fmt"
+	"sync"
+	"time"
+
+	"github.com/btcdecoded/holdfast/hostagent/replicate"
+	"github.com/btcdecoded/holdfast/hostagent/source/sqlite/tail"
+	"github.com/btcdecoded/holdfast/shared/policy"
+	"github.com/btcdecoded/holdfast/shared/repository"
+	"github.com/btcdecoded/holdfast/shared/repository/log"
+	"github.com/btcdecoded/holdfast/shared/snapshot"
+)
+
+// Options says what to follow, and where to.
+type Options struct {
+	Repository *repository.Repository
+	Source     snapshot.Source
+	Path       string        // of the database
+	Interval   time.Duration // in which a commit is to be durable
+	Dir        string        // of the source's state; made if missing
+	Tool       string        // "holdfast 1.2.3"
+
+	// Base makes the snapshot that begins a stream: it captures through the capture it is given, asks that for the place
+	// in the log and commits. It returns the number of the snapshot.
+	Base func(ctx context.Context, c *Capture) (uint64, error)
+	Tell func(replicate.Event) // called by several goroutines; nil: nobody is told
+
+	Memory int64         // bytes of pages that wait, in memory; 0: a default
+	Disk   int64         // bytes of pages that wait, on disk; 0: a default
+	Join   time.Duration // how often small pieces of the log are joined; 0: a default; negative: never
+	Look   time.Duration // how often to look whether another writes the stream; 0: a default; negative: only with each start
+	Grace  time.Duration // for what is not durable yet at the end; 0: a default
+	Renew  bool          // begin a new stream, whatever is known of the last
+}
+
+// Follower follows one database. It is a [replicate.Follower].
+type Follower struct {
+	*replicate.Reporter
+	o     Options
+	marks *replicate.Marks
+
+	// taking is held by whoever makes a snapshot of the source in this process.
+	taking chan struct{}
+
+	mu   sync.Mutex
+	live *lineage // that takes captures; guarded by mu
+
+	known *mark // what the last process or lineage came to; nil: nothing is known
+
+	gap      *tail.GapError // why the last lineage ended
+	rest     time.Time      // no snapshot that makes up for a gap begins before
+	failures int            // of snapshots, in a row
+}
+
+// New returns a follower that does nothing yet.
+func New(o Options) *Follower {
+	set := func(to *time.Duration, def time.Duration) {
+		if *to == 0 {
+			*to = def
+		}
+	}
+	set(&o.Join, replicate.DefaultJoin)
+	set(&o.Look, replicate.DefaultLook)
+	set(&o.Grace, replicate.DefaultGrace)
+	o.Interval = min(max(o.Interval, replicate.MinInterval), replicate.MaxInterval)
+	return &Follower{
+		Reporter: replicate.NewReporter(o.Dir, o.Source, o.Path, o.Interval, o.Tell), o: o, taking: make(chan struct{}, 1),
+	}
+}
+
+// Run follows the database until ctx ends; then it ships what there is, within the grace, and returns nil. What can be
+// mended, by time or by a person, is a state and no end.
+//
+// Errors: replicate.ErrFollowed, replicate.ErrSuperseded, those of the state directory.
+func (f *Follower) Run(ctx context.Context) (err error) {
+	held, err := replicate.Lock(f.o.Dir)
+	if err != nil {
+		return err
+	}
+	defer func() { err = errors.Join(err, held.Close()) }()
+	known := new(mark)
+	found := false
+	if f.marks, found, err = replicate.OpenMarks(f.o.Dir, policy.KindSQLite, known); err != nil {
+		return err
+	}
+	defer func() { err = errors.Join(err, f.marks.Close()) }()
+	if found && known.Path == f.o.Path && !f.o.Renew {
+		f.known = known
+	}
+	defer f.Keep()()
+	err = f.follow(ctx)
+	if errors.Is(err, replicate.ErrSuperseded) {
+		f.Superseded(err)
+		return err
+	}
+	f.State(replicate.Stopped, "", "")
+	return err
+}
+
+// follow goes from one lineage to the next.
+func (f *Follower) follow(ctx context.Context) error {
+	for ctx.Err() == nil {
+		wait, err := f.attempt(ctx)
+		if err != nil {
+			return err
+		}
+		replicate.Sleep(ctx, wait)
+	}
+	return nil
+}
+
+// lookAgain is how often a database that can't be followed is looked at.
+const lookAgain = time.Second
+
+// attempt follows one lineage to its end, and returns how long to wait before the next.
+func (f *Follower) attempt(ctx context.Context) (time.Duration, error) {
+	t, err := tail.Open(f.o.Path)
+	if err != nil {
+		f.cannot(err)
+		return lookAgain, nil
+	}
+	defer func() { _ = t.Close() }()
+	l := newLineage(f, t)
+	resumed, err := l.resume()
+	if err != nil {
+		f.cannot(err)
+		return lookAgain, nil
+	}
+	if !resumed {
+		if wait := time.Until(f.rest); wait > 0 && f.gap != nil {
+			f.State(replicate.Waiting, f.gap.Error(), "the application resets its log faster than it is read, or is stopped and started often: the snapshot that makes up for it is made at most a tenth of the time")
+			return min(wait, lookAgain), nil
+		}
+		return f.begin(ctx, l)
+	}
+	return f.ended(ctx, l, l.run(ctx, nil))
+}
+
+// begin begins a stream with a snapshot.
+func (f *Follower) begin(ctx context.Context, l *lineage) (time.Duration, error) {
+	select {
+	case f.taking <- struct{}{}:
+	case <-ctx.Done():
+		return 0, nil
+	}
+	taken := sync.OnceFunc(func() { <-f.taking })
+	defer taken()
+	if err := l.start(); err != nil {
+		f.cannot(err)
+		return lookAgain, nil
+	}
+	f.State(replicate.Snapshot, "", "")
+	began := time.Now()
+	err := l.run(ctx, func(ctx context.Context, c *Capture) error {
+		defer taken()
+		number, err := f.o.Base(ctx, c)
+		if err != nil {
+			return err
+		}
+		if err := l.based(c); err != nil {
+			return err
+		}
+		f.based(l, number, began)
+		return nil
+	})
+	return f.ended(ctx, l, err)
+}
+
+// based notes that the snapshot that begins a stream is there.
+func (f *Follower) based(l *lineage, number uint64, began time.Time) {
+	took := time.Since(began)
+	f.failures = 0
+	if f.gap != nil {
+		f.rest = time.Now().Add(replicate.Rest(took))
+	}
+	f.gap = nil
+	f.Based(number, log.Place{Stream: l.stream}, took)
+}
+
+// ended is what follows from the end of a lineage.
+func (f *Follower) ended(ctx context.Context, l *lineage, err error) (time.Duration, error) {
+	if l.mark != nil {
+		f.known = l.mark
+	}
+	var gap *tail.GapError
+	switch {
+	case errors.Is(err, replicate.ErrSuperseded):
+		return 0, err
+	case ctx.Err() != nil || err == nil:
+		return 0, nil //nolint:nilerr // it was asked to end
+	case errors.As(err, &gap):
+		f.missed(gap)
+		f.known = nil
+		return 0, nil
+	case l.mark == nil: // the stream did not begin
+		if f.cannot(err) {
+			return lookAgain, nil
+		}
+		wait := replicate.Backoff(f.failures)
+		f.failures++
+		f.State(replicate.Failing, "make the snapshot that begins the log: "+err.Error(), replicate.HintOf(err))
+		return wait, nil
+	}
+	f.cannot(err)
+	return lookAgain, nil
+}
+
+// missed notes a gap.
+func (f *Follower) missed(gap *tail.GapError) {
+	f.gap = gap
+	f.Missed(gap.Error(), gap.Missed)
+}
+
+// cannot notes that the database can't be followed, and why. It reports whether the database is to blame.
+func (f *Follower) cannot(err error) bool {
+	state, hint := replicate.Failing, replicate.HintOf(err)
+	var s *tail.StateError
+	database := errors.As(err, &s)
+	if database {
+		state, hint = replicate.State(s.State), s.Hint
+		err = &tail.StateError{State: s.State, Path: s.Path, Err: s.Err} // its text has the hint as well
+	}
+	f.Unsure()
+	f.State(state, err.Error(), hint)
+	return database
+}
+
+// newStream makes the id of a stream.
+func newStream() (string, error) {
+	var id [16]byte
+	if _, err := rand.Read(id[:]); err != nil {
+		return "", fmt.Errorf("begin a stream: %w", err)
+	}
+	return hex.EncodeToString(id[:]), nil
+}
