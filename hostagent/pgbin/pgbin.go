@@ -1,5 +1,6 @@
 // Package pgbin finds the programs of PostgreSQL on this host: [Client] for pg_dump and its like, which must not be older than
-// the server that they talk to, and [Server] for postgres itself, whose major version must be that of the data directory.
+// the server that they talk to, and [Server] for postgres itself, whose major version must be that of the data directory. It
+// also runs them: [Command], [Start], [Output].
 //
 // Where a directory is given, it is looked in and nowhere else. Otherwise the directories of packages come first, because
 // what stands in PATH is on some systems a wrapper that chooses a version by itself.

@@ -12,25 +12,9 @@ import (
 
 	"github.com/btcdecoded/holdfast/hostagent/source/paged/pagedtest"
 	"github.com/btcdecoded/holdfast/hostagent/source/stream"
+	"github.com/btcdecoded/holdfast/shared/chunker"
 	"github.com/btcdecoded/holdfast/shared/snapshot"
 )
-
-// session has a table for the chunker.
-type session struct {
-	*pagedtest.Session
-	gear *[256]uint64
-}
-
-func (s session) Gear() *[256]uint64 { return s.gear }
-
-func newSession(s *pagedtest.Session) session {
-	r := rand.New(rand.NewPCG(1, 2))
-	var gear [256]uint64
-	for i := range gear {
-		gear[i] = r.Uint64()
-	}
-	return session{s, &gear}
-}
 
 func noise(seed byte, n int) []byte {
 	b := make([]byte, n)
@@ -48,12 +32,12 @@ func entry(t *testing.T, s *stream.Stored) {
 }
 
 func TestSizes(t *testing.T) {
-	s := newSession(pagedtest.New())
+	s := pagedtest.New()
 	for i, n := range []int{0, 1, 64, 256 << 10, 3 << 20, snapshot.MapSpan - 1, snapshot.MapSpan, snapshot.MapSpan + 1, 27<<20 + 5} {
 		want := noise(byte(i), n)
 		for name, r := range map[string]io.Reader{"whole": bytes.NewReader(want), "in parts": iotest.HalfReader(bytes.NewReader(want)), "with the end": iotest.DataErrReader(bytes.NewReader(want))} {
 			told := 0
-			got, err := stream.Store(t.Context(), s, r, 0, func(n int) { told += n })
+			got, err := stream.Store(t.Context(), s, r, chunker.Default(), 0, func(n int) { told += n })
 			if err != nil {
 				t.Fatal(err)
 			}
@@ -68,9 +52,9 @@ func TestSizes(t *testing.T) {
 
 // TestSpan: what is expected decides how much a map covers.
 func TestSpan(t *testing.T) {
-	s := newSession(pagedtest.New())
+	s := pagedtest.New()
 	want := noise(9, 20<<20)
-	got, err := stream.Store(t.Context(), s, bytes.NewReader(want), 1<<40, nil)
+	got, err := stream.Store(t.Context(), s, bytes.NewReader(want), chunker.Default(), 1<<40, nil)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -82,14 +66,13 @@ func TestSpan(t *testing.T) {
 
 // TestRepeats: what was put before the content costs little.
 func TestRepeats(t *testing.T) {
-	first := newSession(pagedtest.New())
+	first := pagedtest.New()
 	content := noise(3, 32<<20)
-	if _, err := stream.Store(t.Context(), first, bytes.NewReader(content), 0, nil); err != nil {
+	if _, err := stream.Store(t.Context(), first, bytes.NewReader(content), chunker.Default(), 0, nil); err != nil {
 		t.Fatal(err)
 	}
-	second := first
-	second.Session = first.Child(first.Captured())
-	if _, err := stream.Store(t.Context(), second, io.MultiReader(bytes.NewReader(noise(4, 1000)), bytes.NewReader(content)), 0, nil); err != nil {
+	second := first.Child(first.Captured())
+	if _, err := stream.Store(t.Context(), second, io.MultiReader(bytes.NewReader(noise(4, 1000)), bytes.NewReader(content)), chunker.Default(), 0, nil); err != nil {
 		t.Fatal(err)
 	}
 	if added := second.Added(); added > 5<<20 {
@@ -100,8 +83,8 @@ func TestRepeats(t *testing.T) {
 func TestErrors(t *testing.T) {
 	broken := errors.New("broken")
 	inner := pagedtest.New()
-	s := newSession(inner)
-	_, err := stream.Store(t.Context(), s, io.MultiReader(bytes.NewReader(noise(1, 10<<20)), iotest.ErrReader(broken)), 0, nil)
+	s := inner
+	_, err := stream.Store(t.Context(), s, io.MultiReader(bytes.NewReader(noise(1, 10<<20)), iotest.ErrReader(broken)), chunker.Default(), 0, nil)
 	if !errors.Is(err, broken) {
 		t.Error(err)
 	}
@@ -112,13 +95,13 @@ func TestErrors(t *testing.T) {
 		}
 		return nil
 	}
-	if _, err = stream.Store(t.Context(), s, bytes.NewReader(noise(2, 40<<20)), 0, nil); !errors.Is(err, broken) {
+	if _, err = stream.Store(t.Context(), s, bytes.NewReader(noise(2, 40<<20)), chunker.Default(), 0, nil); !errors.Is(err, broken) {
 		t.Error(err)
 	}
 	inner.Stored = nil
 	ctx, cancel := context.WithCancel(t.Context())
 	cancel()
-	if _, err = stream.Store(ctx, s, bytes.NewReader(noise(3, 1<<20)), 0, nil); !errors.Is(err, context.Canceled) {
+	if _, err = stream.Store(ctx, s, bytes.NewReader(noise(3, 1<<20)), chunker.Default(), 0, nil); !errors.Is(err, context.Canceled) {
 		t.Error(err)
 	}
 }

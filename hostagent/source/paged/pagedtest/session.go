@@ -9,6 +9,7 @@ import (
 	"crypto/sha256"
 	"fmt"
 	"iter"
+	"math/rand/v2"
 	"slices"
 	"sync"
 	"time"
@@ -80,6 +81,16 @@ func (s *Session) Parent(context.Context) iter.Seq2[*snapshot.Entry, error] {
 
 // Captured is when the capture of the snapshot before began.
 func (s *Session) Captured() time.Time { return s.captured }
+
+// Gear is a table for the chunker.
+func (s *Session) Gear() *[256]uint64 {
+	var gear [256]uint64
+	r := rand.New(rand.NewPCG(1, 2))
+	for i := range gear {
+		gear[i] = r.Uint64()
+	}
+	return &gear
+}
 
 // FileID is a keyed hash.
 func (s *Session) FileID(content []byte) snapshot.FileID {

@@ -14,6 +14,7 @@ import (
 	"github.com/btcdecoded/holdfast/hostagent/pgbin"
 	"github.com/btcdecoded/holdfast/hostagent/source/inode"
 	"github.com/btcdecoded/holdfast/hostagent/source/stream"
+	"github.com/btcdecoded/holdfast/shared/postgres/logical"
 	"github.com/btcdecoded/holdfast/shared/snapshot"
 )
 
@@ -49,7 +50,7 @@ func (c *capture) run(ctx context.Context) error {
 	}
 	databases, missing := c.server.chosen(c.Databases)
 	for _, name := range missing {
-		c.problem(PathOf(name), "find", "no such database, or it allows no connections")
+		c.problem(logical.PathOf(name), "find", "no such database, or it allows no connections")
 	}
 	if len(databases) == 0 {
 		if len(missing) > 0 {
@@ -57,7 +58,7 @@ func (c *capture) run(ctx context.Context) error {
 		}
 		return &Error{Err: errNone}
 	}
-	x := &Index{Format: Format, Server: c.server.Version, Major: c.server.major(), Program: c.dump.Version}
+	x := &logical.Index{Format: logical.Format, Default: c.server.Database, Wanted: c.dump.Major, Server: c.server.Version, Major: c.server.major(), Program: c.dump.Version}
 	c.result.Index = x
 	total := uint64(0)
 	for _, d := range databases {
@@ -76,7 +77,7 @@ func (c *capture) run(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	if err := c.file(ctx, IndexPath, began, bytes.NewReader(text), 0); err != nil {
+	if err := c.file(ctx, logical.IndexPath, began, bytes.NewReader(text), 0); err != nil {
 		return err
 	}
 	return c.emit(ctx, began)
@@ -98,7 +99,7 @@ func (c *capture) prepare(ctx context.Context) (err error) {
 }
 
 // databases dumps one after the other.
-func (c *capture) databases(ctx context.Context, databases []Database, x *Index) error {
+func (c *capture) databases(ctx context.Context, databases []logical.Database, x *logical.Index) error {
 	var failed error
 	for _, d := range databases {
 		err := c.database(ctx, &d)
@@ -109,7 +110,7 @@ func (c *capture) databases(ctx context.Context, databases []Database, x *Index)
 			return err
 		default:
 			failed = errors.Join(failed, err)
-			c.problem(PathOf(d.Name), "dump", err.Error())
+			c.problem(logical.PathOf(d.Name), "dump", err.Error())
 		}
 	}
 	if len(x.Databases) == 0 {
@@ -125,26 +126,26 @@ func isDump(err error) bool {
 }
 
 // database dumps one.
-func (c *capture) database(ctx context.Context, d *Database) error {
-	d.Path, d.Started = PathOf(d.Name), time.Now().UTC()
+func (c *capture) database(ctx context.Context, d *logical.Database) error {
+	d.Path, d.Started = logical.PathOf(d.Name), time.Now().UTC()
 	c.progress.Current(d.Name)
 	fail := func(err error) error { return &Error{Database: d.Name, Err: err, hint: hintOf(err)} }
-	run, err := start(ctx, c.dump.Path, "--format=custom", "--compress=0", "--no-password",
-		"--lock-wait-timeout="+fmt.Sprint(lockWait.Milliseconds()), "--dbname="+conninfo(c.Connection, d.Name))
+	run, err := pgbin.Start(ctx, c.dump.Path, "--format=custom", "--compress=0", "--no-password",
+		"--lock-wait-timeout="+fmt.Sprint(lockWait.Milliseconds()), "--dbname="+pgbin.Conninfo(c.Connection, d.Name))
 	if err != nil {
 		return fail(err)
 	}
-	defer run.stop()
+	defer run.Stop()
 	sent, err := list(ctx, c.restore.Path, true)
 	if err != nil {
 		return fail(err)
 	}
 	defer sent.stop()
-	stored, err := stream.Store(ctx, c.session, io.TeeReader(run, sent), d.Size, func(n int) { c.progress.Add(0, uint64(n), uint64(n)) })
+	stored, err := stream.Store(ctx, c.session, io.TeeReader(run, sent), stream.Rows(), d.Size, func(n int) { c.progress.Add(0, uint64(n), uint64(n)) })
 	if err != nil {
 		return cmp.Or(ctx.Err(), err) // of the session: a pipe has none of its own
 	}
-	if err := run.wait(); err != nil {
+	if err := run.Wait(); err != nil {
 		return fail(err)
 	}
 	if d.Entries, err = sent.finish(); err != nil {
@@ -164,7 +165,7 @@ func (c *capture) database(ctx context.Context, d *Database) error {
 const lockWait = 10 * time.Minute
 
 // check lists what the repository gives back of the dump.
-func (c *capture) check(ctx context.Context, e *snapshot.Entry, d *Database) error {
+func (c *capture) check(ctx context.Context, e *snapshot.Entry, d *logical.Database) error {
 	if !c.result.Checked {
 		return nil
 	}
@@ -193,35 +194,35 @@ func (c *capture) check(ctx context.Context, e *snapshot.Entry, d *Database) err
 }
 
 // globals dumps roles and tablespaces. Who may not read the hashes of passwords dumps the roles without them.
-func (c *capture) globals(ctx context.Context, x *Index) error {
+func (c *capture) globals(ctx context.Context, x *logical.Index) error {
 	program, err := pgbin.Client(ctx, c.Bin, "pg_dumpall", c.server.major())
 	if err != nil {
 		return &Error{Err: err}
 	}
 	c.progress.Current("roles and tablespaces")
 	at := time.Now()
-	args := []string{"--globals-only", "--no-password", "--database=" + c.server.Database, "--dbname=" + conninfo(c.Connection, "")}
-	text, err := output(ctx, program.Path, args...)
+	args := []string{"--globals-only", "--no-password", "--database=" + c.server.Database, "--dbname=" + pgbin.Conninfo(c.Connection, "")}
+	text, err := pgbin.Output(ctx, program.Path, args...)
 	if x.Passwords = true; err != nil && strings.Contains(err.Error(), "pg_authid") {
 		x.Passwords = false
 		c.Note("the role may not read the hashes of passwords: roles are dumped without them (pg_read_all_data allows it, as superusers are)")
-		text, err = output(ctx, program.Path, append([]string{"--no-role-passwords"}, args...)...)
+		text, err = pgbin.Output(ctx, program.Path, append([]string{"--no-role-passwords"}, args...)...)
 	}
 	if err != nil {
 		if ctx.Err() != nil {
 			return ctx.Err()
 		}
-		c.problem(GlobalsPath, "dump", err.Error())
+		c.problem(logical.GlobalsPath, "dump", err.Error())
 		x.Passwords = false
 		return nil
 	}
-	x.Globals = GlobalsPath
-	return c.file(ctx, GlobalsPath, at, bytes.NewReader(text), uint64(len(text)))
+	x.Globals = logical.GlobalsPath
+	return c.file(ctx, logical.GlobalsPath, at, bytes.NewReader(text), uint64(len(text)))
 }
 
 // file stores a small file. counted is how many bytes of it progress is told.
 func (c *capture) file(ctx context.Context, path string, at time.Time, r io.Reader, counted uint64) error {
-	stored, err := stream.Store(ctx, c.session, r, 0, nil)
+	stored, err := stream.Store(ctx, c.session, r, stream.Rows(), 0, nil)
 	if err != nil {
 		return err
 	}
@@ -239,7 +240,7 @@ func (c *capture) entry(path string, at time.Time, s *stream.Stored) *snapshot.E
 
 // emit gives all entries to the session, in order.
 func (c *capture) emit(ctx context.Context, began time.Time) error {
-	root := entry(Root, snapshot.Directory, began)
+	root := entry(logical.Root, snapshot.Directory, began)
 	root.User, root.Group = c.names.Of(root.UID, root.GID)
 	c.entries = append(c.entries, root)
 	slices.SortFunc(c.entries, func(a, b *snapshot.Entry) int { return snapshot.ComparePaths(a.Path, b.Path) })

@@ -2,7 +2,7 @@
 //
 // Each database becomes one file, as `pg_dump --format=custom --compress=0` writes it: uncompressed, so that what has not
 // changed since the dump before is not stored again, and readable by every pg_restore that is not older. Roles and
-// tablespaces, which belong to no database, become one file of SQL. A small document ([Index]) says which database is in
+// tablespaces, which belong to no database, become one file of SQL. A small document ([logical.Index]) says which database is in
 // which file, and what of it its dump does not have: with what encoding, owner and settings it is made again.
 //
 // Each dump is of one moment, that at which pg_dump began with it; dumps of several databases are of several moments.
@@ -18,28 +18,20 @@ import (
 	"io"
 	"iter"
 	"os"
-	"strings"
 	"time"
 
 	"github.com/jackc/pgx/v5/pgconn"
 
+	"github.com/btcdecoded/holdfast/hostagent/pgbin"
 	"github.com/btcdecoded/holdfast/hostagent/source/stream"
+	"github.com/btcdecoded/holdfast/shared/postgres/logical"
 	"github.com/btcdecoded/holdfast/shared/snapshot"
-)
-
-// Root is the directory that a snapshot of dumps has.
-const Root = "/postgres"
-
-// IndexPath and GlobalsPath are where the index and the SQL of roles and tablespaces are.
-const (
-	IndexPath   = Root + "/databases.json"
-	GlobalsPath = Root + "/globals.sql"
 )
 
 // Options says what to capture.
 type Options struct {
 	// Connection is the name of a service, or settings as "host=… user=…"; without a password, because programs are told of it
-	// in their arguments. See [CheckConnection].
+	// in their arguments. See [pgbin.CheckConnection].
 	Connection string
 	// Connect connects to a database, "" for that of the connection.
 	Connect   func(ctx context.Context, database string) (*pgconn.PgConn, error)
@@ -79,7 +71,7 @@ type Result struct {
 	Counts   snapshot.Counts    // without AddedBytes and AddedPacks, which the session knows
 	Problems []snapshot.Problem // databases that could not be dumped
 	Roots    []string
-	Index    *Index
+	Index    *logical.Index
 	Checked  bool // what the repository gives back was looked at
 }
 
@@ -109,57 +101,12 @@ func (e *Error) Hint() string {
 	return e.hint
 }
 
-// PathOf is the path of a database's dump. What a path can't have is written as %XX.
-func PathOf(database string) string {
-	var b strings.Builder
-	for i := range len(database) {
-		c := database[i]
-		if c == '/' || c == '%' || c < ' ' || c == 0x7f || c == '.' && i == 0 {
-			fmt.Fprintf(&b, "%%%02X", c)
-			continue
-		}
-		b.WriteByte(c)
-	}
-	return Root + "/" + b.String() + ".dump"
-}
-
-// CheckConnection refuses what can't be given to programs in their arguments, or would show a password there.
-func CheckConnection(connection string) error {
-	folded := strings.ToLower(connection)
-	switch {
-	case connection == "":
-		return errors.New("connection: want the name of a service")
-	case strings.Contains(connection, "://"):
-		return errors.New("connection: an address (postgresql://…) can not be used for dumps; name a service, or write host=… user=…")
-	case strings.Contains(folded, "password") && strings.Contains(connection, "="):
-		return errors.New("connection: a password does not belong there; it stands in .pgpass, or in the service")
-	}
-	return nil
-}
-
-// conninfo is the connection as libpq's programs are told it.
-func conninfo(connection, database string) string {
-	if !strings.Contains(connection, "=") {
-		connection = "service=" + quote(connection)
-	}
-	if database != "" {
-		connection += " dbname=" + quote(database)
-	}
-	return connection
-}
-
-// quote writes a value of a connection string: https://www.postgresql.org/docs/current/libpq-connect.html, "Keyword/Value
-// Connection Strings".
-func quote(value string) string {
-	return "'" + strings.NewReplacer(`\`, `\\`, `'`, `\'`).Replace(value) + "'"
-}
-
 // Capture dumps the databases into the session.
 //
 // A database that can't be dumped becomes a problem while others can; it is an error if none could. Errors: *Error, those of
 // the session.
 func Capture(ctx context.Context, options Options, session Session, progress Progress) (*Result, error) {
-	if err := CheckConnection(options.Connection); err != nil {
+	if err := pgbin.CheckConnection(options.Connection); err != nil {
 		return nil, err
 	}
 	if options.Note == nil {
@@ -167,7 +114,7 @@ func Capture(ctx context.Context, options Options, session Session, progress Pro
 	}
 	c := &capture{
 		Options: options, session: session, progress: progress,
-		result: &Result{Roots: []string{Root}, Checked: options.ReadBack != nil}, parent: map[string]*snapshot.Entry{},
+		result: &Result{Roots: []string{logical.Root}, Checked: options.ReadBack != nil}, parent: map[string]*snapshot.Entry{},
 	}
 	if err := c.run(ctx); err != nil {
 		return nil, err
