@@ -19,10 +19,11 @@ const module = "github.com/btcdecoded/holdfast/"
 // matching prefix counts. A part that is not listed here fails, so that a new one is placed on purpose.
 var layers = map[string][]string{
 	// Nouns and mechanisms.
-	"shared/snapshot": {},
+	"shared/snapshot": {"shared/postgres"},
 	"shared/objstore": {},
 	"shared/chunker":  {},
 	"shared/sqlite":   {},
+	"shared/postgres": {},
 	"shared/seal":     {"shared/snapshot"},
 	"shared/keyring":  {"shared/snapshot", "shared/seal"},
 	// What decides.
@@ -33,7 +34,7 @@ var layers = map[string][]string{
 	"shared/schedule":   {"shared/snapshot", "shared/policy", "events"},
 	// Built on both.
 	"shared/repository": {
-		"shared/snapshot", "shared/objstore", "shared/chunker", "shared/seal", "shared/keyring",
+		"shared/snapshot", "shared/postgres", "shared/objstore", "shared/chunker", "shared/seal", "shared/keyring",
 		"shared/policy", "shared/retention", "shared/recovery",
 	},
 	"shared/repository/layout": {"shared/snapshot"},
@@ -72,7 +73,7 @@ var layers = map[string][]string{
 }
 
 // deciding packages do no I/O and are told the time; see DESIGN.md, "Layers".
-var deciding = []string{"shared/approval", "shared/snapshot", "shared/policy", "shared/retention", "shared/recovery", "shared/compliance", "shared/alert", "shared/sqlite"}
+var deciding = []string{"shared/approval", "shared/snapshot", "shared/policy", "shared/retention", "shared/recovery", "shared/compliance", "shared/alert", "shared/sqlite", "shared/postgres"}
 
 // effects are imports by which a package reaches outside itself.
 var effects = []string{"os", "os/exec", "net", "net/http", "syscall", "log", "log/slog", "io/ioutil", "golang.org/x/sys/unix"}
