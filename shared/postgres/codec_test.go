@@ -347,8 +347,10 @@ func FuzzWAL(f *testing.F) {
 }
 
 func FuzzText(f *testing.F) {
-	for _, s := range []string{"0/3000028", "000000010000000000000002", "0000000B.history", "base/5/16384_fsm.1", "1\t0/3000000\tno recovery target specified\n", "16384 /a\\\nb\n",
-		"START WAL LOCATION: 0/5000028 (file 000000020000000000000005)\nCHECKPOINT LOCATION: 0/5000060\nSTART TIMELINE: 2\n"} {
+	for _, s := range []string{
+		"0/3000028", "000000010000000000000002", "0000000B.history", "base/5/16384_fsm.1", "1\t0/3000000\tno recovery target specified\n", "16384 /a\\\nb\n",
+		"START WAL LOCATION: 0/5000028 (file 000000020000000000000005)\nCHECKPOINT LOCATION: 0/5000060\nSTART TIMELINE: 2\n",
+	} {
 		f.Add([]byte(s))
 	}
 	f.Add(sign("{ \"PostgreSQL-Backup-Manifest-Version\": 1,\n\"Files\": [],\n"))

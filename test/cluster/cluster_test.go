@@ -57,7 +57,9 @@ func TestServers(t *testing.T) {
 	}
 }
 
-func system(s *cluster.Server) string { return s.Psql("SELECT system_identifier FROM pg_control_system()") }
+func system(s *cluster.Server) string {
+	return s.Psql("SELECT system_identifier FROM pg_control_system()")
+}
 
 func TestPrograms(t *testing.T) {
 	s := cluster.Start(t, cluster.Options{Superuser: "boss", Password: "secret", HBA: "local all all trust\nhost all all 127.0.0.1/32 scram-sha-256\n"})
