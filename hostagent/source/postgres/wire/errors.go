@@ -195,6 +195,9 @@ func IsInUse(err error) bool { return codeOf(err) == codeInUse }
 // IsLimit reports whether the server has no slot left for a new one.
 func IsLimit(err error) bool { return codeOf(err) == codeLimit }
 
+// IsState reports whether the server is not in a state for it: it keeps too little WAL (wal_level), or a slot is lost.
+func IsState(err error) bool { return codeOf(err) == codeState }
+
 // IsRemoved reports whether the WAL that was asked for is not there any more, or the slot that should have kept it is lost:
 // said when the stream begins, or in its midst.
 func IsRemoved(err error) bool {

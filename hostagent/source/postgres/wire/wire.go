@@ -133,6 +133,9 @@ func (c *Conn) Close(ctx context.Context) error {
 // Version is that of the server.
 func (c *Conn) Version() Version { return c.version }
 
+// PID is that of the server's process for this connection.
+func (c *Conn) PID() uint32 { return c.conn.PID() }
+
 // Local reports whether the server runs on this host: users of its files are users here.
 func (c *Conn) Local() bool {
 	switch a := c.conn.Conn().RemoteAddr().(type) {

@@ -1,0 +1,460 @@
+package postgres
+
+import (
+	"archive/tar"
+	"context"
+	"errors"
+	"fmt"
+	"hash/crc32"
+	"io"
+	"path"
+	"strconv"
+	"strings"
+	"sync"
+	"time"
+
+	"github.com/jackc/pgx/v5/pgconn"
+
+	"github.com/btcdecoded/holdfast/hostagent/source/inode"
+	"github.com/btcdecoded/holdfast/hostagent/source/paged"
+	"github.com/btcdecoded/holdfast/hostagent/source/postgres/wire"
+	"github.com/btcdecoded/holdfast/shared/postgres"
+	"github.com/btcdecoded/holdfast/shared/snapshot"
+)
+
+// HiddenRoot stands for the data directory where the role may not see where that is.
+const HiddenRoot = "/pgdata"
+
+// capture is one run. Its fields belong to the goroutine of run, unless they say otherwise.
+type capture struct {
+	Options
+	config   *pgconn.Config
+	session  Session
+	progress Progress
+	work     chan func() error
+	result   *Result
+
+	conn   *wire.Conn
+	backup *wire.Backup
+	root   string
+	page   uint32 // bytes
+	names  names
+	before *parent
+	all    *entries
+	large  *pool
+	small  *bundler
+	ending []*pagedFile // have all their regions, may not be stored yet
+	sums   map[uint64]fileSum
+	pages  *pageCheck
+	wal    *walCheck
+
+	owner   *tar.Header // of the data directory: what the first thing says
+	mode    int64       // of the data directory
+	newest  time.Time   // change of anything
+	control []byte      // pg_control
+	text    []byte      // of the backup manifest
+
+	mu     sync.Mutex
+	stored snapshot.Counts // of files that are stored; guarded by mu
+}
+
+func newCapture(options Options, config *pgconn.Config, session Session, progress Progress) *capture {
+	c := &capture{
+		Options: options, config: config, session: session, progress: progress, work: make(chan func() error),
+		result: &Result{}, all: &entries{temp: options.Temp}, large: newPool(largeBuffers, largeBuffer), sums: map[uint64]fileSum{},
+	}
+	c.small = &bundler{c: c, pool: newPool(bundles, bundleSize)}
+	return c
+}
+
+func (c *capture) run(ctx context.Context) (err error) {
+	defer c.all.close()
+	if err := c.open(ctx); err != nil {
+		return c.wrap(err)
+	}
+	defer func() { _ = c.conn.Close(context.WithoutCancel(ctx)) }()
+	if c.before, err = readParent(ctx, c.session, c.Temp); err != nil {
+		return err
+	}
+	defer func() { _ = c.before.close() }()
+	if err := c.begin(ctx); err != nil {
+		return c.wrap(err)
+	}
+	if err := c.receive(ctx); err != nil {
+		return c.wrap(err)
+	}
+	if err := c.settle(ctx); err != nil {
+		return err
+	}
+	if err := c.prove(ctx); err != nil {
+		return c.wrap(err)
+	}
+	return c.emit(ctx)
+}
+
+// wrap says of which server an error is. Those of the session stay as they are.
+func (c *capture) wrap(err error) error {
+	var own *Error
+	var wired *wire.Error
+	if errors.As(err, &own) || !errors.As(err, &wired) {
+		return err
+	}
+	return &Error{Server: Describe(c.config), Err: err}
+}
+
+func (c *capture) failed(hint, format string, args ...any) error {
+	return &Error{Server: Describe(c.config), Err: fmt.Errorf(format, args...), hint: hint}
+}
+
+// hintOf is what an error says can be done about it.
+func hintOf(err error) string {
+	var h interface{ Hint() string }
+	if errors.As(err, &h) {
+		return h.Hint()
+	}
+	return ""
+}
+
+// open connects and asks what the server is.
+func (c *capture) open(ctx context.Context) (err error) {
+	if c.conn, err = wire.Connect(ctx, c.config); err != nil {
+		return err
+	}
+	system, err := c.describe(ctx)
+	if err == nil && c.Begin != nil {
+		err = c.Begin(ctx, system)
+	}
+	if err != nil {
+		_ = c.conn.Close(context.WithoutCancel(ctx))
+	}
+	return err
+}
+
+func (c *capture) describe(ctx context.Context) (wire.System, error) {
+	system, err := c.conn.Identify(ctx)
+	if err != nil {
+		return system, err
+	}
+	r := c.result
+	r.System, r.Version = system.ID, c.conn.Version()
+	segment, err := c.conn.Setting(ctx, "wal_segment_size")
+	if err != nil {
+		return system, err
+	}
+	page, err := c.conn.Setting(ctx, "block_size")
+	if err != nil {
+		return system, err
+	}
+	if err := postgres.CheckSegmentSize(uint32(min(segment, 1<<31))); err != nil || page < 1<<10 || page > 32<<10 || page&(page-1) != 0 {
+		return system, c.failed("", "WAL segments of %d bytes, pages of %d: %v", segment, page, err)
+	}
+	r.SegmentSize, c.page = uint32(segment), uint32(page)
+	sums, err := c.conn.Show(ctx, "data_checksums")
+	if err != nil {
+		return system, err
+	}
+	r.Checksums = sums == "on"
+	c.root, err = c.conn.Show(ctx, "data_directory")
+	if wire.IsForbidden(err) {
+		c.root, err = HiddenRoot, nil
+		c.Note(fmt.Sprintf("role %s may not see where the data directory is: it is stored as %s; GRANT pg_read_all_settings TO %s shows it", c.config.User, HiddenRoot, c.config.User))
+	}
+	if err != nil {
+		return system, err
+	}
+	c.root = path.Clean(c.root)
+	if err := snapshot.CheckPath(c.root); err != nil || !strings.HasPrefix(c.root, "/") {
+		return system, c.failed("", "data directory %q: %v", c.root, err)
+	}
+	c.names = names{local: c.conn.Local(), of: inode.NewNames()}
+	return system, nil
+}
+
+// begin starts the backup. A temporary slot keeps the WAL that it needs until it has come, if the server has one free.
+func (c *capture) begin(ctx context.Context) (err error) {
+	slot := fmt.Sprintf("holdfast_backup_%d", c.conn.PID())
+	if err := c.conn.CreateSlot(ctx, slot, wire.SlotOptions{Reserve: true, Temporary: true}); err != nil {
+		if !wire.IsLimit(err) && !wire.IsState(err) {
+			return err
+		}
+		c.Note("no replication slot is free, so that nothing keeps the server from removing WAL that the backup still needs; raise max_replication_slots if backups fail for it")
+	}
+	c.backup, err = c.conn.BaseBackup(ctx, wire.BackupOptions{Label: c.Label, Spread: c.Spread, Verify: true})
+	if err != nil {
+		return err
+	}
+	r := c.result
+	r.Start, r.Timeline, r.Tablespaces = c.backup.Start, c.backup.Timeline, len(c.backup.Tablespaces)-1
+	total := uint64(0)
+	for _, t := range c.backup.Tablespaces {
+		total += t.Size
+	}
+	if c.Total != nil {
+		c.Total(total)
+	}
+	c.pages = &pageCheck{on: r.Checksums, page: int(c.page), start: r.Start}
+	c.wal = newWALCheck(postgres.Origin{System: r.System, Timeline: r.Timeline, SegmentSize: r.SegmentSize}, r.Start)
+	return nil
+}
+
+// receive takes all archives in.
+func (c *capture) receive(ctx context.Context) error {
+	for {
+		a, err := c.backup.Next()
+		if errors.Is(err, io.EOF) {
+			break
+		}
+		if err != nil {
+			return err
+		}
+		if a.Manifest {
+			err = c.manifest(ctx)
+		} else {
+			err = c.archive(ctx, a)
+		}
+		if err != nil {
+			return err
+		}
+	}
+	stop, timeline, err := c.backup.Finish()
+	switch {
+	case wire.IsCorrupted(err) && c.pages.count == 0:
+		return c.failed("run the backup again; if it is said again, the server's log names the pages", "the server found damaged pages that were not among those which it sent: %w", err)
+	case err != nil && !wire.IsCorrupted(err):
+		return err
+	case timeline != c.result.Timeline:
+		return c.failed("run the backup again", "the server went from timeline %d to %d during the backup", c.result.Timeline, timeline)
+	}
+	c.result.Stop = stop
+	return nil
+}
+
+// archive takes in the tar of a tablespace.
+func (c *capture) archive(ctx context.Context, a wire.Archive) error {
+	prefix := ""
+	if a.OID != 0 {
+		prefix = path.Join("pg_tblspc", strconv.FormatUint(uint64(a.OID), 10))
+	}
+	files := tar.NewReader(c.backup)
+	for first := true; ; first = false {
+		h, err := files.Next()
+		if errors.Is(err, io.EOF) {
+			return nil
+		}
+		if err != nil {
+			return c.disturbed(err)
+		}
+		if first && prefix != "" {
+			dir := *h
+			dir.Typeflag, dir.Name = tar.TypeDir, ""
+			if err := c.thing(ctx, prefix, &dir, nil); err != nil {
+				return err
+			}
+		}
+		rel := path.Join(prefix, path.Clean("/" + h.Name)[1:])
+		if err := c.thing(ctx, rel, h, files); err != nil {
+			return err
+		}
+	}
+}
+
+// disturbed is an error in the midst of an archive.
+func (c *capture) disturbed(err error) error {
+	var wired *wire.Error
+	if errors.As(err, &wired) {
+		return err
+	}
+	if errors.Is(err, io.ErrUnexpectedEOF) || errors.Is(err, tar.ErrHeader) {
+		return c.failed("run the backup again", "an archive of the base backup is damaged: %w", err)
+	}
+	return err
+}
+
+// thing takes in one thing of an archive; rel is its path below the data directory.
+func (c *capture) thing(ctx context.Context, rel string, h *tar.Header, content io.Reader) error {
+	if c.owner == nil {
+		c.owner = h
+	}
+	switch h.Typeflag {
+	case tar.TypeDir:
+		if rel == "base" {
+			c.mode = h.Mode
+		}
+		c.result.Counts.Directories++
+		return c.all.add(c.entry(rel, h, snapshot.Directory))
+	case tar.TypeSymlink:
+		e := c.entry(rel, h, snapshot.Symlink)
+		e.Target = h.Linkname
+		c.result.Counts.Others++
+		return c.all.add(e)
+	case tar.TypeReg:
+		return c.file(ctx, rel, h, content)
+	}
+	return c.failed("", "%s is a thing of the unknown type %q", rel, h.Typeflag)
+}
+
+// entry describes a thing as the server does.
+func (c *capture) entry(rel string, h *tar.Header, t snapshot.Type) *snapshot.Entry {
+	e := &snapshot.Entry{
+		Path: path.Join(c.root, rel), Type: t, Mode: uint32(h.Mode & 0o7777), UID: uint32(h.Uid), GID: uint32(h.Gid),
+		MTime: snapshot.Time{Sec: h.ModTime.Unix(), Nsec: uint32(h.ModTime.Nanosecond())},
+	}
+	e.User, e.Group = c.names.ofHeader(h)
+	if h.ModTime.After(c.newest) {
+		c.newest = h.ModTime
+	}
+	return e
+}
+
+// names are those of users and groups: of this host where the server is on it, else what the server says.
+type names struct {
+	local bool
+	of    *inode.Names
+}
+
+func (n names) ofHeader(h *tar.Header) (user, group string) {
+	if n.local {
+		return n.of.Of(uint32(h.Uid), uint32(h.Gid))
+	}
+	return h.Uname, h.Gname
+}
+
+// castagnoli is the polynomial of the manifest's checksums.
+var castagnoli = crc32.MakeTable(crc32.Castagnoli)
+
+// file takes in a file.
+func (c *capture) file(ctx context.Context, rel string, h *tar.Header, content io.Reader) error {
+	e := c.entry(rel, h, snapshot.File)
+	before, err := c.before.find(e.Path)
+	if err != nil {
+		return err
+	}
+	c.progress.Current(e.Path)
+	f := &incoming{entry: e, before: before, rel: rel, size: uint64(h.Size), content: content, look: c.look(rel, uint64(h.Size))}
+	if err := c.store(ctx, f); err != nil {
+		return err
+	}
+	return c.seen(rel, f)
+}
+
+// store stores the content of a file.
+func (c *capture) store(ctx context.Context, f *incoming) error {
+	c.result.Counts.ReadBytes += f.size
+	if f.size >= paged.MinSize {
+		return c.byPages(ctx, f)
+	}
+	return c.small.take(ctx, f)
+}
+
+// incoming is a file that comes in.
+type incoming struct {
+	entry   *snapshot.Entry
+	before  *snapshot.Entry // the parent's; nil: none
+	rel     string
+	size    uint64
+	content io.Reader
+	look    func(at uint64, part []byte) error // sees all bytes in order; nil: nobody looks
+	crc     uint32
+}
+
+// read fills p with the next bytes, which are those from an offset on.
+func (c *capture) read(f *incoming, at uint64, p []byte) error {
+	for len(p) > 0 {
+		part := p[:min(len(p), readStep)]
+		if _, err := io.ReadFull(f.content, part); err != nil {
+			if errors.Is(err, io.EOF) {
+				err = io.ErrUnexpectedEOF
+			}
+			return c.disturbed(fmt.Errorf("%s: %w", f.rel, err))
+		}
+		f.crc = crc32.Update(f.crc, castagnoli, part)
+		if f.look != nil {
+			if err := f.look(at, part); err != nil {
+				return err
+			}
+		}
+		c.progress.Add(0, uint64(len(part)), uint64(len(part)))
+		at += uint64(len(part))
+		p = p[len(part):]
+	}
+	return nil
+}
+
+// pagedFile is a file whose regions were all given.
+type pagedFile struct {
+	entry, before *snapshot.Entry
+	size          uint64
+	writer        *paged.Writer
+}
+
+// waiting is how many files may have all their regions and not be stored yet.
+const waiting = 16
+
+// byPages stores a file page by page.
+func (c *capture) byPages(ctx context.Context, f *incoming) error {
+	w := paged.New(paged.Options{Session: c.session, Path: f.entry.Path, Page: c.page, Size: f.size, Before: f.before, Later: c.later})
+	for number, at := 0, uint64(0); at < f.size; number++ {
+		if err := w.Ready(ctx); err != nil {
+			return err
+		}
+		n := min(w.Span(), f.size-at)
+		buf, data, err := c.large.take(ctx, int(n))
+		if err != nil {
+			return err
+		}
+		if err := c.read(f, at, data); err != nil {
+			return err
+		}
+		if err := w.Region(ctx, number, data, buf); err != nil {
+			return err
+		}
+		at += n
+	}
+	c.ending = append(c.ending, &pagedFile{f.entry, f.before, f.size, w})
+	for len(c.ending) > waiting {
+		if err := c.finish(ctx); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// finish waits until the first file of those that are ending is stored.
+func (c *capture) finish(ctx context.Context) (err error) {
+	f := c.ending[0]
+	c.ending = c.ending[1:]
+	e := f.entry
+	if e.Extents, e.Maps, err = f.writer.Finish(ctx, f.size); err != nil {
+		return err
+	}
+	e.Size = f.size
+	return c.done(e, f.before)
+}
+
+// settle waits until everything is stored.
+func (c *capture) settle(ctx context.Context) error {
+	c.large.end()
+	if err := c.small.end(ctx); err != nil {
+		return err
+	}
+	for len(c.ending) > 0 {
+		if err := c.finish(ctx); err != nil {
+			return err
+		}
+	}
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	n := &c.result.Counts
+	n.Files, n.Bytes, n.NewFiles, n.ChangedFiles = c.stored.Files, c.stored.Bytes, c.stored.NewFiles, c.stored.ChangedFiles
+	return nil
+}
+
+// later has a job done by one of the goroutines that compress and store, when one is free.
+func (c *capture) later(ctx context.Context, job func() error) error {
+	select {
+	case c.work <- job:
+		return nil
+	case <-ctx.Done():
+		return ctx.Err()
+	}
+}

@@ -1,0 +1,111 @@
+package postgres
+
+import (
+	"bytes"
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"os"
+	"sort"
+
+	"github.com/btcdecoded/holdfast/shared/snapshot"
+)
+
+// parent finds the parent's files by their paths, in any order: a server sends files as its directories have them. The
+// entries are in a buffer, or in a file without a name when there are very many; every 32nd path is in memory.
+type parent struct {
+	buf    bytes.Buffer // as long as there is no file
+	file   *os.File
+	first  []blockStart
+	size   int64
+	cached int // number of the block that was read last; -1: none
+	block  []*snapshot.Entry
+}
+
+type blockStart struct {
+	path string
+	at   int64
+}
+
+// parentWriter appends to what a parent has.
+type parentWriter struct {
+	p    *parent
+	temp string
+}
+
+func (w parentWriter) Write(b []byte) (int, error) {
+	p := w.p
+	if p.file == nil && p.buf.Len()+len(b) > heldEntries {
+		f, err := nameless(w.temp)
+		if err != nil {
+			return 0, err
+		}
+		p.file = f
+		if _, err := f.Write(p.buf.Bytes()); err != nil {
+			return 0, err
+		}
+		p.buf = bytes.Buffer{}
+	}
+	p.size += int64(len(b))
+	if p.file != nil {
+		return p.file.Write(b)
+	}
+	return p.buf.Write(b)
+}
+
+// readParent takes in the parent's files. A parent that can't be read only costs that what is missing is stored again.
+func readParent(ctx context.Context, session Session, temp string) (*parent, error) {
+	p := &parent{cached: -1}
+	w := &blockWriter{w: parentWriter{p, temp}, begun: func(path string, at int64) { p.first = append(p.first, blockStart{path, at}) }}
+	for e, err := range session.Parent(ctx) {
+		if err != nil {
+			if ctx.Err() != nil {
+				return nil, errors.Join(ctx.Err(), p.close())
+			}
+			break
+		}
+		if e.Type != snapshot.File || e.Unreadable {
+			continue
+		}
+		if err := w.add(e); err != nil {
+			return nil, errors.Join(err, p.close())
+		}
+	}
+	if err := w.flush(); err != nil {
+		return nil, errors.Join(err, p.close())
+	}
+	return p, nil
+}
+
+// find returns the parent's entry of a file; nil: it has none.
+func (p *parent) find(path string) (*snapshot.Entry, error) {
+	n := sort.Search(len(p.first), func(i int) bool { return snapshot.ComparePaths(p.first[i].path, path) > 0 }) - 1
+	if n < 0 {
+		return nil, nil //nolint:nilnil // no entry, no error
+	}
+	if n != p.cached {
+		var r io.ReaderAt = bytes.NewReader(p.buf.Bytes())
+		if p.file != nil {
+			r = p.file
+		}
+		block, err := readBlock(io.NewSectionReader(r, p.first[n].at, p.size-p.first[n].at))
+		if err != nil {
+			return nil, fmt.Errorf("read the parent's list again: %w", err)
+		}
+		p.cached, p.block = n, block
+	}
+	for _, e := range p.block {
+		if e.Path == path {
+			return e, nil
+		}
+	}
+	return nil, nil //nolint:nilnil // no entry, no error
+}
+
+func (p *parent) close() error {
+	if p.file == nil {
+		return nil
+	}
+	return p.file.Close()
+}
