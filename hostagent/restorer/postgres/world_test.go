@@ -1,0 +1,346 @@
+package postgres
+
+import (
+	"context"
+	"encoding/binary"
+	"errors"
+	"fmt"
+	"io"
+	"iter"
+	"os"
+	"path/filepath"
+	"strconv"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/btcdecoded/holdfast/hostagent/pgserver"
+	"github.com/btcdecoded/holdfast/hostagent/source/files"
+	"github.com/btcdecoded/holdfast/shared/keyring"
+	"github.com/btcdecoded/holdfast/shared/objstore/mem"
+	pg "github.com/btcdecoded/holdfast/shared/postgres"
+	"github.com/btcdecoded/holdfast/shared/repository"
+	"github.com/btcdecoded/holdfast/shared/snapshot"
+	"github.com/btcdecoded/holdfast/test/cluster"
+)
+
+// fetchWord makes the test's program do what the command line does as `wal-fetch`.
+const fetchWord = "wal-fetch-of-a-test"
+
+func TestMain(m *testing.M) {
+	if len(os.Args) == 5 && os.Args[1] == fetchWord {
+		os.Exit(fetchForTest(os.Args[2], os.Args[3], os.Args[4]))
+	}
+	if place := os.Getenv(killPlace); place != "" {
+		os.Exit(restoreAndDie())
+	}
+	os.Exit(m.Run())
+}
+
+func fetchForTest(plan, name, to string) int {
+	found, err := Fetch(context.Background(), plan, name, to, func(context.Context, *Plan) (*Log, error) {
+		return nil, errors.New("the log is in another process")
+	})
+	switch {
+	case err != nil:
+		fmt.Fprintln(os.Stderr, err)
+		return 126
+	case !found:
+		return 1
+	}
+	return 0
+}
+
+// world is a cluster, its base backup and its log.
+type world struct {
+	*cluster.Server
+	t       testing.TB
+	src     Source
+	records []Record
+	shipped pg.LSN // WAL up to here is in records
+	size    uint64
+	program string // of this test, where a server can run it
+	place   string // directory for restores
+	serial  uint64
+}
+
+// newWorld makes a cluster with a table.
+func newWorld(t testing.TB, o cluster.Options) *world {
+	t.Helper()
+	if o.SegmentSize == 0 {
+		o.SegmentSize = 1
+	}
+	if o.Config == nil {
+		o.Config = map[string]string{}
+	}
+	o.Config["wal_keep_size"] = "1GB"
+	o.Checksums = true
+	w := &world{Server: cluster.Start(t, o), t: t, size: uint64(o.SegmentSize) << 20} //nolint:gosec // small
+	w.Psql("CREATE TABLE kept (n int, what text); CREATE EXTENSION IF NOT EXISTS plpgsql")
+	w.program, w.place = reachableProgram(t, w.Owner), placeFor(t, w.Owner)
+	return w
+}
+
+// placeFor is a directory in which the server's user may go.
+func placeFor(t testing.TB, o *cluster.Owner) string { return o.Dir(t) }
+
+// reachableProgram is a copy of the test's program that the server's user can run.
+func reachableProgram(t testing.TB, o *cluster.Owner) string {
+	t.Helper()
+	self, err := os.Executable()
+	if err != nil {
+		t.Fatal(err)
+	}
+	to := filepath.Join(o.Dir(t), "holdfast")
+	in, err := os.Open(self) //nolint:gosec // ourselves
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer func() { _ = in.Close() }()
+	out, err := os.OpenFile(to, os.O_WRONLY|os.O_CREATE|os.O_EXCL, 0o755) //nolint:gosec // a program
+	if err != nil {
+		t.Fatal(err)
+	}
+	if _, err := io.Copy(out, in); err != nil {
+		t.Fatal(err)
+	}
+	if err := out.Close(); err != nil {
+		t.Fatal(err)
+	}
+	return to
+}
+
+// base makes the base backup and puts it into a repository. The log begins with the segment in which it begins.
+func (w *world) base() {
+	w.t.Helper()
+	dir := filepath.Join(w.Owner.Dir(w.t), "base")
+	w.CopyTo(w.t, dir)
+	label, err := os.ReadFile(filepath.Join(dir, labelFile))
+	if err != nil {
+		w.t.Fatal(err)
+	}
+	l, err := pg.ParseLabel(label)
+	if err != nil {
+		w.t.Fatal(err)
+	}
+	// What a server leaves and a backup over the protocol does not have.
+	for _, name := range []string{"postgresql.auto.conf"} {
+		if err := os.WriteFile(filepath.Join(dir, name), []byte("# kept\nwork_mem = '5MB'\n"), 0o600); err != nil {
+			w.t.Fatal(err)
+		}
+	}
+	system, err := strconv.ParseUint(w.Psql("SELECT system_identifier FROM pg_control_system()"), 10, 64)
+	if err != nil {
+		w.t.Fatal(err)
+	}
+	w.src = Source{
+		ID: "host/db@1", Root: dir, System: system, Major: w.Version, Timeline: l.Timeline, Start: l.Start, Stop: w.flushed(), Base: capture(w.t, dir),
+		Time: w.now(),
+	}
+	w.shipped = l.Start.SegmentStart(uint32(w.size)) //nolint:gosec // small
+	w.ship()
+}
+
+// capture stores a directory and opens the snapshot.
+func capture(t testing.TB, dir string) *repository.Snapshot {
+	t.Helper()
+	ctx := context.Background()
+	id, err := keyring.NewIdentity()
+	if err != nil {
+		t.Fatal(err)
+	}
+	repo, err := repository.Init(ctx, mem.New(), id, id.Recipients(), time.Now().UTC())
+	if err != nil {
+		t.Fatal(err)
+	}
+	session, err := repo.Begin(ctx, repository.BeginOptions{
+		Source: snapshot.Source{Host: "host", Name: "db"}, Kind: "files", State: t.TempDir(), Tool: "test", Now: time.Now,
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	captured, err := files.Capture(ctx, files.Options{Roots: []string{dir}}, session, silent{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	stored, err := session.Commit(ctx, repository.Result{Roots: captured.Roots, Counts: captured.Counts, Problems: captured.Problems, Started: time.Now().UTC()})
+	if err != nil {
+		t.Fatal(err)
+	}
+	snap, err := repo.Snapshot(ctx, stored)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return snap
+}
+
+type silent struct{}
+
+func (silent) Add(uint64, uint64, uint64) {}
+func (silent) Current(string)             {}
+
+func (w *world) flushed() pg.LSN {
+	w.t.Helper()
+	l, err := pg.ParseLSN(w.Psql("SELECT pg_current_wal_flush_lsn()"))
+	if err != nil {
+		w.t.Fatal(err)
+	}
+	return l
+}
+
+// now is the server's clock.
+func (w *world) now() time.Time {
+	w.t.Helper()
+	micros, err := strconv.ParseInt(w.Psql("SELECT (extract(epoch FROM clock_timestamp()) * 1000000)::bigint"), 10, 64)
+	if err != nil {
+		w.t.Fatal(err)
+	}
+	return time.UnixMicro(micros).UTC()
+}
+
+// insert commits a row and returns a moment after it.
+func (w *world) insert(n int) time.Time {
+	w.t.Helper()
+	w.Psql(fmt.Sprintf("INSERT INTO kept VALUES (%d, 'row')", n))
+	return w.now()
+}
+
+// bulk writes so many KiB of WAL at least.
+func (w *world) bulk(kib int) {
+	w.t.Helper()
+	w.Psql(fmt.Sprintf("CREATE TABLE IF NOT EXISTS bulk (x text); ALTER TABLE bulk ALTER x SET STORAGE PLAIN; INSERT INTO bulk SELECT repeat(md5(i::text), 32) FROM generate_series(1, %d) i", kib))
+}
+
+// ship puts what was written since the last time into the log.
+func (w *world) ship() {
+	w.t.Helper()
+	to := w.flushed()
+	w.shipTo(to, w.now())
+}
+
+func (w *world) shipTo(to pg.LSN, at time.Time) {
+	w.t.Helper()
+	const most = 200 << 10
+	timeline := w.src.Timeline
+	if len(w.records) > 0 {
+		timeline = w.records[len(w.records)-1].Timeline
+	}
+	for w.shipped < to {
+		end := min(to, w.shipped.SegmentEnd(uint32(w.size)), w.shipped+most) //nolint:gosec // small
+		name := pg.SegmentName(timeline, w.shipped, uint32(w.size))          //nolint:gosec // small
+		f, err := os.Open(filepath.Join(w.Dir, "pg_wal", name))
+		if err != nil {
+			w.t.Fatal(err)
+		}
+		b := make([]byte, end-w.shipped)
+		_, err = f.ReadAt(b, int64(uint64(w.shipped)%w.size)) //nolint:gosec // small
+		_ = f.Close()
+		if err != nil {
+			w.t.Fatal(err)
+		}
+		w.serial++
+		w.records = append(w.records, Record{Place: w.placeOf(w.serial), Time: at, Timeline: timeline, Start: w.shipped, WAL: b})
+		w.shipped = end
+	}
+}
+
+func (w *world) placeOf(n uint64) snapshot.LogPlace {
+	return snapshot.LogPlace{Stream: "stream", Epoch: 1, Sequence: n}
+}
+
+// source is the base with the log as it is now.
+func (w *world) source() *Source {
+	s := w.src
+	last := w.records[len(w.records)-1]
+	s.Log = &Log{
+		From: w.placeOf(0), Timeline: last.Timeline, End: last.Start + pg.LSN(len(last.WAL)), Segment: w.size, Histories: map[uint32][]byte{},
+		Records: func(_ context.Context, after snapshot.LogPlace) iter.Seq2[Record, error] {
+			return func(yield func(Record, error) bool) {
+				for _, r := range w.records {
+					if r.Place.Sequence > after.Sequence && !yield(r, nil) {
+						return
+					}
+				}
+			}
+		},
+	}
+	return &s
+}
+
+func (w *world) opener() Opener {
+	return func(context.Context) (*Source, error) { return w.source(), nil }
+}
+
+func (w *world) options(target Target) Options {
+	return Options{
+		Target: target, Fetch: []string{w.program, fetchWord},
+		Program: func(context.Context, int) (string, error) { return filepath.Join(w.BinDir, "postgres"), nil },
+		Temp:    w.t.TempDir(), Note: func(text string) { w.t.Log(text) }, RunAs: strconv.Itoa(w.Owner.UID),
+	}
+}
+
+// restore restores to a new directory.
+func (w *world) restore(target Target) (*Result, error) {
+	w.t.Helper()
+	dir, err := os.MkdirTemp(w.place, "restored-")
+	if err != nil {
+		w.t.Fatal(err)
+	}
+	return ToDir(context.Background(), dir, w.opener(), w.options(target))
+}
+
+// rows starts a server on what was restored and gives the rows that it has.
+func (w *world) rows(dir string) string {
+	w.t.Helper()
+	s := cluster.Open(w.t, dir, cluster.Options{})
+	defer s.Stop("fast")
+	return s.Psql("SELECT coalesce(string_agg(n::text, ',' ORDER BY n), '') FROM kept")
+}
+
+// done checks what a finished data directory has, and has not.
+func (w *world) done(r *Result) {
+	w.t.Helper()
+	for _, name := range []string{spoolName, standbyFile, recoveryFile, "postmaster.pid", labelFile} {
+		if !missing(filepath.Join(r.Path, name)) {
+			w.t.Errorf("%s is there", name)
+		}
+	}
+	text, err := os.ReadFile(filepath.Join(r.Path, autoConf))
+	if err != nil || string(text) != "# kept\nwork_mem = '5MB'\n" {
+		w.t.Errorf("postgresql.auto.conf: %q, %v", text, err)
+	}
+	st, err := os.Stat(r.Path)
+	if err != nil || st.Mode().Perm() != 0o700 {
+		w.t.Errorf("%v, %v", st.Mode(), err)
+	}
+}
+
+// gone checks that a failed restore has left nothing.
+func (w *world) gone(err error, dir string) *StepError {
+	w.t.Helper()
+	var e *StepError
+	if !errors.As(err, &e) {
+		w.t.Fatalf("%v", err)
+	}
+	list, _ := os.ReadDir(dir)
+	if len(list) > 0 {
+		w.t.Errorf("%s is still there", e.Path)
+	}
+	if pid := pgserver.Postmaster(e.Path); pid != 0 {
+		w.t.Errorf("a server runs: %d", pid)
+	}
+	return e
+}
+
+// flip changes one byte of WAL in a record.
+func flip(r *Record, at int) {
+	r.WAL = append([]byte(nil), r.WAL...)
+	r.WAL[at] ^= 0x40
+}
+
+var _ = binary.LittleEndian
+var _ = strings.Contains
+
+func (w *world) toDir(dir string, target Target) (*Result, error) {
+	return ToDir(context.Background(), dir, w.opener(), w.options(target))
+}
