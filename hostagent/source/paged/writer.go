@@ -19,6 +19,9 @@ type Options struct {
 
 	// Later has a job done by another goroutine when one is free. An error of a job ends the context of all.
 	Later func(ctx context.Context, job func() error) error
+	// Unknown is told of each page that [Writer.Patch] fills with zeros, by the numbers of the region and of the page in it,
+	// from 0. Nil: nobody is told.
+	Unknown func(region, page int)
 }
 
 // Writer stores one file. Its methods are called by one goroutine, except [Writer.Changed].
@@ -83,7 +86,8 @@ func (w *Writer) Region(ctx context.Context, number int, data []byte, content Co
 }
 
 // Patch gives some pages of a region again, and its length: data has the length, and has is true for the numbers of the
-// pages in it, from 0, that are to be taken. The others stay as they are; where there are none, they are zeros.
+// pages in it, from 0, that are to be taken. The others stay as they are; those that were never given are zeros, of which
+// [Options].Unknown is told.
 func (w *Writer) Patch(ctx context.Context, number int, data []byte, has func(page int) bool, content Content) error {
 	return w.give(ctx, number, data, has, content)
 }
@@ -204,6 +208,9 @@ func (w *Writer) compare(g *region, data, known []byte, has func(page int) bool)
 		}
 		if has != nil && !has(i) {
 			clear(content)
+			if w.Unknown != nil {
+				w.Unknown(g.number, i)
+			}
 		}
 		id := w.Session.FileID(content)
 		if all {

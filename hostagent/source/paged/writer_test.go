@@ -204,7 +204,18 @@ func TestForget(t *testing.T) {
 		t.Error("a region is missing, and nobody says so")
 	}
 	clear(want[snapshot.MapSpan:])
-	f.patch(1, snapshot.MapSpan, nil)
+	copy(want[snapshot.MapSpan+page:], random(source, page))
+	unknown := 0
+	f.writer.Unknown = func(region, i int) {
+		if region != 1 || i == 1 {
+			t.Errorf("page %d of region %d was given", i, region)
+		}
+		unknown++
+	}
+	f.patch(1, snapshot.MapSpan, map[int][]byte{1: want[snapshot.MapSpan+page:][:page]})
+	if want := snapshot.MapSpan/page - 1; unknown != want {
+		t.Errorf("%d pages are unknown, want %d", unknown, want)
+	}
 	f.finish(want)
 	f.finishEmpty()
 }

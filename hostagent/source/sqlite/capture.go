@@ -48,6 +48,7 @@ type capture struct {
 	writer *paged.Writer
 	lent   chan *buffer
 	told   uint64 // bytes of the file that progress knows
+	blank  int    // pages that nothing has
 	stored stored
 	begun  time.Time // when reading began, in rollback modes
 }
@@ -298,7 +299,10 @@ func (b *buffer) Release() {
 // begin prepares for a file of size bytes with pages of this size.
 func (c *capture) begin(page uint32, size uint64) (err error) {
 	c.page = page
-	c.writer = paged.New(paged.Options{Session: c.session, Path: c.Path, Page: page, Size: size, Before: c.before, Later: c.later})
+	c.blank = 0
+	c.writer = paged.New(paged.Options{
+		Session: c.session, Path: c.Path, Page: page, Size: size, Before: c.before, Later: c.later, Unknown: c.unknown,
+	})
 	c.lent = make(chan *buffer, buffers)
 	for range buffers {
 		c.lent <- &buffer{home: c.lent}

@@ -108,6 +108,13 @@ func (c *capture) patch(ctx context.Context, number int, length uint64) error {
 	return c.writer.Patch(ctx, number, data, has, b)
 }
 
+// unknown counts a page that neither the file nor the log has. That of the lock bytes has no content.
+func (c *capture) unknown(region, page int) {
+	if number := uint64(region)*(c.writer.Span()/uint64(c.page)) + uint64(page) + 1; number != uint64(sqlite.LockPage(c.page)) {
+		c.blank++
+	}
+}
+
 // fileSize is the size of a database by its file: whole pages. SQLite calls a database damaged that is shorter than its
 // first page says.
 func (c *capture) fileSize(file *os.File) (uint64, error) {

@@ -91,14 +91,14 @@ func (f *following) look(ctx context.Context) error {
 }
 
 // first begins with what is in the log. From here on whatever the file gets is in the log as well: so it is only now that
-// the file is measured.
+// the file is measured. A tail that was given may have begun with this first look, and not before.
 func (f *following) first(ctx context.Context) error {
 	f.pages = 0
-	if err := unix.Fstat(int(f.c.file.Fd()), &f.c.stat); err != nil {
-		return &Error{Path: f.c.Path, Err: fmt.Errorf("stat: %w", err)}
-	}
 	if err := f.last(ctx); err != nil {
 		return err
+	}
+	if err := unix.Fstat(int(f.c.file.Fd()), &f.c.stat); err != nil {
+		return &Error{Path: f.c.Path, Err: fmt.Errorf("stat: %w", err)}
 	}
 	p := f.batch.Position
 	if p.Inode != 0 && (p.Inode != f.c.stat.Ino || p.Device != uint64(f.c.stat.Dev)) { //nolint:unconvert // not a uint64 everywhere
@@ -228,7 +228,13 @@ func (c *capture) wal(ctx context.Context, t Tail) error {
 		return c.foreign(err)
 	}
 	c.result.Position = f.batch.Position
-	return c.finish(ctx, f.size())
+	if err := c.finish(ctx, f.size()); err != nil {
+		return err
+	}
+	if c.blank > 0 {
+		c.problem("check", fmt.Sprintf("the database is damaged: %d of its %d pages are neither in its file nor in its log, and are saved as zeros", c.blank, c.result.Pages))
+	}
+	return nil
 }
 
 // missed reports whether something of the log was missed, so that a tail has to begin anew.
