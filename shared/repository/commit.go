@@ -41,6 +41,8 @@ type Result struct {
 	// Log is, for a continuous source, the place in its log up to which the snapshot holds all records, and of the later
 	// ones nothing that the next record does not hold as well; nil: not known.
 	Log *snapshot.LogPlace
+	// Postgres is, for a base backup, of which cluster it is and which WAL it needs.
+	Postgres *snapshot.Postgres
 }
 
 // Commit makes the snapshot exist. The order, and what a crash leaves:
@@ -110,7 +112,7 @@ func (s *Session) manifest(result Result) *snapshot.Manifest {
 		Sequence: s.plan.next, Previous: s.plan.previous, Type: s.plan.kind, Chain: s.plan.chain.String(), ChainStart: s.plan.chainStart,
 		Started: result.Started.UTC(), Tool: s.options.Tool,
 		Keys:   []snapshot.Key{{Key: s.plan.key.ID(s.repo.id).String(), Wrapped: s.plan.wrapped}},
-		Counts: result.Counts, Partial: result.Partial, Tags: result.Tags, Log: result.Log,
+		Counts: result.Counts, Partial: result.Partial, Tags: result.Tags, Log: result.Log, Postgres: result.Postgres,
 	}
 	switch {
 	case m.Type == snapshot.Full: // also one that goes on with an unfinished full

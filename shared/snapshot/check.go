@@ -43,7 +43,7 @@ func ParseManifest(payload []byte) (*Manifest, error) {
 
 // Check reports what can be seen to be wrong without other objects.
 func (m *Manifest) Check() error {
-	for _, check := range []func() error{m.checkNames, m.checkPlace, m.checkTexts, m.checkKeys, m.checkLists, m.checkRefs, m.checkLog} {
+	for _, check := range []func() error{m.checkNames, m.checkPlace, m.checkTexts, m.checkKeys, m.checkLists, m.checkRefs, m.checkLog, m.checkPostgres} {
 		if err := check(); err != nil {
 			if errors.Is(err, ErrFormat) {
 				return fmt.Errorf("manifest %s: %w", m.ID(), err)

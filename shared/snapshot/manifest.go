@@ -38,7 +38,8 @@ type Manifest struct {
 	Partial    bool         `json:"partial"`
 	Unfinished bool         `json:"unfinished,omitempty"` // stored while its run was still at work; Partial then
 	Tags       []string     `json:"tags,omitempty"`
-	Log        *LogPlace    `json:"log,omitempty"` // of a continuous source: what of its log the snapshot holds
+	Log        *LogPlace    `json:"log,omitempty"`      // of a continuous source: what of its log the snapshot holds
+	Postgres   *Postgres    `json:"postgres,omitempty"` // of a physical snapshot of PostgreSQL
 }
 
 // Key is a data key with its wrapped entries.

@@ -13,6 +13,17 @@ import (
 	"github.com/google/go-cmp/cmp/cmpopts"
 )
 
+// samplePostgres is a manifest of a base backup, beside whose log it stands.
+func samplePostgres() *Manifest {
+	m := sampleManifest()
+	m.Kind, m.Partial = "postgres", false
+	m.Log = &LogPlace{Stream: strings.Repeat("0d", 16), Epoch: 1, Sequence: 7, Record: strings.Repeat("a", 64)}
+	m.Postgres = &Postgres{
+		System: 7412345678901234567, Version: "15.18 (Debian 15.18-0+deb12u1)", Timeline: 1, SegmentSize: 16 << 20, Start: 0x2000028, Stop: 0x16B374D848,
+	}
+	return m
+}
+
 func sampleManifest() *Manifest {
 	report := sampleRef(11).JSON()
 	hex64 := func(c string) string { return strings.Repeat(c, 64) }
@@ -35,12 +46,18 @@ func sampleManifest() *Manifest {
 }
 
 func TestManifestGolden(t *testing.T) {
-	b, err := json.Marshal(sampleManifest())
+	testGolden(t, "manifest.json", sampleManifest())
+	testGolden(t, "manifest-postgres.json", samplePostgres())
+}
+
+func testGolden(t *testing.T, name string, want *Manifest) {
+	t.Helper()
+	b, err := json.Marshal(want)
 	if err != nil {
 		t.Fatal(err)
 	}
 	b = append(b, '\n')
-	path := filepath.Join("testdata", "manifest.json")
+	path := filepath.Join("testdata", name)
 	if *update {
 		if err := os.WriteFile(path, b, 0o644); err != nil {
 			t.Fatal(err)
@@ -57,7 +74,7 @@ func TestManifestGolden(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	if diff := cmp.Diff(sampleManifest(), got); diff != "" {
+	if diff := cmp.Diff(want, got); diff != "" {
 		t.Fatal(diff)
 	}
 	if got.ID().String() != "web/etc@42" {
@@ -111,6 +128,7 @@ func TestManifestTypes(t *testing.T) {
 func TestManifestRefuses(t *testing.T) {
 	local := time.FixedZone("", 3600)
 	for name, change := range map[string]func(*Manifest){
+		"postgres of files": func(m *Manifest) { m.Postgres = samplePostgres().Postgres },
 		"format":            func(m *Manifest) { m.Format = 2 },
 		"unfinished, whole": func(m *Manifest) { m.Unfinished, m.Partial = true, false },
 		"repository":        func(m *Manifest) { m.Repository = "" },
@@ -193,4 +211,32 @@ func FuzzManifest(f *testing.F) {
 			t.Fatal(diff)
 		}
 	})
+}
+
+func TestManifestPostgresRefuses(t *testing.T) {
+	for name, change := range map[string]func(*Postgres){
+		"system":       func(p *Postgres) { p.System = 0 },
+		"timeline":     func(p *Postgres) { p.Timeline = 0 },
+		"version":      func(p *Postgres) { p.Version = "15\n" },
+		"no version":   func(p *Postgres) { p.Version = "" },
+		"segment size": func(p *Postgres) { p.SegmentSize = 3 << 20 },
+		"no start":     func(p *Postgres) { p.Start = 0 },
+		"stop":         func(p *Postgres) { p.Stop = p.Start - 1 },
+	} {
+		m := samplePostgres()
+		change(m.Postgres)
+		if err := m.Check(); !errors.Is(err, ErrFormat) {
+			t.Errorf("%s: %v", name, err)
+		}
+	}
+	for _, change := range [][2]string{{`"7412345678901234567"`, "7412345678901234567"}, {"0/2000028", "0/2000028a"}, {"16/B374D848", "16/b374d848"}, {`"timeline":1`, `"timeline":-1`}} {
+		b, err := json.Marshal(samplePostgres())
+		if err != nil {
+			t.Fatal(err)
+		}
+		changed := strings.Replace(string(b), change[0], change[1], 1)
+		if _, err := ParseManifest([]byte(changed)); err == nil || changed == string(b) {
+			t.Errorf("%s passes", change[1])
+		}
+	}
 }

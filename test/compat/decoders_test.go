@@ -35,7 +35,7 @@ func decoders() []decoder {
 		{"map", "map.hex", func(b []byte) error { _, err := snapshot.DecodeMap(b); return err }, mutate},
 		{"root", "root.hex", func(b []byte) error { _, err := snapshot.DecodeRoot(b); return err }, mutate},
 		{"list", "list.hex", func(b []byte) error { _, err := snapshot.DecodeList(b); return err }, mutate},
-		{"record", "../../repository/log/testdata/record.hex", log.CheckRecord, mutate},
+		{"record", "../../repository/log/testdata/record.hex", func(b []byte) error { return log.CheckRecord(log.KindSQLite, b) }, mutate},
 		{"index", "index.hex", func(b []byte) error { _, err := snapshot.DecodeIndex(b); return err }, mutate},
 		{"report", `{"problems":[{"path":"L2E=","operation":"read","error":"gone"},{"operation":"x","error":"and more"}]}`, func(b []byte) error {
 			_, err := snapshot.ParseReport(b)

@@ -10,7 +10,11 @@ import (
 	"strings"
 	"testing"
 
+	"github.com/google/go-cmp/cmp"
+
+	"github.com/btcdecoded/holdfast/shared/postgres"
 	"github.com/btcdecoded/holdfast/shared/repository/layout"
+	"github.com/btcdecoded/holdfast/shared/repository/record"
 	"github.com/btcdecoded/holdfast/shared/seal"
 	"github.com/btcdecoded/holdfast/shared/snapshot"
 )
@@ -175,14 +179,56 @@ func TestLayoutOfKeys(t *testing.T) {
 
 var update = flag.Bool("update", false, "rewrite the golden file")
 
+// TestWALBytes fixes the bytes of records of WAL.
+func TestWALBytes(t *testing.T) {
+	for name, r := range map[string]*Record{
+		"wal":     {WAL: &WAL{Start: 0x16B374D848, Bytes: bytes.Repeat([]byte("WAL "), 20)}},
+		"history": {History: &History{Timeline: 3, Content: []byte("1\t0/3000000\tno recovery target specified\n2\t0/5000028\t\n")}},
+	} {
+		e := entry{sequence: 77, previous: sha256.Sum256([]byte("the one before")), time: 1_790_000_000_123_456_789, body: encode(t, r)}
+		golden(t, name, KindPostgres, e.append(nil))
+		var back Record
+		if err := decodeWAL(e.body, 16<<20, &back); err != nil || !cmp.Equal(back, *r) {
+			t.Errorf("%s: %v, %+v", name, err, back)
+		}
+	}
+}
+
+func FuzzWAL(f *testing.F) {
+	f.Add(encode(f, &Record{WAL: &WAL{Start: 0x16B374D848, Bytes: []byte("WAL")}}), uint32(16<<20))
+	f.Add(encode(f, &Record{History: &History{Timeline: 3, Content: []byte("1\t0/3000000\n")}}), uint32(0))
+	f.Fuzz(func(t *testing.T, b []byte, segment uint32) {
+		var r Record
+		if postgres.CheckSegmentSize(segment) != nil {
+			segment = 0
+		}
+		if err := decodeWAL(b, segment, &r); err != nil {
+			if !errors.Is(err, snapshot.ErrFormat) {
+				t.Fatal(err)
+			}
+			return
+		}
+		if got := encode(t, &r); !bytes.Equal(got, b) {
+			t.Errorf("%x became %x", b, got)
+		}
+		var p Position
+		p.Enter("stream", &record.PostgresLog{System: 1, Timeline: 3, SegmentSize: 1 << 20}, true)
+		_ = p.Take(&r, 1<<20)
+	})
+}
+
 // TestRecordBytes fixes the bytes of a record; test/compat sets the reader in Python against them.
 func TestRecordBytes(t *testing.T) {
 	body := encode(t, &Record{PageSize: 512, Pages: 300, Position: []byte(`{"frames":12}`), Each: func(yield func(uint32, []byte) error) error {
 		return errors.Join(yield(1, bytes.Repeat([]byte{0xa5}, 512)), yield(200, bytes.Repeat([]byte{0x5a}, 512)))
 	}})
 	e := entry{sequence: 1234, previous: sha256.Sum256([]byte("the one before")), time: 1_790_000_000_123_456_789, more: true, body: body}
-	got := e.append(nil)
-	const name = "testdata/record.hex"
+	golden(t, "record", KindSQLite, e.append(nil))
+}
+
+func golden(t *testing.T, name, kind string, got []byte) {
+	t.Helper()
+	name = "testdata/" + name + ".hex"
 	if *update {
 		if err := os.WriteFile(name, lines(got), 0o600); err != nil {
 			t.Fatal(err)
@@ -196,7 +242,7 @@ func TestRecordBytes(t *testing.T) {
 	if err != nil || !bytes.Equal(got, want) {
 		t.Errorf("%x, want %x, %v", got, want, err)
 	}
-	if err := CheckRecord(got); err != nil {
+	if err := CheckRecord(kind, got); err != nil {
 		t.Error(err)
 	}
 }

@@ -3,9 +3,11 @@ package log
 import (
 	"context"
 	"crypto/sha256"
+	"fmt"
 	"time"
 
 	"github.com/btcdecoded/holdfast/shared/objstore"
+	"github.com/btcdecoded/holdfast/shared/postgres"
 	"github.com/btcdecoded/holdfast/shared/repository/layout"
 	"github.com/btcdecoded/holdfast/shared/snapshot"
 )
@@ -18,6 +20,39 @@ type Inspection struct {
 	Last     snapshot.Hash // hash of its last record
 	Records  int
 	Time     time.Time // of its last record
+
+	// Of kind [KindPostgres]:
+	WAL     postgres.LSN              // where the first WAL in it starts; 0: there is none
+	Ends    []postgres.LSN            // of each record, where the WAL up to it ends; 0: not known
+	History *postgres.TimelineHistory // of the stream's own timeline, if it is in there
+	Gap     error                     // the records are as they were written, but WAL does not go on: a *PositionError
+}
+
+// bodies checks what is in the records.
+func (i *Inspection) bodies(e *Epoch, entries []entry) error {
+	h := e.Described
+	var position Position
+	if h.Kind == KindPostgres {
+		position.Enter(e.Stream, h.Postgres, false)
+	}
+	for k := range entries {
+		var rec Record
+		if err := decodeBody(h, entries[k].body, &rec); err != nil {
+			return err
+		}
+		if h.Kind != KindPostgres {
+			continue
+		}
+		if err := position.Take(&rec, h.Postgres.SegmentSize); err != nil && i.Gap == nil {
+			i.Gap = fmt.Errorf("record %d: %w", entries[k].sequence, err)
+		}
+		if rec.WAL != nil && i.WAL == 0 {
+			i.WAL = rec.WAL.Start
+		}
+		i.Ends = append(i.Ends, position.Next())
+	}
+	i.History = position.history
+	return nil
 }
 
 // Inspect reads a piece or a segment and checks it, for those who verify and repair: without keys that its bytes are those
@@ -51,14 +86,8 @@ func (r *Reader) InspectBytes(ctx context.Context, e *Epoch, o layout.LogObject,
 	if err != nil {
 		return i, err
 	}
-	for k := range l.entries {
-		var rec Record
-		if e.Described.Kind != KindSQLite {
-			break
-		}
-		if err := decodePages(l.entries[k].body, &rec); err != nil {
-			return i, err
-		}
+	if err := i.bodies(e, l.entries); err != nil {
+		return i, err
 	}
 	n := len(l.entries)
 	i.Previous, i.Last, i.Records = l.entries[0].previous, l.hashes[n-1], n

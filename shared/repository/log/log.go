@@ -27,14 +27,18 @@ import (
 	"errors"
 	"fmt"
 
+	"github.com/btcdecoded/holdfast/shared/repository/record"
 	"github.com/btcdecoded/holdfast/shared/snapshot"
 )
 
 // Place is a place in a log, right after one of its records.
 type Place = snapshot.LogPlace
 
-// KindSQLite is the kind of logs whose records hold pages of a SQLite database.
-const KindSQLite = "sqlite"
+// Kinds of logs.
+const (
+	KindSQLite   = "sqlite"            // records hold pages of a SQLite database
+	KindPostgres = record.KindPostgres // records hold write-ahead log of PostgreSQL
+)
 
 const (
 	// MaxRecord is the size of the largest record, in bytes.

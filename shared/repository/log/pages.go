@@ -7,19 +7,20 @@ import (
 	"math"
 	"time"
 
+	"github.com/btcdecoded/holdfast/shared/repository/record"
 	"github.com/btcdecoded/holdfast/shared/snapshot"
 )
 
 // maxPosition is the longest position of a tail, in bytes.
 const maxPosition = 64 << 10
 
-// Record is one record of a log of kind [KindSQLite]: pages of the database as they are after the newest commit, each
-// once. Where More is true the pages alone are no state of the database: it goes on in the records that follow, up to
-// the first without More.
+// Record is one record of a log. Of kind [KindSQLite] it holds pages of the database as they are after the newest commit,
+// each once. Where More is true the pages alone are no state of the database: it goes on in the records that follow, up to
+// the first without More. Of kind [KindPostgres] it holds either WAL or a history.
 type Record struct {
 	Place    Place     // that it has; not for Append
 	Sequence uint64    // that it has; not for Append
-	Time     time.Time // of the newest commit, by the writer's clock
+	Time     time.Time // of the newest commit, by the writer's clock; of WAL, when the server sent its end, by the server's
 	More     bool      // not for Append, which splits large records itself
 
 	PageSize uint32 // bytes: a power of two from 512 to 65536
@@ -28,6 +29,9 @@ type Record struct {
 	// Each calls yield with the pages, ascending by number. What yield gets is valid until it returns. For Append it must
 	// be repeatable.
 	Each func(yield func(number uint32, page []byte) error) error
+
+	WAL     *WAL     // of kind [KindPostgres]: this, or
+	History *History // this
 }
 
 func checkPageSize(n uint64) error {
@@ -48,6 +52,9 @@ func (r *Record) header(dst []byte) []byte {
 // bodies cuts the record into bodies of at most about splitAt bytes and gives them to emit in order; last is the one
 // that ends it. A body is valid until emit returns.
 func (r *Record) bodies(emit func(body []byte, last bool) error) error {
+	if r.WAL != nil || r.History != nil {
+		return emit(r.appendWAL(nil), true)
+	}
 	if err := checkPageSize(uint64(r.PageSize)); err != nil {
 		return err
 	}
@@ -147,12 +154,27 @@ func walkPages(b []byte, size int, count uint64, yield func(uint32, []byte) erro
 	return nil
 }
 
-// CheckRecord reports whether bytes are a record of kind [KindSQLite], without its length, as docs/format.md specifies.
-// It is for who sets this package against other readers.
-func CheckRecord(b []byte) error {
+// decodeBody parses the body of a record by the kind of its epoch; all of it is checked, and the record aliases it. Bodies
+// of kinds that this program does not know are passed over.
+func decodeBody(h *record.LogHead, body []byte, r *Record) error {
+	switch h.Kind {
+	case KindSQLite:
+		return decodePages(body, r)
+	case KindPostgres:
+		return decodeWAL(body, h.Postgres.SegmentSize, r)
+	}
+	return nil
+}
+
+// CheckRecord reports whether bytes are a record of a kind, without its length, as docs/format.md specifies. It is for who
+// sets this package against other readers.
+func CheckRecord(kind string, b []byte) error {
 	e, err := decodeEntry(b)
 	if err != nil {
 		return err
+	}
+	if kind == KindPostgres {
+		return decodeWAL(e.body, 0, new(Record))
 	}
 	return decodePages(e.body, new(Record))
 }

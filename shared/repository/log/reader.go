@@ -73,6 +73,15 @@ type leg struct {
 	from, to uint64 // both inclusive; from > to: none
 }
 
+// begins reports whether the leg begins with the first record of a stream.
+func (l leg) begins() bool {
+	c := l.epoch.Described.Continues
+	if c == nil {
+		return l.from == 1
+	}
+	return l.from == c.Sequence+1 && c.Stream != l.epoch.Stream
+}
+
 // legs finds the way from the range's base to its end, by what the epochs say they continue.
 func (r *Reader) legs(rg Range) ([]leg, error) {
 	var out []leg
@@ -137,6 +146,7 @@ func (r *Reader) records(ctx context.Context, rg Range, yield func(*Record) bool
 	}
 	start := cursor{previous: rg.From.Record, zero: rg.From.Sequence == 0}
 	whole := false // the transaction whose records come is whole
+	position, entered := Position{}, -1
 	for at, err := range r.entries(ctx, legs, start) {
 		if err != nil {
 			return err
@@ -156,10 +166,19 @@ func (r *Reader) records(ctx context.Context, rg Range, yield func(*Record) bool
 			Place:    Place{Stream: epoch.Stream, Epoch: epoch.Epoch, Sequence: e.sequence, Record: at.hash.String()},
 			Sequence: e.sequence, Time: time.Unix(0, e.time).UTC(), More: e.more,
 		}
-		if epoch.Described.Kind != KindSQLite {
+		err := decodeBody(epoch.Described, e.body, rec)
+		switch {
+		case err != nil:
+		case epoch.Described.Kind == KindPostgres:
+			if entered != at.leg {
+				position.Enter(epoch.Stream, epoch.Described.Postgres, legs[at.leg].begins())
+				entered = at.leg
+			}
+			err = position.Take(rec, epoch.Described.Postgres.SegmentSize)
+		case epoch.Described.Kind != KindSQLite:
 			return fmt.Errorf("epoch %d of stream %s is of kind %s: this program can't apply it", epoch.Epoch, epoch.Stream, epoch.Described.Kind)
 		}
-		if err := decodePages(e.body, rec); err != nil {
+		if err != nil {
 			return &HoleError{Stream: epoch.Stream, Epoch: epoch.Epoch, First: e.sequence, Last: e.sequence, Err: err}
 		}
 		if !yield(rec) {

@@ -92,6 +92,40 @@ func (r *Reader) timesOf(ctx context.Context, e *Epoch, keys *seal.Keys, run *re
 	return nil
 }
 
+// Record reads one record of an epoch, from the smallest object that holds it, for who wants to know what is at a place
+// without reading up to it. It has the hash that its place says, but nothing proves that the records before it are those
+// that they should be. Errors: *HoleError where it is missing or what is there of it is damaged; ErrNoHead; those of the
+// store and of keys.
+func (r *Reader) Record(ctx context.Context, stream string, epoch, n uint64) (*Record, error) {
+	e := find(r.streams, stream, epoch)
+	missing := &HoleError{Stream: stream, Epoch: epoch, First: n, Last: n}
+	if e == nil {
+		missing.Err = errNoEpoch
+		return nil, missing
+	}
+	keys, err := r.Keys(ctx, e)
+	if err != nil {
+		return nil, err
+	}
+	found, ok, err := r.entryOf(ctx, e, keys, n)
+	if err != nil {
+		return nil, err
+	}
+	if !ok {
+		return nil, missing
+	}
+	_, hash := found.frame(nil)
+	rec := &Record{
+		Place:    Place{Stream: stream, Epoch: epoch, Sequence: n, Record: hash.String()},
+		Sequence: n, Time: time.Unix(0, found.time).UTC(), More: found.more,
+	}
+	if err := decodeBody(e.Described, found.body, rec); err != nil {
+		missing.Err = err
+		return nil, missing
+	}
+	return rec, nil
+}
+
 // entryOf reads one record, if that can be, from the smallest object that holds it.
 func (r *Reader) entryOf(ctx context.Context, e *Epoch, keys *seal.Keys, n uint64) (entry, bool, error) {
 	var all []layout.LogObject

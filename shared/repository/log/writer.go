@@ -11,6 +11,7 @@ import (
 	"time"
 
 	"github.com/btcdecoded/holdfast/shared/objstore"
+	"github.com/btcdecoded/holdfast/shared/postgres"
 	"github.com/btcdecoded/holdfast/shared/repository"
 	"github.com/btcdecoded/holdfast/shared/repository/layout"
 	"github.com/btcdecoded/holdfast/shared/repository/record"
@@ -31,7 +32,11 @@ type Options struct {
 	Tool      string    // "holdfast 1.2.3"
 	Temp      string    // directory for the spool of Join, which is a file without a name; empty: the system's
 	NoJoin    bool      // keep no spool: Join does nothing
-	Now       func() time.Time
+	// Postgres is the timeline that the stream holds, of kind KindPostgres; its id begins with Postgres.StreamPrefix, and
+	// where Stream is empty a new one is made.
+	Postgres *record.PostgresLog
+	Next     postgres.LSN // where its first WAL must start; 0: not known
+	Now      func() time.Time
 	// Trouble is told each time that the store did not take something and it is tried again; nil: nobody.
 	Trouble func(error)
 	// Pauses between two attempts: the first, and up to how long they grow. Zero: 100 ms and 30 s.
@@ -48,12 +53,13 @@ type Writer struct {
 	head record.LogHead
 
 	mu     sync.Mutex
-	tail   Place // of the last record that was prepared; guarded by mu, as all below
-	put    Place // of the last that is durable
-	point  Place // of the last that is durable and ends a transaction
-	ahead  int   // prepared and not yet put
-	unsure bool  // one of them is sealed only when it is put: nothing can be sealed before
-	err    error // why nothing can be put any more
+	tail   Place    // of the last record that was prepared; guarded by mu, as all below
+	put    Place    // of the last that is durable
+	point  Place    // of the last that is durable and ends a transaction
+	ahead  int      // prepared and not yet put
+	unsure bool     // one of them is sealed only when it is put: nothing can be sealed before
+	wal    Position // where WAL goes on
+	err    error    // why nothing can be put any more
 	spool  *spool
 
 	order   sync.Mutex // held while pieces are put
@@ -124,6 +130,9 @@ func (w *Writer) prepareHead() error {
 		var id [16]byte
 		_, _ = rand.Read(id[:])
 		o.Stream = hex.EncodeToString(id[:])
+		if o.Postgres != nil {
+			o.Stream = o.Postgres.StreamPrefix() + o.Stream[:8]
+		}
 	}
 	signer, ok := w.repo.Identity().Signer()
 	if !ok {
@@ -135,6 +144,7 @@ func (w *Writer) prepareHead() error {
 	w.head = record.LogHead{
 		Format: repository.Format, Repository: w.repo.ID().String(), Host: w.src.Host, Source: w.src.Name, Kind: o.Kind,
 		Stream: o.Stream, Epoch: o.After + 1, Opened: o.Opened.UTC().Round(0), Tool: o.Tool,
+		Postgres: o.Postgres,
 	}
 	w.put = Place{Stream: o.Stream}
 	if o.Continues != nil {
@@ -143,7 +153,37 @@ func (w *Writer) prepareHead() error {
 		w.head.Continues = &continues
 	}
 	w.tail, w.point = w.put, w.put
+	if o.Kind == KindPostgres && o.Postgres != nil {
+		w.wal.Enter(o.Stream, o.Postgres, o.Continues == nil || o.Continues.Stream != o.Stream)
+	}
 	return nil
+}
+
+// checkWAL checks that a record may come next in a log of kind [KindPostgres], and that it is none in one of another kind.
+// It is called with w.mu held.
+func (w *Writer) checkWAL(r *Record) error {
+	if w.head.Kind != KindPostgres {
+		if r.WAL != nil || r.History != nil {
+			return fmt.Errorf("a record of WAL in a log of kind %s", w.head.Kind)
+		}
+		return nil
+	}
+	if (r.WAL == nil) == (r.History == nil) || r.Each != nil {
+		return errors.New("a record that is neither WAL nor a history")
+	}
+	if h := r.History; h != nil && (h.Timeline < 2 || len(h.Content) == 0 || len(h.Content) > maxHistory) {
+		return fmt.Errorf("a history of timeline %d of %d bytes", h.Timeline, len(h.Content))
+	}
+	if r.WAL != nil {
+		if err := r.WAL.check(w.head.Postgres.SegmentSize); err != nil {
+			return err
+		}
+		if next := w.opts.Next; next != 0 && r.WAL.Start != next {
+			return &PositionError{Timeline: w.head.Postgres.Timeline, Want: next, Got: r.WAL.Start}
+		}
+		w.opts.Next = 0
+	}
+	return w.wal.Take(r, w.head.Postgres.SegmentSize)
 }
 
 // Stream is the stream's id, Epoch the number of the epoch.
@@ -226,6 +266,9 @@ func (w *Writer) Prepare(r Record) (*Prepared, error) {
 	defer w.mu.Unlock()
 	if w.err != nil {
 		return nil, w.err
+	}
+	if err := w.checkWAL(&r); err != nil {
+		return nil, fmt.Errorf("prepare record %d of the log of %s: %w", w.tail.Sequence+1, w.src, err)
 	}
 	p := &Prepared{record: r}
 	if !w.unsure {

@@ -2,8 +2,10 @@ package record
 
 import (
 	"fmt"
+	"strings"
 	"time"
 
+	"github.com/btcdecoded/holdfast/shared/postgres"
 	"github.com/btcdecoded/holdfast/shared/snapshot"
 )
 
@@ -13,7 +15,7 @@ type LogHead struct {
 	Repository string         `json:"repository"`
 	Host       string         `json:"host"`
 	Source     string         `json:"source"`
-	Kind       string         `json:"kind"` // of the records' bodies: "sqlite"
+	Kind       string         `json:"kind"` // of the records' bodies: "sqlite", "postgres"
 	Stream     string         `json:"stream"`
 	Epoch      uint64         `json:"epoch"`
 	Opened     time.Time      `json:"opened"` // by the writer's clock; records of the epoch are not older
@@ -21,6 +23,38 @@ type LogHead struct {
 	Keys       []snapshot.Key `json:"keys"` // the epoch's data key, as in manifests
 	// Continues is the place after which the epoch's first record comes; nil: it begins the stream.
 	Continues *snapshot.LogPlace `json:"continues,omitempty"`
+	Postgres  *PostgresLog       `json:"postgres,omitempty"` // of kind "postgres", and of no other
+}
+
+// PostgresLog says which WAL a stream of kind "postgres" holds: that of one timeline of one cluster.
+type PostgresLog struct {
+	System      uint64 `json:"system,string"` // system identifier
+	Timeline    uint32 `json:"timeline"`
+	SegmentSize uint32 `json:"segment_size"` // bytes
+}
+
+// KindPostgres is the kind of logs whose records hold WAL of PostgreSQL.
+const KindPostgres = "postgres"
+
+// StreamPrefix is how the ids of streams of this timeline begin: 24 of the 32 hex digits. The others are random, so that
+// a stream can begin anew where continuity can't be proven.
+func (p *PostgresLog) StreamPrefix() string { return fmt.Sprintf("%016x%08x", p.System, p.Timeline) }
+
+func (h *LogHead) checkPostgres() error {
+	p := h.Postgres
+	if (p != nil) != (h.Kind == KindPostgres) {
+		return fmt.Errorf("%w: kind %.40q with, or without, a cluster of PostgreSQL", snapshot.ErrFormat, h.Kind)
+	}
+	if p == nil {
+		return nil
+	}
+	if p.System == 0 || p.Timeline == 0 || !strings.HasPrefix(h.Stream, p.StreamPrefix()) {
+		return fmt.Errorf("%w: stream %.40s is none of system %d, timeline %d", snapshot.ErrFormat, h.Stream, p.System, p.Timeline)
+	}
+	if err := postgres.CheckSegmentSize(p.SegmentSize); err != nil {
+		return fmt.Errorf("%w: %w", snapshot.ErrFormat, err)
+	}
+	return nil
 }
 
 // Check reports what can be seen to be wrong in the head of an epoch without other objects; src, stream and epoch are
@@ -38,6 +72,9 @@ func (h *LogHead) Check(src snapshot.Source, stream string, epoch uint64) error 
 	}
 	if _, err := snapshot.ParseHash(h.Keys[0].Key); err != nil {
 		return fmt.Errorf("key id: %w", err)
+	}
+	if err := h.checkPostgres(); err != nil {
+		return err
 	}
 	c := h.Continues
 	if c == nil {
