@@ -1,0 +1,288 @@
+package dump
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"slices"
+	"strings"
+	"time"
+
+	"github.com/jackc/pgx/v5/pgconn"
+
+	"github.com/btcdecoded/holdfast/shared/postgres/logical"
+)
+
+// exchangeTime is how long the exchange of names may wait for sessions to end.
+const exchangeTime = time.Minute
+
+// place is a database whose place is taken.
+type place struct {
+	name    string // of the database
+	fresh   string // the new one, until it is there
+	safety  string // what the old one is called afterwards; empty: there is no old one
+	comment string // of the old one
+	ours    string // comment of the new one, as it was dumped
+}
+
+// beside restores into a new database.
+func (r *run) beside(ctx context.Context, d Dump, name string) error {
+	fail := func(err error) error { return &StepError{Step: StepPrepare, Database: name, Err: err} }
+	if found, err := r.exists(ctx, name); err != nil {
+		return fail(err)
+	} else if found {
+		return fail(ErrExists)
+	}
+	r.apart = true
+	p := place{name: name, fresh: newName(), ours: fmt.Sprintf("%s %s of %s, dumped %s", logical.Marker, d.Name, r.Source, d.Started.UTC().Format(time.RFC3339))}
+	if err := r.build(ctx, d, p.fresh, name); err != nil {
+		return err
+	}
+	if r.Select == nil {
+		if err := r.prove(ctx, d.Name, p.fresh); err != nil {
+			return err
+		}
+	}
+	if err := r.step(StepExchange, func() error { return r.exchange(ctx, []place{p}) }); err != nil {
+		return &StepError{Step: StepExchange, Database: name, Err: err}
+	}
+	r.inPlaces([]place{p})
+	r.result.Databases = []Restored{{Database: d.Name, Name: name}}
+	return nil
+}
+
+// inPlace restores over the databases.
+func (r *run) inPlace(ctx context.Context, dumps []Dump) error {
+	places := make([]place, len(dumps))
+	at := r.Now().UTC()
+	for i, d := range dumps {
+		if err := r.look(ctx, &places[i], d, at); err != nil {
+			return &StepError{Step: StepPrepare, Database: d.Name, Err: err}
+		}
+	}
+	for i, d := range dumps {
+		if err := r.build(ctx, d, places[i].fresh, d.Name); err != nil {
+			return err
+		}
+		if err := r.prove(ctx, d.Name, places[i].fresh); err != nil {
+			return err
+		}
+	}
+	if err := ctx.Err(); err != nil {
+		return &StepError{Step: StepProve, Err: err}
+	}
+	return r.swap(ctx, places)
+}
+
+// look finds out what is in a place, and whether this role may take it.
+func (r *run) look(ctx context.Context, p *place, d Dump, at time.Time) error {
+	*p = place{name: d.Name, fresh: newName(), ours: d.Comment}
+	if slices.Contains(maintenance, d.Name) {
+		return &hintError{fmt.Errorf("database %s can not be restored in place: the restore works from it", d.Name), "restore it beside with --to-database NAME"}
+	}
+	got, err := rows(ctx, r.conn, `SELECT COALESCE(shobj_description(oid, 'pg_database'), ''), pg_has_role(datdba, 'USAGE'), pg_get_userbyid(datdba) FROM pg_database WHERE datname = $1`, d.Name)
+	if err != nil || len(got) == 0 {
+		return err
+	}
+	if !r.super && got[0][1] != "t" {
+		return &hintError{fmt.Errorf("%w rename the database: %s is not its owner", ErrRights, r.self), "restore with --service NAME as its owner " + got[0][2] + " or as a superuser"}
+	}
+	p.comment = got[0][0]
+	suffix := "_before_" + strings.ToLower(at.Format("20060102T150405Z"))
+	for n := 0; ; n++ {
+		p.safety = logical.Derived(d.Name, suffix)
+		if found, err := r.exists(ctx, p.safety); err != nil || !found {
+			return err
+		}
+		suffix = fmt.Sprintf("_before_%s_%d", strings.ToLower(at.Format("20060102T150405Z")), n+1)
+	}
+}
+
+func (r *run) exists(ctx context.Context, name string) (bool, error) {
+	got, err := rows(ctx, r.conn, "SELECT 1 FROM pg_database WHERE datname = $1", name)
+	return len(got) > 0, err
+}
+
+// swap is steps 4 to 6. From the first of them on what was stopped is started again, whatever happens, also when this
+// program is asked to end.
+func (r *run) swap(ctx context.Context, places []place) error {
+	settled := context.WithoutCancel(ctx)
+	if err := r.hook(ctx, StepStop, r.Stop); err != nil {
+		return &StepError{Step: StepStop, Err: err, Start: r.hook(settled, StepStart, r.Start)}
+	}
+	if err := r.step(StepExchange, func() error { return r.exchange(ctx, places) }); err != nil {
+		return &StepError{Step: StepExchange, Err: err, Start: r.hook(settled, StepStart, r.Start), hint: r.whoIsThere(settled, places)}
+	}
+	r.inPlaces(places)
+	failed := StepStart
+	err := r.hook(settled, StepStart, r.Start)
+	if err == nil {
+		failed = StepHealth
+		err = r.hook(ctx, StepHealth, r.Healthy)
+	}
+	if err != nil {
+		return r.back(settled, places, failed, err)
+	}
+	for _, p := range places {
+		r.result.Databases = append(r.result.Databases, Restored{Database: p.name, Name: p.name, Safety: p.safety})
+	}
+	return nil
+}
+
+// back puts the old databases back.
+func (r *run) back(ctx context.Context, places []place, step string, cause error) error {
+	e := &StepError{Step: step, Err: cause}
+	stopped := r.hook(ctx, StepStop, r.Stop)
+	var back []place
+	for _, p := range places {
+		// The new one goes where it came from, with a comment that lets it be dropped; where there was none before, nothing
+		// comes instead.
+		back = append(back, place{name: p.name, fresh: p.safety, safety: p.fresh, ours: p.comment})
+	}
+	e.Back = r.step(StepExchange, func() error { return r.exchange(ctx, back) })
+	if e.Back != nil {
+		e.Back = errors.Join(e.Back, stopped)
+		for _, p := range places {
+			e.Safety = append(e.Safety, p.safety)
+		}
+	} else {
+		for _, p := range places {
+			r.made = append(r.made, p.fresh)
+		}
+	}
+	e.Start = r.hook(ctx, StepStart, r.Start)
+	if e.Back == nil && step == StepStart {
+		e.Start = nil // it failed before as well, and that is told
+	}
+	return e
+}
+
+// inPlaces notes that new databases are where they belong.
+func (r *run) inPlaces(places []place) {
+	r.made = slices.DeleteFunc(r.made, func(name string) bool {
+		return slices.ContainsFunc(places, func(p place) bool { return p.fresh == name })
+	})
+}
+
+func (r *run) hook(ctx context.Context, step string, fn func(context.Context) error) error {
+	if fn == nil {
+		return nil
+	}
+	return r.step(step, func() error { return fn(ctx) })
+}
+
+// exchange gives all new databases their names, and the old ones others, in one transaction. The server locks out new
+// sessions of a database that is being renamed, and waits some seconds for those that there are; meanwhile they are ended.
+func (r *run) exchange(ctx context.Context, places []place) error {
+	ctx, cancel := context.WithTimeout(ctx, exchangeTime)
+	defer cancel()
+	var names []string
+	statements := []string{"SET LOCAL lock_timeout = '30s'"}
+	for _, p := range places {
+		names = append(names, p.name, p.fresh)
+		if p.safety != "" {
+			comment := fmt.Sprintf("%s what %s was until %s; drop it when it is not needed any more", logical.Marker, p.name, r.Now().UTC().Format(time.RFC3339))
+			statements = append(statements, logical.Rename(p.name, p.safety), logical.Comment(p.safety, comment))
+		}
+		if p.fresh != "" {
+			statements = append(statements, logical.Rename(p.fresh, p.name), logical.Comment(p.name, p.ours))
+		}
+	}
+	stop := r.ending(ctx, names)
+	err := r.transaction(ctx, statements)
+	stop()
+	if err != nil && r.happened(ctx, places) {
+		r.warn("the names were exchanged, although the server did not say so: %v", err)
+		err = nil
+	}
+	return err
+}
+
+// happened reports whether an exchange that seems to have failed has been committed: its answer may have been lost.
+func (r *run) happened(ctx context.Context, places []place) bool {
+	p := places[0]
+	gone, there := p.fresh, p.name
+	if p.fresh == "" {
+		gone, there = p.name, p.safety
+	}
+	conn, err := r.Connect(ctx, r.home)
+	if err != nil {
+		return false
+	}
+	defer func() { _ = conn.Close(context.WithoutCancel(ctx)) }()
+	got, err := rows(ctx, conn, "SELECT datname FROM pg_database WHERE datname IN ($1, $2)", gone, there)
+	return err == nil && len(got) == 1 && got[0][0] == there
+}
+
+// transaction runs the statements in a connection of its own: whatever goes wrong, its end takes everything back.
+func (r *run) transaction(ctx context.Context, statements []string) (err error) {
+	conn, err := r.Connect(ctx, r.home)
+	if err != nil {
+		return err
+	}
+	defer func() { _ = conn.Close(context.WithoutCancel(ctx)) }()
+	if err := execute(ctx, conn, "BEGIN"); err != nil {
+		return err
+	}
+	for _, s := range statements {
+		if err := execute(ctx, conn, s); err != nil {
+			return fmt.Errorf("%s: %w", s, err)
+		}
+	}
+	if err := r.fault("commit"); err != nil {
+		return err
+	}
+	if err := execute(ctx, conn, "COMMIT"); err != nil {
+		return err
+	}
+	return r.fault("committed")
+}
+
+// ending ends the sessions of databases again and again, until it is stopped.
+func (r *run) ending(ctx context.Context, names []string) (stop func()) {
+	ctx, cancel := context.WithCancel(ctx)
+	done := make(chan struct{})
+	go func() {
+		defer close(done)
+		var conn *pgconn.PgConn
+		defer func() {
+			if conn != nil {
+				_ = conn.Close(context.WithoutCancel(ctx))
+			}
+		}()
+		for ctx.Err() == nil {
+			if conn == nil || conn.IsClosed() {
+				conn, _ = r.Connect(ctx, r.home) // the next turn tries again
+			}
+			if conn != nil {
+				_ = terminate(ctx, conn, names) // whom it may not end keeps the exchange from happening, which is told
+			}
+			select {
+			case <-ctx.Done():
+			case <-time.After(50 * time.Millisecond):
+			}
+		}
+	}()
+	return func() {
+		cancel()
+		<-done
+	}
+}
+
+// whoIsThere tells who has the old databases open.
+func (r *run) whoIsThere(ctx context.Context, places []place) string {
+	var names []string
+	for _, p := range places {
+		names = append(names, p.name)
+	}
+	got, err := rows(ctx, r.conn, `SELECT DISTINCT usename, application_name FROM pg_stat_activity
+		WHERE datname = ANY(string_to_array($1, E'\x01')) AND pid <> pg_backend_pid() ORDER BY 1, 2 LIMIT 5`, strings.Join(names, "\x01"))
+	if err != nil || len(got) == 0 {
+		return ""
+	}
+	var who []string
+	for _, row := range got {
+		who = append(who, strings.TrimSpace(row[0]+" "+row[1]))
+	}
+	return "still there: " + strings.Join(who, ", ") + "; let the policy's stop hook end them, or restore with --service NAME as a role that may (pg_signal_backend, superuser)"
+}
