@@ -55,6 +55,9 @@ type Options struct {
 	// databases; nil: none. What the backup could not read is always left alone.
 	Protect func(path string, isDir bool) bool
 
+	// Unsynced leaves it to the caller to make durable what was written: for who changes it at once, or throws it away.
+	Unsynced bool
+
 	// OnAction is told what is done, or with DryRun would be done; one call at a time. May be nil.
 	OnAction func(Action)
 

@@ -58,7 +58,7 @@ func (r *run) startFlusher() {
 
 // wrote counts bytes and lets a sync begin where it is time.
 func (r *run) wrote(n int) {
-	if r.flusher.dirty.Add(int64(n)) < syncEvery {
+	if r.options.Unsynced || r.flusher.dirty.Add(int64(n)) < syncEvery {
 		return
 	}
 	select {
@@ -75,7 +75,7 @@ func (r *run) endFlusher() {
 
 // sync makes all that was written durable.
 func (r *run) sync() error {
-	if r.options.DryRun {
+	if r.options.DryRun || r.options.Unsynced {
 		return nil
 	}
 	return r.syncAll()

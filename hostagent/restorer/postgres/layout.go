@@ -192,7 +192,7 @@ func besidePlace(place, suffix string) (string, error) {
 // layOut writes the data directory, up to where a server can be started on it.
 func (b *build) layOut(ctx context.Context) error {
 	src := b.src
-	options := restorer.Options{Target: b.dir, Temp: b.options.Temp}
+	options := restorer.Options{Target: b.dir}
 	own := without{src.Base, src.Root, func(rel string) bool { return dropped(rel) || spaceOf(rel) != 0 }}
 	if err := b.write(ctx, own, options); err != nil {
 		return err
@@ -200,7 +200,7 @@ func (b *build) layOut(ctx context.Context) error {
 	for _, s := range b.result.Tablespaces {
 		from := path.Join(src.Root, spacesDir, strconv.FormatUint(uint64(s.OID), 10))
 		all := without{src.Base, src.Root, dropped}
-		if err := b.write(ctx, all, restorer.Options{Select: []string{from}, Target: s.Place, Temp: b.options.Temp}); err != nil {
+		if err := b.write(ctx, all, restorer.Options{Select: []string{from}, Target: s.Place}); err != nil {
 			return err
 		}
 		if err := errors.Join(os.Chmod(s.Place, 0o700), b.account.GiveAll(s.Place)); err != nil {
@@ -218,6 +218,7 @@ func (b *build) layOut(ctx context.Context) error {
 
 // write restores a part of the snapshot.
 func (b *build) write(ctx context.Context, snap restorer.Snapshot, o restorer.Options) error {
+	o.Temp, o.Unsynced = b.options.Temp, true // the server writes to it next; all is synced at the end
 	result, err := restorer.Restore(ctx, snap, o, b.options.Progress)
 	b.result.Files += result.Files
 	b.result.Bytes += result.Bytes
