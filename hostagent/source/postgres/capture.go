@@ -154,6 +154,11 @@ func (c *capture) describe(ctx context.Context) (wire.System, error) {
 		return system, err
 	}
 	r.Checksums = sums == "on"
+	standby, err := c.conn.Show(ctx, "in_hot_standby")
+	if err != nil && !wire.IsUnknownSetting(err) {
+		return system, err
+	}
+	r.Standby = standby == "on"
 	c.root, err = c.conn.Show(ctx, "data_directory")
 	if wire.IsForbidden(err) {
 		c.root, err = HiddenRoot, nil

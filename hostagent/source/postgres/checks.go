@@ -115,14 +115,19 @@ func (w *walCheck) file(name string, size uint64) func(at uint64, part []byte) e
 		return nil
 	}
 	return func(at uint64, part []byte) error {
-		if w.err != nil {
-			return nil
-		}
-		if at == 0 && n.Start != w.walker.Next() {
+		if w.err == nil && at == 0 && n.Start != w.walker.Next() {
 			w.err = fmt.Errorf("after %s comes the segment %s", w.walker.Next(), name)
-			return nil
 		}
-		_, w.err = w.walker.Write(part)
+		good := 0
+		if w.err == nil {
+			good, w.err = w.walker.Write(part)
+		}
+		if w.err != nil {
+			// Behind the end of what was written stands what the file held before it was used again. Recovery ends before
+			// it, whatever it is: zeros take no room.
+			good = (good + postgres.BlockSize - 1) / postgres.BlockSize * postgres.BlockSize
+			clear(part[min(good, len(part)):])
+		}
 		return nil
 	}
 }
