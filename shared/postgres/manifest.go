@@ -7,6 +7,7 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"hash"
 	"io"
 	"path"
 	"strings"
@@ -39,15 +40,6 @@ type WALRange struct {
 	Start, End LSN
 }
 
-// manifestJSON is the document. Names are PostgreSQL's.
-type manifestJSON struct {
-	Version  int            `json:"PostgreSQL-Backup-Manifest-Version"`
-	System   *uint64        `json:"System-Identifier"`
-	Files    []manifestFile `json:"Files"`
-	Ranges   []manifestWAL  `json:"WAL-Ranges"`
-	Checksum string         `json:"Manifest-Checksum"`
-}
-
 type manifestFile struct {
 	Path      *string `json:"Path"`
 	Encoded   *string `json:"Encoded-Path"` // hex, where the path is no UTF-8
@@ -63,50 +55,180 @@ type manifestWAL struct {
 	End      string `json:"End-LSN"`
 }
 
-// ParseManifest parses a backup manifest and checks its own checksum, which is of all lines before the last. Errors:
-// ErrManifestChecksum, ErrFormat.
+// ParseManifest is [ReadManifest] of bytes, with all files in the result.
 func ParseManifest(b []byte) (*BackupManifest, error) {
-	var doc manifestJSON
-	d := json.NewDecoder(bytes.NewReader(b))
-	if err := d.Decode(&doc); err != nil {
-		return nil, malformed("backup manifest: %v", err)
+	var files []ManifestFile
+	m, err := ReadManifest(bytes.NewReader(b), func(f ManifestFile) error {
+		files = append(files, f)
+		return nil
+	})
+	if err != nil {
+		return nil, err
 	}
-	if _, err := d.Token(); !errors.Is(err, io.EOF) {
-		return nil, malformed("backup manifest: more after its end")
+	m.Files = files
+	return m, nil
+}
+
+// ReadManifest reads a backup manifest, which may be large, to its end, and gives each file to file as it comes: before
+// anything is proven. When it returns without an error the manifest's own checksum, which is of all lines before the last,
+// was right. The result has no Files. Errors: ErrManifestChecksum, ErrFormat, those of r and file.
+func ReadManifest(r io.Reader, file func(ManifestFile) error) (*BackupManifest, error) {
+	lines := &lineHash{hash: sha256.New()}
+	d := manifestReader{json: json.NewDecoder(io.TeeReader(r, lines)), file: file, seen: map[string]bool{}}
+	m, checksum, err := d.read()
+	if err != nil {
+		return nil, fmt.Errorf("backup manifest: %w", err)
 	}
-	last := bytes.LastIndexByte(bytes.TrimSuffix(b, []byte("\n")), '\n')
-	if want := sha256.Sum256(b[:last+1]); doc.Checksum != hex.EncodeToString(want[:]) {
-		return nil, ErrManifestChecksum
-	}
-	m := &BackupManifest{Version: doc.Version, Files: make([]ManifestFile, 0, len(doc.Files))}
 	switch {
-	case doc.Version != 1 && doc.Version != 2:
-		return nil, malformed("backup manifest of version %d", doc.Version)
-	case (doc.Version == 2) != (doc.System != nil):
-		return nil, malformed("backup manifest of version %d: the system identifier is there, or missing, against it", doc.Version)
-	case doc.System != nil:
-		m.System = *doc.System
-	}
-	seen := make(map[string]bool, len(doc.Files))
-	for i := range doc.Files {
-		f, err := doc.Files[i].parse()
-		if err == nil && seen[f.Path] {
-			err = malformed("%q is in it twice", brief(f.Path))
-		}
-		if err != nil {
-			return nil, fmt.Errorf("backup manifest, file %d: %w", i+1, err)
-		}
-		seen[f.Path] = true
-		m.Files = append(m.Files, f)
-	}
-	for i := range doc.Ranges {
-		r, err := doc.Ranges[i].parse()
-		if err != nil {
-			return nil, fmt.Errorf("backup manifest, WAL range %d: %w", i+1, err)
-		}
-		m.Ranges = append(m.Ranges, r)
+	case checksum != hex.EncodeToString(lines.hash.Sum(nil)):
+		return nil, ErrManifestChecksum
+	case m.Version != 1 && m.Version != 2:
+		return nil, malformed("backup manifest of version %d", m.Version)
+	case (m.Version == 2) != (m.System != 0):
+		return nil, malformed("backup manifest of version %d: the system identifier is there, or missing, against it", m.Version)
 	}
 	return m, nil
+}
+
+// lineHash hashes all lines but the last one.
+type lineHash struct {
+	hash hash.Hash
+	last []byte
+}
+
+const maxLine = 1 << 20
+
+func (l *lineHash) Write(b []byte) (int, error) {
+	total := len(b)
+	for len(b) > 0 {
+		if n := len(l.last); n > 0 && l.last[n-1] == '\n' {
+			_, _ = l.hash.Write(l.last)
+			l.last = l.last[:0]
+		}
+		n := bytes.IndexByte(b, '\n') + 1
+		if n == 0 {
+			n = len(b)
+		}
+		if len(l.last)+n > maxLine {
+			return 0, malformed("a line of more than %d bytes", maxLine)
+		}
+		l.last = append(l.last, b[:n]...)
+		b = b[n:]
+	}
+	return total, nil
+}
+
+// manifestReader takes the document apart. Members that it does not know are passed over.
+type manifestReader struct {
+	json *json.Decoder
+	file func(ManifestFile) error
+	seen map[string]bool // members
+	n    int             // files so far
+}
+
+func (r *manifestReader) read() (m *BackupManifest, checksum string, err error) {
+	m = &BackupManifest{}
+	if err := r.delimiter('{'); err != nil {
+		return nil, "", err
+	}
+	for r.json.More() {
+		t, err := r.json.Token()
+		if err != nil {
+			return nil, "", broken(err)
+		}
+		name, _ := t.(string)
+		if r.seen[name] {
+			return nil, "", malformed("%q comes twice", brief(name))
+		}
+		r.seen[name] = true
+		switch name {
+		case "PostgreSQL-Backup-Manifest-Version":
+			err = broken(r.json.Decode(&m.Version))
+		case "System-Identifier":
+			err = broken(r.json.Decode(&m.System))
+		case "Files":
+			err = r.each(r.nextFile)
+		case "WAL-Ranges":
+			err = r.each(func() error { return r.nextRange(m) })
+		case "Manifest-Checksum":
+			err = broken(r.json.Decode(&checksum))
+		default:
+			err = broken(r.json.Decode(new(json.RawMessage)))
+		}
+		if err != nil {
+			return nil, "", err
+		}
+	}
+	if err := r.delimiter('}'); err != nil {
+		return nil, "", err
+	}
+	switch _, err := r.json.Token(); {
+	case err == nil:
+		return nil, "", malformed("more after its end")
+	case !errors.Is(err, io.EOF):
+		return nil, "", broken(err)
+	}
+	return m, checksum, nil
+}
+
+// broken tells what is no JSON, or ends too early, from trouble with reading.
+func broken(err error) error {
+	var syntax *json.SyntaxError
+	var kind *json.UnmarshalTypeError
+	if errors.As(err, &syntax) || errors.As(err, &kind) || errors.Is(err, io.EOF) || errors.Is(err, io.ErrUnexpectedEOF) {
+		return malformed("%v", err)
+	}
+	return err
+}
+
+func (r *manifestReader) delimiter(want json.Delim) error {
+	t, err := r.json.Token()
+	if err != nil {
+		return broken(err)
+	}
+	if t != want {
+		return malformed("%q should stand before byte %d", want.String(), r.json.InputOffset())
+	}
+	return nil
+}
+
+// each calls next before each item of a list.
+func (r *manifestReader) each(next func() error) error {
+	if err := r.delimiter('['); err != nil {
+		return err
+	}
+	for r.json.More() {
+		if err := next(); err != nil {
+			return err
+		}
+	}
+	return r.delimiter(']')
+}
+
+func (r *manifestReader) nextFile() error {
+	var item manifestFile
+	r.n++
+	if err := r.json.Decode(&item); err != nil {
+		return broken(err)
+	}
+	f, err := item.parse()
+	if err != nil {
+		return fmt.Errorf("file %d: %w", r.n, err)
+	}
+	return r.file(f)
+}
+
+func (r *manifestReader) nextRange(m *BackupManifest) error {
+	var item manifestWAL
+	if err := r.json.Decode(&item); err != nil {
+		return broken(err)
+	}
+	w, err := item.parse()
+	if err != nil {
+		return fmt.Errorf("WAL range %d: %w", len(m.Ranges)+1, err)
+	}
+	m.Ranges = append(m.Ranges, w)
+	return nil
 }
 
 func (f *manifestFile) parse() (ManifestFile, error) {

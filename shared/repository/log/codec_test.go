@@ -187,8 +187,13 @@ func TestWALBytes(t *testing.T) {
 	} {
 		e := entry{sequence: 77, previous: sha256.Sum256([]byte("the one before")), time: 1_790_000_000_123_456_789, body: encode(t, r)}
 		golden(t, name, KindPostgres, e.append(nil))
+		part := e
+		part.more = true
+		if err := CheckRecord(KindPostgres, part.append(nil)); !errors.Is(err, snapshot.ErrFormat) {
+			t.Errorf("%s that is not all of a transaction: %v", name, err)
+		}
 		var back Record
-		if err := decodeWAL(e.body, 16<<20, &back); err != nil || !cmp.Equal(back, *r) {
+		if err := decodeWAL(&e, 16<<20, &back); err != nil || !cmp.Equal(back, *r) {
 			t.Errorf("%s: %v, %+v", name, err, back)
 		}
 	}
@@ -202,7 +207,7 @@ func FuzzWAL(f *testing.F) {
 		if postgres.CheckSegmentSize(segment) != nil {
 			segment = 0
 		}
-		if err := decodeWAL(b, segment, &r); err != nil {
+		if err := decodeWAL(&entry{body: b}, segment, &r); err != nil {
 			if !errors.Is(err, snapshot.ErrFormat) {
 				t.Fatal(err)
 			}

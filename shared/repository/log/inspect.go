@@ -37,7 +37,7 @@ func (i *Inspection) bodies(e *Epoch, entries []entry) error {
 	}
 	for k := range entries {
 		var rec Record
-		if err := decodeBody(h, entries[k].body, &rec); err != nil {
+		if err := decodeBody(h, &entries[k], &rec); err != nil {
 			return err
 		}
 		if h.Kind != KindPostgres {

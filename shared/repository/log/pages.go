@@ -156,12 +156,12 @@ func walkPages(b []byte, size int, count uint64, yield func(uint32, []byte) erro
 
 // decodeBody parses the body of a record by the kind of its epoch; all of it is checked, and the record aliases it. Bodies
 // of kinds that this program does not know are passed over.
-func decodeBody(h *record.LogHead, body []byte, r *Record) error {
+func decodeBody(h *record.LogHead, e *entry, r *Record) error {
 	switch h.Kind {
 	case KindSQLite:
-		return decodePages(body, r)
+		return decodePages(e.body, r)
 	case KindPostgres:
-		return decodeWAL(body, h.Postgres.SegmentSize, r)
+		return decodeWAL(e, h.Postgres.SegmentSize, r)
 	}
 	return nil
 }
@@ -174,7 +174,7 @@ func CheckRecord(kind string, b []byte) error {
 		return err
 	}
 	if kind == KindPostgres {
-		return decodeWAL(e.body, 0, new(Record))
+		return decodeWAL(&e, 0, new(Record))
 	}
 	return decodePages(e.body, new(Record))
 }

@@ -166,7 +166,7 @@ func (r *Reader) records(ctx context.Context, rg Range, yield func(*Record) bool
 			Place:    Place{Stream: epoch.Stream, Epoch: epoch.Epoch, Sequence: e.sequence, Record: at.hash.String()},
 			Sequence: e.sequence, Time: time.Unix(0, e.time).UTC(), More: e.more,
 		}
-		err := decodeBody(epoch.Described, e.body, rec)
+		err := decodeBody(epoch.Described, &e, rec)
 		switch {
 		case err != nil:
 		case epoch.Described.Kind == KindPostgres:

@@ -119,7 +119,7 @@ func (r *Reader) Record(ctx context.Context, stream string, epoch, n uint64) (*R
 		Place:    Place{Stream: stream, Epoch: epoch, Sequence: n, Record: hash.String()},
 		Sequence: n, Time: time.Unix(0, found.time).UTC(), More: found.more,
 	}
-	if err := decodeBody(e.Described, found.body, rec); err != nil {
+	if err := decodeBody(e.Described, &found, rec); err != nil {
 		missing.Err = err
 		return nil, missing
 	}

@@ -47,12 +47,16 @@ func (r *Record) appendWAL(dst []byte) []byte {
 	return append(dst, r.History.Content...)
 }
 
-// decodeWAL parses the body of a record of kind [KindPostgres] into r, which aliases it. segment is the size of WAL
-// segments; 0: not known.
-func decodeWAL(body []byte, segment uint32, r *Record) error {
+// decodeWAL parses a record of kind [KindPostgres] into r, which aliases it. segment is the size of WAL segments; 0: not
+// known.
+func decodeWAL(e *entry, segment uint32, r *Record) error {
+	body := e.body
 	d := decoder{b: body}
 	kind := d.bytes(1)
 	value := d.uvarint()
+	if e.more {
+		d.fail("WAL is no transaction of several records")
+	}
 	if d.err != nil {
 		return fmt.Errorf("decode WAL: %w", d.err)
 	}
