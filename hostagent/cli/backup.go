@@ -16,14 +16,15 @@ import (
 	"github.com/spf13/cobra"
 
 	"github.com/btcdecoded/holdfast/hostagent/source/files"
+	pgsource "github.com/btcdecoded/holdfast/hostagent/source/postgres"
 	"github.com/btcdecoded/holdfast/hostagent/source/sqlite"
 	"github.com/btcdecoded/holdfast/shared/policy"
 	"github.com/btcdecoded/holdfast/shared/repository"
 	"github.com/btcdecoded/holdfast/shared/snapshot"
 )
 
-const backupLong = `Back up sources of the policy (all of this host's without arguments), or the directory trees named by --files, or the
-SQLite database named by --sqlite.
+const backupLong = `Back up sources of the policy (all of this host's without arguments), or the directory trees named by --files, the
+SQLite database named by --sqlite, or the PostgreSQL cluster named by --postgres.
 
 A full backup reads everything and shares nothing with earlier snapshots. A differential stores what is new since the
 last full, an incremental what is new since the last snapshot; every snapshot is complete by itself. auto, the default,
@@ -36,6 +37,10 @@ file that changes, vanishes or can not be read is named, the rest goes on, and t
 A database is captured as of one moment while its application goes on writing. In WAL mode no lock is taken. In other
 modes who writes to it may have to wait, at most as long as the policy's max_lock allows, 2 seconds by default.
 
+A PostgreSQL cluster is captured over its replication protocol, with the WAL that it needs, so that the snapshot stands
+alone. The role needs REPLICATION. --postgres takes a service of pg_service.conf or a connection string; passwords belong
+into .pgpass or the service file. Pages whose checksum is wrong are named, and the exit code is 3.
+
 Patterns of --exclude are as in .gitignore: "*.log" fits anywhere, "/var/cache/" is one directory, "**" stands for any
 number of directories. --include takes back what an exclude left out.
 
@@ -45,13 +50,14 @@ names are brought up to date after a backup of its sources.`
 const backupExample = `  holdfast backup --files /etc --name etc
   holdfast backup --files /srv/app --files /opt/app --name app --exclude '*.log' --exclude-caches
   holdfast backup --sqlite /srv/app/app.db --name app-db
+  holdfast backup --postgres governance --name governance-db
   holdfast backup                    # all sources of the policy
   holdfast backup etc --type full`
 
 // backupFlags are the flags of backup.
 type backupFlags struct {
 	roots, excludes, includes, excludeFiles, tags []string
-	name, kind, database                          string
+	name, kind, database, cluster                 string
 	oneFileSystem, excludeCaches, noCopies        bool
 	maxFileSize                                   byteSize
 	checkpoint                                    time.Duration
@@ -74,7 +80,8 @@ func (a *app) backupCommand() *cobra.Command {
 	p.SortFlags = false
 	p.StringArrayVar(&f.roots, "files", nil, "a `DIR` (or file) to back up, without a policy (repeatable)")
 	p.StringVar(&f.database, "sqlite", "", "an SQLite database, a `FILE`, to back up without a policy")
-	p.StringVar(&f.name, "name", "", "`NAME` of the source, with --files or --sqlite")
+	p.StringVar(&f.cluster, "postgres", "", "a PostgreSQL cluster, a `SERVICE` or connection string, to back up without a policy")
+	p.StringVar(&f.name, "name", "", "`NAME` of the source, with --files, --sqlite or --postgres")
 	p.StringArrayVar(&f.excludes, "exclude", nil, "leave out what fits the `PATTERN` (repeatable)")
 	p.StringArrayVar(&f.includes, "include", nil, "take back what fits the `PATTERN` (repeatable)")
 	p.StringArrayVar(&f.excludeFiles, "exclude-file", nil, "`FILE` with patterns, one a line (repeatable)")
@@ -94,9 +101,11 @@ type job struct {
 	options files.Options
 	left    []snapshot.Problem // what the snapshot's report says was left out
 	sqlite  *sqlite.Options    // instead of options
+	cluster *pgsource.Options  // instead of options
 	follow  logTail            // of the follower of the database; nil: nobody follows it here
 	hooks   policy.Hooks
 
+	followWAL  walTail       // of who follows the cluster; nil: nobody does
 	checkpoint time.Duration // 0: never
 }
 
@@ -117,7 +126,7 @@ func (a *app) backup(ctx context.Context, f backupFlags, args []string) error {
 	var pol *policy.Policy
 	var jobs []job
 	var refused []error
-	if len(f.roots) > 0 || f.database != "" || f.name != "" {
+	if len(f.roots) > 0 || f.database != "" || f.cluster != "" || f.name != "" {
 		jobs, err = a.adHocJob(f, args)
 	} else {
 		jobs, refused, pol, err = a.policyJobs(f, args)
@@ -208,17 +217,13 @@ func backupOutcome(results []backupResult, errs []error) error {
 func (a *app) adHocJob(f backupFlags, args []string) ([]job, error) {
 	switch {
 	case len(args) > 0:
-		return nil, usagef("backup: --files, --sqlite and --name describe a source by themselves; drop %q", args[0])
-	case len(f.roots) > 0 && f.database != "":
-		return nil, hinted{usagef("backup: --files and --sqlite are two sources"), "run backup for each, with a name of its own"}
-	case len(f.roots) == 0 && f.database == "":
-		return nil, usagef("backup: --name needs --files or --sqlite")
+		return nil, usagef("backup: --files, --sqlite, --postgres and --name describe a source by themselves; drop %q", args[0])
+	case len(f.named()) > 1:
+		return nil, hinted{usagef("backup: %s are several sources", strings.Join(f.named(), " and ")), "run backup for each, with a name of its own"}
+	case len(f.named()) == 0:
+		return nil, usagef("backup: --name needs --files, --sqlite or --postgres")
 	case f.name == "":
-		flag := "--files"
-		if f.database != "" {
-			flag = "--sqlite"
-		}
-		return nil, hinted{usagef("backup: %s needs --name", flag), "the source's name stays the same in all its snapshots, such as --name etc"}
+		return nil, hinted{usagef("backup: %s needs --name", f.named()[0]), "the source's name stays the same in all its snapshots, such as --name etc"}
 	}
 	host, err := a.host()
 	if err != nil {
@@ -228,8 +233,11 @@ func (a *app) adHocJob(f backupFlags, args []string) ([]job, error) {
 	if err := src.Check(); err != nil {
 		return nil, usageError{err}
 	}
-	if f.database != "" {
+	switch {
+	case f.database != "":
 		return f.databaseJob(src)
+	case f.cluster != "":
+		return f.clusterJob(src)
 	}
 	options, patterns, err := f.options(nil)
 	if err != nil {
@@ -246,6 +254,25 @@ func (a *app) adHocJob(f backupFlags, args []string) ([]job, error) {
 		options.Roots = append(options.Roots, abs)
 	}
 	return []job{{source: src, options: options, left: leftOut(&options, patterns)}}, nil
+}
+
+// named are the flags that name what is to be backed up.
+func (f backupFlags) named() (flags []string) {
+	if len(f.roots) > 0 {
+		flags = append(flags, "--files")
+	}
+	if f.database != "" {
+		flags = append(flags, "--sqlite")
+	}
+	if f.cluster != "" {
+		flags = append(flags, "--postgres")
+	}
+	return flags
+}
+
+// selects reports whether flags choose files.
+func (f backupFlags) selects() bool {
+	return len(f.excludes)+len(f.includes)+len(f.excludeFiles) > 0 || f.oneFileSystem || f.excludeCaches || f.maxFileSize > 0
 }
 
 // options are the options of the flags, after those of the policy's source, and the patterns that both name.
@@ -383,6 +410,9 @@ func (a *app) policyJobs(f backupFlags, args []string) (jobs []job, refused []er
 				fmt.Errorf("back up %s: there is no such database now", src),
 				fmt.Sprintf("source %s stands for the databases that %s names; its snapshots stay restorable", s.SQLite.Of, p.Hosts[host].Globs[s.SQLite.Of].SQLite.Glob),
 			})
+			continue
+		case s.Postgres != nil && s.Postgres.Mode == policy.Physical:
+			jobs = append(jobs, job{source: src, cluster: clusterOptions(s.Postgres), hooks: s.Hooks})
 			continue
 		case s.Files == nil:
 			refused = append(refused, fmt.Errorf("back up %s: sources of kind %s can not be backed up by this version", src, s.Kind()))

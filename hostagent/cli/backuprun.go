@@ -38,6 +38,7 @@ type backupResult struct {
 	ResumedBytes uint64          `json:"resumed_bytes"`
 	Problems     []problemLine   `json:"problems"`
 	Database     *databaseResult `json:"database,omitempty"`
+	Cluster      *clusterResult  `json:"cluster,omitempty"`
 
 	name string // as this host calls the snapshot
 }
@@ -97,8 +98,8 @@ func (a *app) checkpoint(j job) repository.Checkpoint {
 	if c.Every == 0 {
 		c.Every = -1
 	}
-	if j.sqlite != nil {
-		c.Every = -1 // one entry: there is nothing on the way
+	if j.sqlite != nil || j.cluster != nil {
+		c.Every = -1 // there is nothing on the way that could be restored
 	}
 	for _, root := range j.options.Roots {
 		c.Roots = append(c.Roots, filepath.Clean(root))
@@ -144,8 +145,11 @@ func (a *app) remember(repo *repository.Repository, src snapshot.Source, err err
 
 // capture captures what the job names into the session and commits it.
 func (a *app) capture(ctx context.Context, session *repository.Session, j job, tags []string) (*backupResult, error) {
-	if j.sqlite != nil {
+	switch {
+	case j.sqlite != nil:
 		return a.captureDatabase(ctx, session, j, tags)
+	case j.cluster != nil:
+		return a.captureCluster(ctx, session, j, tags)
 	}
 	absent := absentRoots(j.options.Roots)
 	meter := a.meter()
@@ -174,6 +178,8 @@ type seen struct {
 	counts   snapshot.Counts
 	problems []snapshot.Problem
 	database *databaseResult
+	cluster  *clusterResult
+	postgres *snapshot.Postgres // of a base backup
 	log      *snapshot.LogPlace // of what the snapshot holds of the source's log; nil: it stands for itself
 }
 
@@ -189,7 +195,7 @@ func (a *app) captureWith(ctx context.Context, session *repository.Session, j jo
 		}
 		stored, err = session.Commit(ctx, repository.Result{
 			Roots: captured.roots, Counts: captured.counts, Problems: append(slices.Clone(j.left), captured.problems...),
-			Partial: captured.counts.Errors > 0, Tags: tags, Started: started, Log: captured.log,
+			Partial: captured.counts.Errors > 0, Tags: tags, Started: started, Log: captured.log, Postgres: captured.postgres,
 		})
 		if stored != nil && err != nil {
 			// The snapshot exists; only this host's memory of it does not, which the next run makes up for.
@@ -239,7 +245,7 @@ func estimate(ctx context.Context, meter *progress.Meter, options files.Options)
 func (a *app) resultOf(session *repository.Session, m *repository.Stored, captured *seen, spent time.Duration) *backupResult {
 	r := &backupResult{
 		Snapshot: m.ID().String(), Parent: m.Parent, Counts: m.Counts, Seconds: spent.Seconds(), Partial: m.Partial,
-		Problems: []problemLine{}, Database: captured.database, name: a.name(m.ID()),
+		Problems: []problemLine{}, Database: captured.database, Cluster: captured.cluster, name: a.name(m.ID()),
 	}
 	t, why := session.Type()
 	r.Type, r.Why = string(t), why
@@ -270,11 +276,15 @@ func (r backupResult) write(w io.Writer) {
 	}
 	state := "saved"
 	if r.Partial {
-		state = "saved, PARTIAL: " + count(r.Counts.Errors, "thing", "things") + " left out"
+		state = r.partialWord()
 	}
 	fmt.Fprintf(w, "%s %s: %s\n", r.name, state, kind)
-	if r.Database != nil {
+	switch {
+	case r.Database != nil:
 		r.writeDatabase(w)
+		return
+	case r.Cluster != nil:
+		r.writeCluster(w)
 		return
 	}
 	changed := ""

@@ -29,8 +29,11 @@ type databaseResult struct {
 
 // kind is the kind of the job's source.
 func (j job) kind() string {
-	if j.sqlite != nil {
+	switch {
+	case j.sqlite != nil:
 		return policy.KindSQLite
+	case j.cluster != nil:
+		return policy.KindPostgres
 	}
 	return policy.KindFiles
 }
@@ -45,7 +48,7 @@ func (j job) roots() []string {
 
 // databaseJob is the database that the flags name.
 func (f backupFlags) databaseJob(src snapshot.Source) ([]job, error) {
-	if len(f.excludes)+len(f.includes)+len(f.excludeFiles) > 0 || f.oneFileSystem || f.excludeCaches || f.maxFileSize > 0 {
+	if f.selects() {
 		return nil, usagef("backup: patterns and limits are for --files; a database is captured whole")
 	}
 	abs, err := filepath.Abs(f.database)

@@ -1,0 +1,110 @@
+package cli
+
+import (
+	"context"
+	"fmt"
+	"io"
+	"time"
+
+	pgsource "github.com/btcdecoded/holdfast/hostagent/source/postgres"
+	"github.com/btcdecoded/holdfast/shared/policy"
+	"github.com/btcdecoded/holdfast/shared/postgres"
+	"github.com/btcdecoded/holdfast/shared/repository"
+	"github.com/btcdecoded/holdfast/shared/snapshot"
+)
+
+// clusterResult is how a cluster was captured.
+type clusterResult struct {
+	System      string `json:"system"` // identifier
+	Version     string `json:"version"`
+	Timeline    uint32 `json:"timeline"`
+	StartLSN    string `json:"start_lsn"`
+	StopLSN     string `json:"stop_lsn"`
+	Standby     bool   `json:"standby"`
+	Checksums   bool   `json:"checksums"`     // the cluster has checksums of pages
+	Damaged     uint64 `json:"damaged_pages"` // whose checksum is wrong
+	Tablespaces int    `json:"tablespaces"`
+	Unlogged    int    `json:"unlogged_relations"` // tables and indexes that restore empty
+	WALBytes    uint64 `json:"wal_bytes"`
+}
+
+// walTail is who follows the WAL of a cluster into the repository.
+type walTail interface {
+	// Place is where a snapshot that begins at an LSN stands in the log; nil: the log is of another system or timeline.
+	Place(ctx context.Context, system uint64, timeline uint32, start postgres.LSN) (*snapshot.LogPlace, error)
+}
+
+// clusterJob is the cluster that the flags name.
+func (f backupFlags) clusterJob(src snapshot.Source) ([]job, error) {
+	if f.selects() {
+		return nil, usagef("backup: patterns and limits are for --files; a cluster is captured whole")
+	}
+	if _, err := pgsource.Config(f.cluster); err != nil {
+		return nil, err
+	}
+	return []job{{source: src, cluster: &pgsource.Options{Connection: f.cluster}}}, nil
+}
+
+func clusterOptions(p *policy.Postgres) *pgsource.Options {
+	return &pgsource.Options{Connection: p.Service}
+}
+
+// captureCluster captures a cluster into the session and commits it.
+func (a *app) captureCluster(ctx context.Context, session *repository.Session, j job, tags []string) (*backupResult, error) {
+	meter := a.meter()
+	options := *j.cluster
+	options.Label = "holdfast " + j.source.String()
+	options.Temp = a.statePath()
+	options.Note = func(text string) {
+		meter.Clear()
+		a.note("%s", text)
+	}
+	options.Total = func(bytes uint64) { meter.Total(0, bytes) }
+	return a.captureWith(ctx, session, j, tags, meter, func() (*seen, error) {
+		r, err := pgsource.Capture(ctx, options, session, meter)
+		if err != nil {
+			return nil, err
+		}
+		s := &seen{roots: r.Roots, counts: r.Counts, problems: r.Problems, cluster: clusterResultOf(r), postgres: &snapshot.Postgres{
+			System: r.System, Version: r.Version.Text, Timeline: r.Timeline, SegmentSize: r.SegmentSize, Start: r.Start, Stop: r.Stop,
+		}}
+		if j.followWAL != nil {
+			if s.log, err = j.followWAL.Place(ctx, r.System, r.Timeline, r.Start); err != nil {
+				return nil, err
+			}
+		}
+		return s, nil
+	})
+}
+
+func clusterResultOf(r *pgsource.Result) *clusterResult {
+	return &clusterResult{
+		System: fmt.Sprint(r.System), Version: r.Version.String(), Timeline: r.Timeline, StartLSN: r.Start.String(), StopLSN: r.Stop.String(),
+		Standby: r.Standby, Checksums: r.Checksums, Damaged: r.Damaged, Tablespaces: r.Tablespaces, Unlogged: r.Unlogged, WALBytes: r.WALBytes,
+	}
+}
+
+// writeCluster tells how a cluster was captured.
+func (r backupResult) writeCluster(w io.Writer) {
+	c := r.Cluster
+	from := ""
+	if c.Standby {
+		from = ", a standby"
+	}
+	fmt.Fprintf(w, "  PostgreSQL %s%s, %s, WAL from %s to %s on timeline %d; read %s, added %s in %s\n", c.Version, from, size(r.Counts.Bytes),
+		c.StartLSN, c.StopLSN, c.Timeline, size(r.Counts.ReadBytes), size(r.Counts.AddedBytes), duration(time.Duration(r.Seconds*float64(time.Second))))
+	if !c.Checksums {
+		fmt.Fprintln(w, "  the cluster has no checksums of pages: damaged ones can not be noticed")
+	}
+	if c.Unlogged > 0 {
+		fmt.Fprintf(w, "  %s restored empty\n", count(uint64(c.Unlogged), "unlogged relation is", "unlogged relations are"))
+	}
+}
+
+// partialWord says what is wrong with a snapshot that is partial.
+func (r backupResult) partialWord() string {
+	if r.Cluster != nil {
+		return "saved, with " + count(r.Counts.Errors, "DAMAGED PAGE", "DAMAGED PAGES")
+	}
+	return "saved, PARTIAL: " + count(r.Counts.Errors, "thing", "things") + " left out"
+}
