@@ -6,6 +6,7 @@ import (
 	"path/filepath"
 	"strings"
 	"testing"
+	"time"
 
 	"github.com/btcdecoded/holdfast/test/cluster"
 )
@@ -73,5 +74,35 @@ func TestPrograms(t *testing.T) {
 	info, err := os.Stat(s.Dir)
 	if err != nil || info.Mode().Perm() != 0o700 {
 		t.Errorf("the data directory: %v, %v", info.Mode(), err)
+	}
+}
+
+// TestWriter has an application write while its server is killed and another one takes over.
+func TestWriter(t *testing.T) {
+	s := cluster.Start(t, cluster.Options{})
+	w := cluster.StartWriter(t, s, cluster.WriterOptions{Connections: 3, Pause: time.Millisecond})
+	w.Await(20)
+	s.Kill9()
+	s.Restart()
+	w.Await(20)
+	standby := s.Standby(t)
+	w.Await(5)
+	rows := w.Stop()
+	if lost := cluster.Missing(t, s, "postgres", rows); len(lost) > 0 || len(rows) < 45 {
+		t.Errorf("%d of %d are lost: %+v", len(lost), len(rows), lost)
+	}
+	standby.Follow(s)
+	s.Stop("immediate")
+	standby.Promote()
+	again := cluster.StartWriter(t, standby, cluster.WriterOptions{})
+	again.Await(3)
+	rows = append(rows, again.Stop()...)
+	if lost := cluster.Missing(t, standby, "postgres", rows); len(lost) > 0 {
+		t.Errorf("%d of %d are lost: %+v", len(lost), len(rows), lost)
+	}
+	for _, r := range rows {
+		if r.Acked.Before(r.Sent) || !strings.Contains(r.Upto, "/") {
+			t.Errorf("%+v", r)
+		}
 	}
 }
