@@ -20,6 +20,7 @@ import (
 	"github.com/btcdecoded/holdfast/shared/repository/layout"
 	"github.com/btcdecoded/holdfast/shared/repository/repotest"
 	"github.com/btcdecoded/holdfast/shared/snapshot"
+	"github.com/btcdecoded/holdfast/test/granted"
 )
 
 // opened is a repository that is open.
@@ -41,7 +42,7 @@ func TestManifests(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	s := &stored{opened{f.Repo}}
+	s := &stored{opened{f.Open(t, granted.Of(t, "coordinate", false).Store(f.Store))}}
 	if e, err := s.Newest(ctx, p, f.Source); err != nil || e.Sequence != 0 {
 		t.Errorf("an empty repository: %+v, %v", e, err)
 	}

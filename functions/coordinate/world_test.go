@@ -19,6 +19,7 @@ import (
 	"github.com/btcdecoded/holdfast/shared/schedule"
 	"github.com/btcdecoded/holdfast/shared/snapshot"
 	"github.com/btcdecoded/holdfast/shared/statestore/memstate"
+	"github.com/btcdecoded/holdfast/test/granted"
 )
 
 // world is everything around the function: clock, state, queues, agents, bus and repository, each as unreliable as the
@@ -82,7 +83,7 @@ func newWorld(t testing.TB, seed uint64, text string) *world {
 	w.state.Before = func(op memstate.Op, _ string) error { return w.effect(op == memstate.Put, true) }
 	w.state.After = func(op memstate.Op, _ string) error { return w.effect(op == memstate.Put, false) }
 	w.fn = &coordinator{
-		state: w.state, queues: w, manifests: w, shardHosts: 500, now: func() time.Time { return w.clock.Add(w.skew) },
+		state: granted.Of(t, "coordinate", false).State(w.state), queues: w, manifests: w, shardHosts: 500, now: func() time.Time { return w.clock.Add(w.skew) },
 		policy: func(context.Context) (*policy.Policy, string, error) { return w.p, w.tag, w.effect(false, true) },
 	}
 	return w

@@ -22,6 +22,7 @@ import (
 	"github.com/btcdecoded/holdfast/shared/snapshot"
 	"github.com/btcdecoded/holdfast/shared/statestore"
 	"github.com/btcdecoded/holdfast/shared/statestore/memstate"
+	"github.com/btcdecoded/holdfast/test/granted"
 )
 
 const day = 24 * time.Hour
@@ -43,6 +44,8 @@ type stage struct {
 	replica *mem.Store      // nil: none
 	second  *function       // of the region of the replica
 	there   *memstate.Store // its state
+
+	role, secondRole *granted.Role // what the functions may do
 }
 
 // region is what a function of one region opens.
@@ -52,9 +55,9 @@ type region struct {
 }
 
 func (r region) Open(ctx context.Context) (*opened, error) {
-	store := r.Store
+	store := r.role.Store(r.Store)
 	if r.second {
-		store = r.replica
+		store = r.secondRole.Store(r.replica)
 	}
 	repo, err := repository.Open(ctx, store, r.id)
 	return &opened{repo: repo, policy: r.policy, stale: r.stale}, err
@@ -64,18 +67,18 @@ func (r region) Primary(ctx context.Context, _ *repository.Repository) (*reposit
 	if !r.second {
 		return nil, nil
 	}
-	return repository.Open(ctx, r.Store, r.id)
+	return repository.Open(ctx, r.secondRole.First(r.Store), r.id)
 }
 
 func newStage(t *testing.T, rules string) *stage {
 	t.Helper()
-	s := &stage{Fixture: repotest.New(t), t: t, state: memstate.New()}
+	s := &stage{Fixture: repotest.New(t), t: t, state: memstate.New(), role: granted.Of(t, "lifecycle", false), secondRole: granted.Of(t, "lifecycle", true)}
 	s.Store.KeepVersions()
 	s.Store.KeepLocks(lock.Default)
 	s.rules(rules)
 	s.id = s.Grant(t, "*", "condemned", "expired", "receipts/cloud")
 	s.verifier = s.Grant(t, "*", "receipts/cloud", "damaged")
-	f, err := newFunction(environment.Lifecycle{Lock: "COMPLIANCE"}, region{stage: s}, s.state, s.state, nil)
+	f, err := newFunction(environment.Lifecycle{Lock: "COMPLIANCE"}, region{stage: s}, s.role.State(s.state), s.role.State(s.state), nil)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -88,7 +91,7 @@ func newStage(t *testing.T, rules string) *stage {
 func (s *stage) copied() {
 	s.t.Helper()
 	s.replica, s.there = s.Store.Clone(), memstate.New()
-	f, err := newFunction(environment.Lifecycle{Lock: "COMPLIANCE", Primary: "s3://b?region=r"}, region{stage: s, second: true}, s.there, s.state, nil)
+	f, err := newFunction(environment.Lifecycle{Lock: "COMPLIANCE", Primary: "s3://b?region=r"}, region{stage: s, second: true}, s.secondRole.State(s.there), s.secondRole.FirstState(s.state), nil)
 	if err != nil {
 		s.t.Fatal(err)
 	}

@@ -26,6 +26,7 @@ import (
 	"github.com/btcdecoded/holdfast/shared/snapshot"
 	"github.com/btcdecoded/holdfast/shared/statestore"
 	"github.com/btcdecoded/holdfast/shared/statestore/memstate"
+	"github.com/btcdecoded/holdfast/test/granted"
 )
 
 // service stands in for SNS and EventBridge.
@@ -112,9 +113,10 @@ func newLab(t *testing.T) *lab {
 		t.Fatal(err)
 	}
 	l := &lab{Fixture: repotest.New(t), service: &service{subscribed: []string{"arn:1"}}, state: memstate.New(), out: &bytes.Buffer{}}
-	l.account = &invoketest.Account{File: p, Repo: l.Repo}
+	role := granted.Of(t, "monitor", false)
+	l.account = &invoketest.Account{File: p, Repo: l.Open(t, role.Store(l.Store))}
 	l.function = &function{
-		env: environment.Monitor{Runbook: "https://example.org/runbook", DigestHour: 23}, cloud: l.account, state: l.state, out: l.out,
+		env: environment.Monitor{Runbook: "https://example.org/runbook", DigestHour: 23}, cloud: l.account, state: role.State(l.state), out: l.out,
 		people: newPeople("arn:topic", "holdfast", l.service, l.service), now: func() time.Time { return l.Now },
 		ping: func(context.Context) error { l.pings++; return nil },
 	}

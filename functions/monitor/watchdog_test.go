@@ -19,6 +19,7 @@ import (
 	"github.com/btcdecoded/holdfast/shared/snapshot"
 	"github.com/btcdecoded/holdfast/shared/statestore"
 	"github.com/btcdecoded/holdfast/shared/statestore/memstate"
+	"github.com/btcdecoded/holdfast/test/granted"
 )
 
 func TestWatchdog(t *testing.T) {
@@ -26,10 +27,11 @@ func TestWatchdog(t *testing.T) {
 	service := &service{}
 	primary, replica, out := memstate.New(), mem.New(), &bytes.Buffer{}
 	var unreachable error
+	role := granted.Of(t, "watchdog", true)
 	w := &watchdog{
-		env: environment.Watchdog{PrimaryRegion: "eu-central-1"}, primary: primary, state: memstate.New(), people: newPeople("arn:topic", "", service, nil),
+		env: environment.Watchdog{PrimaryRegion: "eu-central-1"}, primary: role.FirstState(primary), state: role.State(memstate.New()), people: newPeople("arn:topic", "", service, nil),
 		out: out, now: func() time.Time { return now },
-		replica: func(context.Context) (objstore.Store, error) { return replica, unreachable },
+		replica: func(context.Context) (objstore.Store, error) { return role.Store(replica), unreachable },
 	}
 	run := func(want ...string) {
 		t.Helper()

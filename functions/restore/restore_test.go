@@ -22,6 +22,7 @@ import (
 	"github.com/btcdecoded/holdfast/shared/snapshot"
 	"github.com/btcdecoded/holdfast/shared/statestore"
 	"github.com/btcdecoded/holdfast/shared/statestore/memstate"
+	"github.com/btcdecoded/holdfast/test/granted"
 )
 
 // outQueue keeps what was sent.
@@ -69,7 +70,8 @@ func newLab(t *testing.T) *lab {
 			p.Approvers = append(p.Approvers, policy.Approver{Name: name, Key: publicLine(l.keys[name])})
 		}
 	}
-	l.function = &function{cloud: &invoketest.Account{File: p, Repo: l.Repo}, state: l.state, queues: l.queue, now: func() time.Time { return l.Now }}
+	role := granted.Of(t, "restore", false)
+	l.function = &function{cloud: &invoketest.Account{File: p, Repo: l.Open(t, role.Store(l.Store))}, state: role.State(l.state), queues: l.queue, now: func() time.Time { return l.Now }}
 	for i := range 3 {
 		l.Backup(t, snapshot.Full, repotest.Tree{"/srv/a": repotest.Noise(uint64(i), 5000)})
 		l.Now = l.Now.Add(30 * time.Minute)

@@ -28,6 +28,7 @@ import (
 	"github.com/btcdecoded/holdfast/shared/snapshot"
 	"github.com/btcdecoded/holdfast/shared/statestore"
 	"github.com/btcdecoded/holdfast/shared/statestore/memstate"
+	"github.com/btcdecoded/holdfast/test/granted"
 )
 
 // stage is a function with a repository and a state store in memory.
@@ -37,6 +38,7 @@ type stage struct {
 	f     *function
 	id    *keyring.Identity
 	state *memstate.Store
+	role  *granted.Role // what the function may do
 
 	metrics bytes.Buffer
 	asked   []events.Reread // ranges, in the function's own queue
@@ -50,16 +52,16 @@ func (s *stage) Send(_ context.Context, list []events.Reread) error {
 
 // Repository implements backend.
 func (s *stage) Repository(ctx context.Context) (*repository.Repository, error) {
-	return repository.Open(ctx, s.Store, s.id)
+	return repository.Open(ctx, s.role.Store(s.Store), s.id)
 }
 
 func newStage(t *testing.T, snapshots int) *stage {
-	s := &stage{Fixture: repotest.New(t), t: t, state: memstate.New()}
+	s := &stage{Fixture: repotest.New(t), t: t, state: memstate.New(), role: granted.Of(t, "verify", false)}
 	for n := range snapshots {
 		s.backup(uint64(n))
 	}
 	s.id = s.Grant(t, "*", "receipts/cloud", "damaged")
-	s.f = newFunction(environment.Verify{Workers: 1}, s, s.state, nil)
+	s.f = newFunction(environment.Verify{Workers: 1}, s, s.role.State(s.state), nil)
 	s.f.out = &s.metrics
 	s.f.now = func() time.Time { return s.Now }
 	return s

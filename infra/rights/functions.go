@@ -122,11 +122,14 @@ func lifecycle(s *settings.Settings) Document {
 	return append(d, report(s))
 }
 
+// tending is what lifecycle does to the objects of a bucket.
 func tending(bucket string) Document {
 	tag := allow("Cool", []string{"s3:PutObjectTagging"}, kinds(bucket+"/v1/*", "packs")...)
 	tag.Condition = Conditions{"StringEquals": {"s3:RequestObjectTag/" + settings.ColdTag: settings.ColdValue}}
 	return Document{
 		tag,
+		// A key goes when nothing is left of its chain, which its document names. Who may not decrypt opens nothing with it.
+		allow("ReadWrappedKeys", []string{"s3:GetObject"}, kinds(bucket+"/v1/*", "keys")...),
 		allow("ReadVersions", []string{"s3:GetBucketVersioning", "s3:ListBucketVersions"}, bucket),
 		{
 			Sid: "Announce", Effect: Allow, Action: []string{"s3:PutObject"}, Resource: kinds(bucket+"/v1/*", "condemned", "expired", "receipts/cloud"),
