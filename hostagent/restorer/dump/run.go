@@ -21,6 +21,8 @@ const (
 	newPrefix = "holdfast_new_"
 	// lockKey is that of the advisory lock which a restore holds.
 	lockKey = 0x686f6c6466617374
+	// lockTime is how long it is waited for.
+	lockTime = 2 * time.Second
 )
 
 // maintenance are the databases from which others are made and renamed, the first that can be connected to. It must not be one
@@ -85,14 +87,10 @@ func (r *run) prepare(ctx context.Context) (err error) {
 	if err != nil {
 		return err
 	}
-	got, err := rows(ctx, r.conn, "SELECT pg_try_advisory_lock("+strconv.Itoa(lockKey)+")")
-	if err != nil {
+	if err := r.lock(ctx); err != nil {
 		return err
 	}
-	if got[0][0] != "t" {
-		return ErrBusy
-	}
-	got, err = rows(ctx, r.conn, `SELECT current_setting('server_version_num')::int / 10000, rolsuper, rolcreatedb, current_user FROM pg_roles WHERE rolname = current_user`)
+	got, err := rows(ctx, r.conn, `SELECT current_setting('server_version_num')::int / 10000, rolsuper, rolcreatedb, current_user FROM pg_roles WHERE rolname = current_user`)
 	if err != nil {
 		return err
 	}
@@ -116,6 +114,22 @@ func (r *run) prepare(ctx context.Context) (err error) {
 		return err
 	}
 	return r.clean(ctx)
+}
+
+// lock takes the lock. One that was killed a moment ago may still have it, until the server notices.
+func (r *run) lock(ctx context.Context) error {
+	for began := time.Now(); ; {
+		got, err := rows(ctx, r.conn, "SELECT pg_try_advisory_lock("+strconv.Itoa(lockKey)+")")
+		switch {
+		case err != nil:
+			return err
+		case got[0][0] == "t":
+			return nil
+		case time.Since(began) > lockTime:
+			return ErrBusy
+		}
+		time.Sleep(lockTime / 20)
+	}
 }
 
 func (r *run) readRoles(ctx context.Context) error {
@@ -170,6 +184,8 @@ func (r *run) close(ctx context.Context) {
 			r.Note(fmt.Sprintf("database %s could not be dropped, the next restore will: %v", name, err))
 		}
 	}
+	// The server may take its time to notice that the connection is closed.
+	_ = execute(ctx, r.conn, "SELECT pg_advisory_unlock_all()")
 	_ = r.conn.Close(ctx)
 }
 
