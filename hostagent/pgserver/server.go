@@ -377,7 +377,7 @@ func dial(ctx context.Context, socket, database, user string) (*pgconn.PgConn, e
 	if err != nil {
 		return nil, err
 	}
-	config.RuntimeParams = map[string]string{"application_name": "holdfast", "client_encoding": "UTF8", "search_path": "pg_catalog"}
+	config.RuntimeParams = map[string]string{"application_name": "holdfast", "client_encoding": "UTF8"}
 	return pgconn.ConnectConfig(ctx, config)
 }
 

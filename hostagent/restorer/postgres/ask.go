@@ -29,32 +29,32 @@ const (
 	statusFault  = "fault"
 )
 
-// file is a name that the server asks for.
-type file struct {
+// asked is a name that the server asks for.
+type asked struct {
 	name    string
 	history uint32 // timeline; 0: it is a segment
 	segment segment
 }
 
 // parseFile reads a name as restore_command gets it.
-func parseFile(name string, size uint64) (file, error) {
+func parseFile(name string, size uint64) (asked, error) {
 	if size == 0 {
 		size = pg.DefaultSegmentSize // there is no log, and no segment that could be found
 	}
 	n, err := pg.ParseName(name, uint32(size)) //nolint:gosec // at most 1 GiB
 	switch {
 	case err != nil:
-		return file{}, err
+		return asked{}, err
 	case n.Kind == pg.History:
-		return file{name: name, history: n.Timeline}, nil
+		return asked{name: name, history: n.Timeline}, nil
 	case n.Kind == pg.Segment:
-		return file{name: name, segment: segment{n.Timeline, uint64(n.Start) / size}}, nil
+		return asked{name: name, segment: segment{n.Timeline, uint64(n.Start) / size}}, nil
 	}
-	return file{}, fmt.Errorf("%q is neither a WAL segment nor a timeline's history", name)
+	return asked{}, fmt.Errorf("%q is neither a WAL segment nor a timeline's history", name)
 }
 
 // judge says what a plan alone tells of a file: whether it can be there at all.
-func (p *Plan) judge(f file) (absent bool) {
+func (p *Plan) judge(f asked) (absent bool) {
 	if f.history != 0 {
 		return !slices.Contains(p.Stored, f.history)
 	}

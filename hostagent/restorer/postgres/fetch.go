@@ -61,7 +61,7 @@ func Fetch(ctx context.Context, plan, name, to string, open func(ctx context.Con
 func noCopyOf(s *spool, name string) bool { return missing(s.ready(name)) }
 
 // ask finds out whether there is such a file, and gets it into the spool.
-func (s *spool) ask(ctx context.Context, p *Plan, want file, open func(ctx context.Context, p *Plan) (*Log, error)) (bool, error) {
+func (s *spool) ask(ctx context.Context, p *Plan, want asked, open func(ctx context.Context, p *Plan) (*Log, error)) (bool, error) {
 	for {
 		a, err := askAt(ctx, s.dir, want.name)
 		if errors.Is(err, errNobody) && ctx.Err() == nil {
@@ -96,7 +96,7 @@ func (s *spool) ask(ctx context.Context, p *Plan, want file, open func(ctx conte
 }
 
 // fill reads the log from the nearest place that is known, until the file is there and some of what follows.
-func (s *spool) fill(ctx context.Context, p *Plan, want file, open func(ctx context.Context, p *Plan) (*Log, error)) answer {
+func (s *spool) fill(ctx context.Context, p *Plan, want asked, open func(ctx context.Context, p *Plan) (*Log, error)) answer {
 	if !missing(s.path(keepName, want.name)) {
 		return answer{Status: statusReady} // nobody has to be told
 	}

@@ -1,12 +1,16 @@
 package postgres
 
 import (
+	"context"
 	"errors"
 	"fmt"
+	"os"
+	"path/filepath"
+	"strings"
 	"testing"
 	"time"
 
-	pg "github.com/btcdecoded/holdfast/shared/postgres"
+	"github.com/btcdecoded/holdfast/hostagent/pgserver"
 	"github.com/btcdecoded/holdfast/test/cluster"
 )
 
@@ -131,4 +135,210 @@ func TestDamage(t *testing.T) {
 	}
 }
 
-var _ pg.LSN
+// TestTimelines recovers along a promotion, and to the end of the timeline that was left.
+func TestTimelines(t *testing.T) {
+	w := newWorld(t, cluster.Options{})
+	w.base()
+	w.insert(2)
+	w.ship()
+	standby := w.Standby(t)
+	left := w.insert(3)
+	w.ship()
+	standby.Follow(w.Server)
+	w.Stop("fast")
+	standby.Promote()
+	w.Server = standby
+	w.follow(2)
+	w.insert(4)
+	w.bulk(2 << 10)
+	w.ship()
+
+	r, err := w.restore(Target{Kind: Latest})
+	if err != nil {
+		t.Fatal(err)
+	}
+	if got := w.rows(r.Path); got != "2,3,4" || r.Reached.Timeline != 2 || r.Reached.Now != 3 {
+		t.Errorf("%s, %+v", got, r.Reached)
+	}
+	// The new timeline gets a number that no stored one has.
+	for _, target := range []Target{{Kind: Latest}, {Kind: Time, Time: left}} {
+		dir := filepath.Join(w.place, "old-"+string(target.Kind))
+		r, err = ToDir(context.Background(), dir, func(context.Context) (*Source, error) { return w.branch(1), nil }, w.options(target))
+		if err != nil {
+			t.Fatal(err)
+		}
+		if got := w.rows(r.Path); got != "2,3" || r.Reached.Timeline != 1 || r.Reached.Now != 3 {
+			t.Errorf("%s, %+v", got, r.Reached)
+		}
+	}
+	// A branch that left before the base was complete.
+	_, err = ToDir(context.Background(), filepath.Join(w.place, "wrong"), func(context.Context) (*Source, error) {
+		s := w.source()
+		s.Stop += 1 << 30
+		s.Log.End += 1 << 31
+		return s, nil
+	}, w.options(Target{Kind: Latest}))
+	if !errors.Is(err, ErrBranch) {
+		t.Error(err)
+	}
+}
+
+// TestPause leaves a server at the target, which people can look at and promote.
+func TestPause(t *testing.T) {
+	w := newWorld(t, cluster.Options{})
+	w.base()
+	at := w.insert(2)
+	w.ship()
+	w.insert(3)
+	w.ship()
+	dir := filepath.Join(w.place, "paused")
+	o := w.options(Target{Kind: Time, Time: at})
+	o.Pause = true
+	r, err := ToDir(context.Background(), dir, w.opener(), o)
+	if err != nil {
+		t.Fatal(err)
+	}
+	pid := pgserver.Postmaster(dir)
+	if pid == 0 {
+		t.Fatal("no server runs")
+	}
+	t.Cleanup(func() { _ = pgserver.EndStray(dir) })
+	sql := func(text string) string {
+		out, err := w.TryRun("psql", "-AtX", "-h", r.Socket, "-p", pgserver.Port, "-U", "postgres", "-c", text, "postgres")
+		if err != nil {
+			t.Fatal(err)
+		}
+		return strings.TrimSpace(out)
+	}
+	if got := sql("SELECT string_agg(n::text, ',') || pg_is_in_recovery() FROM kept"); got != "2true" {
+		t.Error(got)
+	}
+	if got := sql("SHOW archive_mode"); got != "off" {
+		t.Error(got)
+	}
+	// It is with people now: no restore takes it away.
+	if _, err := ToDir(context.Background(), dir, w.opener(), o); !errors.Is(err, ErrExists) {
+		t.Error(err)
+	}
+	sql("SELECT pg_wal_replay_resume()")
+	for sql("SELECT pg_is_in_recovery()") != "f" {
+		time.Sleep(20 * time.Millisecond)
+	}
+	sql("INSERT INTO kept VALUES (5)")
+	if got := sql("SELECT string_agg(n::text, ',') FROM kept"); got != "2,5" {
+		t.Error(got)
+	}
+}
+
+// TestScratch looks at a cluster, and leaves nothing: neither after a success, nor after a failure, nor of one that was
+// killed.
+func TestScratch(t *testing.T) {
+	w := newWorld(t, cluster.Options{})
+	w.base()
+	w.insert(2)
+	w.ship()
+	scratch := filepath.Join(w.place, "scratch")
+	o := w.options(Target{Kind: Latest})
+	seen := ""
+	o.Prove = func(ctx context.Context, s *pgserver.Server) error {
+		c, err := s.Connect(ctx, "", "")
+		if err != nil {
+			return err
+		}
+		defer func() { _ = c.Close(ctx) }()
+		got, err := pgserver.Row(ctx, c, "SELECT count(*), current_setting('listen_addresses'), current_setting('archive_mode') FROM kept")
+		seen = strings.Join(got, "|")
+		return err
+	}
+	empty := func() {
+		t.Helper()
+		if list, err := os.ReadDir(scratch); err != nil || len(list) > 0 {
+			t.Errorf("left: %v, %v", list, err)
+		}
+	}
+	if err := os.MkdirAll(scratch, 0o711); err != nil {
+		t.Fatal(err)
+	}
+	r, err := Scratch(context.Background(), scratch, w.opener(), o)
+	if err != nil || seen != "1||off" {
+		t.Fatal(err, seen, r)
+	}
+	empty()
+	bad := errors.New("a query says no")
+	o.Prove = func(context.Context, *pgserver.Server) error { return bad }
+	if _, err = Scratch(context.Background(), scratch, w.opener(), o); !errors.Is(err, bad) {
+		t.Error(err)
+	}
+	empty()
+	ctx, cancel := context.WithCancel(context.Background())
+	o.Prove = func(context.Context, *pgserver.Server) error { cancel(); return ctx.Err() }
+	if _, err = Scratch(ctx, scratch, w.opener(), o); !errors.Is(err, context.Canceled) {
+		t.Error(err)
+	}
+	empty()
+}
+
+// TestTablespaces sends a tablespace to another place, and refuses one whose place is taken.
+func TestTablespaces(t *testing.T) {
+	w := newWorld(t, cluster.Options{})
+	place := filepath.Join(w.Owner.Dir(t), "fast disk")
+	if err := os.Mkdir(place, 0o700); err != nil {
+		t.Fatal(err)
+	}
+	w.Owner.Give(t, place)
+	w.Psql("CREATE TABLESPACE fast LOCATION '" + place + "'; CREATE TABLE there (n int) TABLESPACE fast; INSERT INTO there VALUES (7)")
+	w.baseByProgram(place)
+	w.Psql("INSERT INTO there VALUES (8)")
+	w.ship()
+	o := w.options(Target{Kind: Latest})
+	_, err := ToDir(context.Background(), filepath.Join(w.place, "refused"), w.opener(), o)
+	var taken *SpaceError
+	if !errors.As(err, &taken) || !strings.Contains(taken.Hint(), "--tablespace-mapping") {
+		t.Errorf("%v", err)
+	}
+	o.Tablespaces = map[string]string{"/nowhere": "/tmp/x"}
+	if _, err := ToDir(context.Background(), filepath.Join(w.place, "refused"), w.opener(), o); err == nil || !strings.Contains(err.Error(), place) {
+		t.Errorf("%v", err)
+	}
+	moved := filepath.Join(w.place, "moved")
+	o.Tablespaces = map[string]string{place: moved}
+	r, err := ToDir(context.Background(), filepath.Join(w.place, "restored"), w.opener(), o)
+	if err != nil {
+		t.Fatal(err)
+	}
+	s := cluster.Open(t, r.Path, cluster.Options{})
+	if got := s.Psql("SELECT string_agg(n::text, ','), (SELECT pg_tablespace_location(oid) FROM pg_tablespace WHERE spcname = 'fast') FROM there"); got != "7,8|"+moved {
+		t.Error(got)
+	}
+	s.Stop("fast")
+	// A failed one takes its tablespace with it.
+	o.Tablespaces = map[string]string{place: moved + "2"}
+	o.Target = Target{Kind: Name, Name: "none"}
+	if _, err := ToDir(context.Background(), filepath.Join(w.place, "failed"), w.opener(), o); !errors.Is(err, ErrShort) {
+		t.Error(err)
+	}
+	if !missing(moved + "2") {
+		t.Error("the tablespace of a failed restore is there")
+	}
+}
+
+// TestSnapshotAlone restores a base without any log.
+func TestSnapshotAlone(t *testing.T) {
+	w := newWorld(t, cluster.Options{})
+	w.insert(1)
+	w.base()
+	for _, target := range []Target{{Kind: Latest}, {Kind: Base}, {Kind: Time, Time: w.src.Time.Add(time.Hour)}} {
+		dir := filepath.Join(w.place, "alone-"+string(target.Kind))
+		r, err := ToDir(context.Background(), dir, func(context.Context) (*Source, error) {
+			s := w.src
+			s.Stop = s.Start // as far as this test knows; the label tells the server
+			return &s, nil
+		}, w.options(target))
+		if err != nil {
+			t.Fatal(err)
+		}
+		if got := w.rows(r.Path); got != "1" {
+			t.Error(got)
+		}
+	}
+}

@@ -2,22 +2,21 @@ package postgres
 
 import (
 	"context"
-	"encoding/binary"
 	"errors"
 	"fmt"
 	"io"
 	"iter"
 	"os"
 	"path/filepath"
+	"slices"
 	"strconv"
-	"strings"
 	"testing"
 	"time"
 
 	"github.com/btcdecoded/holdfast/hostagent/pgserver"
 	"github.com/btcdecoded/holdfast/hostagent/source/files"
 	"github.com/btcdecoded/holdfast/shared/keyring"
-	"github.com/btcdecoded/holdfast/shared/objstore/mem"
+	"github.com/btcdecoded/holdfast/shared/objstore/file"
 	pg "github.com/btcdecoded/holdfast/shared/postgres"
 	"github.com/btcdecoded/holdfast/shared/repository"
 	"github.com/btcdecoded/holdfast/shared/snapshot"
@@ -62,6 +61,10 @@ type world struct {
 	program string // of this test, where a server can run it
 	place   string // directory for restores
 	serial  uint64
+
+	histories map[uint32][]byte
+	store     string // directory of the repository
+	identity  string // file
 }
 
 // newWorld makes a cluster with a table.
@@ -115,6 +118,12 @@ func (w *world) base() {
 	w.t.Helper()
 	dir := filepath.Join(w.Owner.Dir(w.t), "base")
 	w.CopyTo(w.t, dir)
+	w.stored(dir)
+}
+
+// stored puts a base backup into a repository.
+func (w *world) stored(dir string) {
+	w.t.Helper()
 	label, err := os.ReadFile(filepath.Join(dir, labelFile))
 	if err != nil {
 		w.t.Fatal(err)
@@ -134,44 +143,74 @@ func (w *world) base() {
 		w.t.Fatal(err)
 	}
 	w.src = Source{
-		ID: "host/db@1", Root: dir, System: system, Major: w.Version, Timeline: l.Timeline, Start: l.Start, Stop: w.flushed(), Base: capture(w.t, dir),
-		Time: w.now(),
+		ID: "host/db@1", Root: dir, System: system, Major: w.Version, Timeline: l.Timeline, Start: l.Start, Stop: w.flushed(), Time: w.now(),
 	}
+	w.src.Base = w.capture(dir)
 	w.shipped = l.Start.SegmentStart(uint32(w.size)) //nolint:gosec // small
 	w.ship()
 }
 
 // capture stores a directory and opens the snapshot.
-func capture(t testing.TB, dir string) *repository.Snapshot {
-	t.Helper()
+func (w *world) capture(dir string) *repository.Snapshot {
+	w.t.Helper()
 	ctx := context.Background()
 	id, err := keyring.NewIdentity()
 	if err != nil {
-		t.Fatal(err)
+		w.t.Fatal(err)
 	}
-	repo, err := repository.Init(ctx, mem.New(), id, id.Recipients(), time.Now().UTC())
-	if err != nil {
-		t.Fatal(err)
+	w.store, w.identity = filepath.Join(w.t.TempDir(), "repository"), filepath.Join(w.t.TempDir(), "identity")
+	if err := errors.Join(os.Mkdir(w.store, 0o700), id.WriteFile(w.identity)); err != nil {
+		w.t.Fatal(err)
 	}
-	session, err := repo.Begin(ctx, repository.BeginOptions{
-		Source: snapshot.Source{Host: "host", Name: "db"}, Kind: "files", State: t.TempDir(), Tool: "test", Now: time.Now,
-	})
+	store, err := file.Open(w.store)
 	if err != nil {
-		t.Fatal(err)
+		w.t.Fatal(err)
+	}
+	repo, err := repository.Init(ctx, store, id, id.Recipients(), time.Now().UTC())
+	if err != nil {
+		w.t.Fatal(err)
+	}
+	session, err := repo.Begin(ctx, repository.BeginOptions{Source: theSource, Kind: "files", State: w.t.TempDir(), Tool: "test", Now: time.Now})
+	if err != nil {
+		w.t.Fatal(err)
 	}
 	captured, err := files.Capture(ctx, files.Options{Roots: []string{dir}}, session, silent{})
 	if err != nil {
-		t.Fatal(err)
+		w.t.Fatal(err)
 	}
-	stored, err := session.Commit(ctx, repository.Result{Roots: captured.Roots, Counts: captured.Counts, Problems: captured.Problems, Started: time.Now().UTC()})
+	_, err = session.Commit(ctx, repository.Result{Roots: captured.Roots, Counts: captured.Counts, Problems: captured.Problems, Started: time.Now().UTC()})
 	if err != nil {
-		t.Fatal(err)
+		w.t.Fatal(err)
 	}
-	snap, err := repo.Snapshot(ctx, stored)
+	snap, err := openSnapshot(w.store, w.identity)
 	if err != nil {
-		t.Fatal(err)
+		w.t.Fatal(err)
 	}
 	return snap
+}
+
+var theSource = snapshot.Source{Host: "host", Name: "db"}
+
+// openSnapshot opens what capture has stored, in whichever process.
+func openSnapshot(dir, identity string) (*repository.Snapshot, error) {
+	ctx := context.Background()
+	id, err := keyring.LoadIdentity(identity)
+	if err != nil {
+		return nil, err
+	}
+	store, err := file.Open(dir)
+	if err != nil {
+		return nil, err
+	}
+	repo, err := repository.Open(ctx, store, id)
+	if err != nil {
+		return nil, err
+	}
+	all, err := repo.Manifests(ctx, theSource)
+	if err != nil {
+		return nil, err
+	}
+	return repo.Snapshot(ctx, all[len(all)-1])
 }
 
 type silent struct{}
@@ -249,14 +288,18 @@ func (w *world) placeOf(n uint64) snapshot.LogPlace {
 }
 
 // source is the base with the log as it is now.
-func (w *world) source() *Source {
+func (w *world) source() *Source { return w.branch(1 << 31) }
+
+// branch is the base with the log up to the end of a timeline.
+func (w *world) branch(timeline uint32) *Source {
 	s := w.src
-	last := w.records[len(w.records)-1]
+	all := slices.DeleteFunc(slices.Clone(w.records), func(r Record) bool { return r.Timeline > timeline })
+	last := all[len(all)-1]
 	s.Log = &Log{
-		From: w.placeOf(0), Timeline: last.Timeline, End: last.Start + pg.LSN(len(last.WAL)), Segment: w.size, Histories: map[uint32][]byte{},
+		From: w.placeOf(0), Timeline: last.Timeline, End: last.Start + pg.LSN(len(last.WAL)), Segment: w.size, Histories: w.histories,
 		Records: func(_ context.Context, after snapshot.LogPlace) iter.Seq2[Record, error] {
 			return func(yield func(Record, error) bool) {
-				for _, r := range w.records {
+				for _, r := range all {
 					if r.Place.Sequence > after.Sequence && !yield(r, nil) {
 						return
 					}
@@ -338,9 +381,55 @@ func flip(r *Record, at int) {
 	r.WAL[at] ^= 0x40
 }
 
-var _ = binary.LittleEndian
-var _ = strings.Contains
-
 func (w *world) toDir(dir string, target Target) (*Result, error) {
 	return ToDir(context.Background(), dir, w.opener(), w.options(target))
+}
+
+// follow goes on with another timeline: its history, then WAL from the segment in which it begins.
+func (w *world) follow(timeline uint32) {
+	w.t.Helper()
+	text, err := os.ReadFile(filepath.Join(w.Dir, "pg_wal", pg.HistoryName(timeline)))
+	if err != nil {
+		w.t.Fatal(err)
+	}
+	h, err := pg.ParseHistory(timeline, text)
+	if err != nil {
+		w.t.Fatal(err)
+	}
+	_, at := h.Parent()
+	w.histories = map[uint32][]byte{timeline: text}
+	w.serial++
+	w.records = append(w.records, Record{Place: w.placeOf(w.serial), Time: w.now(), Timeline: timeline, History: text})
+	w.shipped = at.SegmentStart(uint32(w.size)) //nolint:gosec // small
+}
+
+// baseByProgram is base by pg_basebackup, with the tablespaces as they are in snapshots.
+func (w *world) baseByProgram(spaces ...string) {
+	w.t.Helper()
+	dir := filepath.Join(w.Owner.Dir(w.t), "base")
+	args := []string{"-D", dir, "-X", "fetch", "-c", "fast", "-d", w.DSN("postgres")}
+	for i, s := range spaces {
+		args = append(args, "-T", fmt.Sprintf("%s=%s.%d", s, dir, i))
+	}
+	w.Run("pg_basebackup", args...)
+	var all []pg.Tablespace
+	for i := range spaces {
+		links, err := filepath.Glob(filepath.Join(dir, spacesDir, "*"))
+		if err != nil {
+			w.t.Fatal(err)
+		}
+		for _, link := range links {
+			if to, err := os.Readlink(link); err == nil && to == fmt.Sprintf("%s.%d", dir, i) {
+				oid, err := strconv.ParseUint(filepath.Base(link), 10, 32)
+				if err := errors.Join(err, os.Remove(link), os.Rename(to, link)); err != nil {
+					w.t.Fatal(err)
+				}
+				all = append(all, pg.Tablespace{OID: uint32(oid), Location: spaces[i]})
+			}
+		}
+	}
+	if err := os.WriteFile(filepath.Join(dir, mapFile), pg.AppendTablespaceMap(nil, all), 0o600); err != nil { // as the server sends it
+		w.t.Fatal(err)
+	}
+	w.stored(dir)
 }

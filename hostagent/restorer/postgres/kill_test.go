@@ -1,5 +1,0 @@
-package postgres
-
-const killPlace = "HOLDFAST_TEST_PLACE"
-
-func restoreAndDie() int { return 2 }
