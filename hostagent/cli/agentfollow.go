@@ -30,8 +30,9 @@ func (w *agentWork) followers(policies *daemon.Policies) *replicate.Group {
 		Want: func() map[string]replicate.Spec {
 			p, out := policies.Current(), map[string]replicate.Spec{}
 			for _, name := range continuousSources(p, w.host) {
-				s := p.Hosts[w.host].Sources[name]
-				out[name] = replicate.Spec{Path: s.SQLite.Path, Interval: s.Schedule.Continuous.Std()}
+				if one, ok := followedOf(snapshot.Source{Host: w.host, Name: name}, p.Hosts[w.host].Sources[name]); ok {
+					out[name] = one.spec()
+				}
 			}
 			return out
 		},
@@ -46,10 +47,11 @@ func (w *agentWork) followers(policies *daemon.Policies) *replicate.Group {
 			if err != nil {
 				return nil, err
 			}
-			o := databaseOptions(s.SQLite)
-			o.Path = spec.Path
-			src := snapshot.Source{Host: w.host, Name: name}
-			return a.follower(repo, followed{src, o, spec.Interval}, false, w.tellFollowed), nil
+			one, ok := followedOf(snapshot.Source{Host: w.host, Name: name}, s)
+			if !ok || one.spec() != spec {
+				return nil, errors.New("the policy has changed")
+			}
+			return a.follower(repo, one, false, w.tellFollowed), nil
 		},
 		Tell: func(name string, err error) {
 			told := []any{"source", name, "error", err}
@@ -220,6 +222,8 @@ func (s *logStatus) text(now time.Time) string {
 	switch {
 	case s.State == replicate.Following && s.Oldest.IsZero():
 		text += ", all is durable"
+	case s.State == replicate.Following && s.Cluster != nil:
+		text += fmt.Sprintf(", %s of WAL since %s ago are on their way", size(uint64(max(s.Pending.Bytes, 0))), duration(now.Sub(s.Oldest)))
 	case s.State == replicate.Following:
 		text += fmt.Sprintf(", %d commits since %s ago are on their way", s.Pending.Commits, duration(now.Sub(s.Oldest)))
 	case !s.Until.IsZero():
@@ -228,8 +232,32 @@ func (s *logStatus) text(now time.Time) string {
 	if s.Lag.Commits > 0 && s.Alive {
 		text += fmt.Sprintf("; lag %.0f ms (half of the commits), %.0f ms (99 of 100), %.0f ms at most", s.Lag.P50, s.Lag.P99, s.Lag.Max)
 	}
+	if s.Cluster != nil {
+		text += clusterText(s.Cluster)
+	}
 	if n := len(s.Gaps); n > 0 {
 		text += fmt.Sprintf("; last gap %s: %s", stamp(s.Gaps[n-1].From), printable(s.Gaps[n-1].Why))
+	}
+	return text
+}
+
+// clusterText is what a line about a log says of a cluster.
+func clusterText(c *replicate.Cluster) string {
+	text := ""
+	if c.Durable != "" {
+		text += fmt.Sprintf("; WAL up to %s of timeline %d", c.Durable, c.Timeline)
+	}
+	if s := c.Slot; s != nil {
+		text += fmt.Sprintf("; slot %s keeps %s", s.Name, size(s.Retained))
+		if s.State != "" && s.State != "reserved" {
+			text += " (" + printable(s.State) + ")"
+		}
+		if s.Free != nil {
+			text += fmt.Sprintf(", %s free on its disk", size(*s.Free))
+		}
+	}
+	for _, note := range c.Notes {
+		text += "; " + printable(note)
 	}
 	return text
 }

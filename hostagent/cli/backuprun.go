@@ -87,6 +87,11 @@ func (a *app) backupOne(ctx context.Context, repo *repository.Repository, j job,
 	if err := hook.Run(ctx, j.hooks.Before, env, a.stdio.Err); err != nil {
 		return nil, err
 	}
+	if j.cluster != nil {
+		if j.followWAL, err = a.walTail(repo, j.source); err != nil {
+			return nil, err
+		}
+	}
 	return a.capture(ctx, session, j, tags)
 }
 

@@ -14,19 +14,27 @@ import (
 
 	"github.com/btcdecoded/holdfast/hostagent/replicate"
 	sqlitelog "github.com/btcdecoded/holdfast/hostagent/replicate/sqlite"
+	pgsource "github.com/btcdecoded/holdfast/hostagent/source/postgres"
 	"github.com/btcdecoded/holdfast/hostagent/source/sqlite"
 	"github.com/btcdecoded/holdfast/shared/policy"
 	"github.com/btcdecoded/holdfast/shared/repository"
 	"github.com/btcdecoded/holdfast/shared/snapshot"
 )
 
-const replicateLong = `Follow SQLite databases, and ship what their applications commit, until it is stopped: the sources of the policy that have
-"continuous", those that are named, or the database of --sqlite. The agent does the same by itself.
+const replicateLong = `Follow SQLite databases and PostgreSQL clusters, and ship what their applications commit, until it is stopped: the sources
+of the policy that have "continuous", those that are named, the database of --sqlite, or the cluster of --postgres. The
+agent does the same by itself.
 
-The database is only read: no lock is taken, no table is made, no checkpoint is held up. It must be in WAL mode. A source
-begins with a snapshot; what is committed after it becomes a record of the log within the interval, and each record is a
-point in time to which the source can be restored. Where something was missed, a snapshot begins a new stream, and the
+A database of SQLite is only read: no lock is taken, no table is made, no checkpoint is held up. It must be in WAL mode. A
+source begins with a snapshot; what is committed after it becomes a record of the log within the interval, and each record
+is a point in time to which the source can be restored. Where something was missed, a snapshot begins a new stream, and the
 gap is told.
+
+The WAL of a PostgreSQL cluster is streamed from a replication slot, which is made if it is missing and keeps WAL on the
+server until it is durable in the repository; the role needs REPLICATION. A standby can be followed as well as a primary,
+and a promotion is gone along with. While the repository is away the slot keeps more and more: set max_slot_wal_keep_size
+on the server to what its disk can spare. --drop-slot removes the slot, for when the source is not to be followed any more:
+without, the slot keeps WAL until the server's disk is full.
 
 SIGTERM and Ctrl-C end it in an orderly way: what was committed is shipped first. After a kill it goes on where it was.
 
@@ -35,9 +43,9 @@ Where another host writes the same stream, such as a clone of this machine, one 
 
 // replicateFlags are the flags of replicate.
 type replicateFlags struct {
-	database, name string
-	interval       time.Duration
-	renew          bool
+	database, cluster, name string
+	interval                time.Duration
+	renew, dropSlot         bool
 }
 
 // defaultContinuous is the interval of a source whose policy names none.
@@ -51,16 +59,25 @@ func (a *app) replicateCommand() *cobra.Command {
 		Long:  replicateLong,
 		Example: `  holdfast replicate
   holdfast replicate app-db --interval 50ms
-  holdfast replicate --sqlite /srv/app/app.db --name app-db`,
+  holdfast replicate --sqlite /srv/app/app.db --name app-db
+  holdfast replicate --postgres governance --name governance-db
+  holdfast replicate governance-db --drop-slot`,
 		GroupID: groupUse,
-		RunE:    func(cmd *cobra.Command, args []string) error { return a.replicate(cmd.Context(), f, args) },
+		RunE: func(cmd *cobra.Command, args []string) error {
+			if f.dropSlot {
+				return a.dropSlots(cmd.Context(), f, args)
+			}
+			return a.replicate(cmd.Context(), f, args)
+		},
 	}
 	p := cmd.Flags()
 	p.SortFlags = false
 	p.StringVar(&f.database, "sqlite", "", "an SQLite database, a `FILE`, to follow without a policy")
-	p.StringVar(&f.name, "name", "", "`NAME` of the source, with --sqlite")
+	p.StringVar(&f.cluster, "postgres", "", "a PostgreSQL cluster, a `SERVICE` or connection string, to follow without a policy")
+	p.StringVar(&f.name, "name", "", "`NAME` of the source, with --sqlite or --postgres")
 	p.Var(span(&f.interval, 0), "interval", "ship what was committed after this `TIME`, from 10ms (default: as the policy says, or 1s)")
 	p.BoolVar(&f.renew, "new-stream", false, "begin a new stream, with a snapshot")
+	p.BoolVar(&f.dropSlot, "drop-slot", false, "do not follow: remove the replication slots of clusters from their servers")
 	return cmd
 }
 
@@ -73,10 +90,12 @@ type logTail interface {
 	Place(ctx context.Context) (*snapshot.LogPlace, error)
 }
 
-// followed is a source to follow.
+// followed is a source to follow: a database of SQLite, or a cluster of PostgreSQL.
 type followed struct {
 	source   snapshot.Source
-	options  *sqlite.Options
+	sqlite   *sqlite.Options
+	cluster  *pgsource.Options
+	slot     string // of a cluster
 	interval time.Duration
 }
 
@@ -117,15 +136,17 @@ func (a *app) toFollow(f replicateFlags, args []string) ([]followed, error) {
 	if err != nil {
 		return nil, err
 	}
-	if f.database != "" || f.name != "" {
-		if f.database == "" || f.name == "" || len(args) > 0 {
-			return nil, usagef("replicate: --sqlite and --name describe a source together, and by themselves")
+	if f.database != "" || f.cluster != "" || f.name != "" {
+		if (f.database == "") == (f.cluster == "") || f.name == "" || len(args) > 0 {
+			return nil, usagef("replicate: --sqlite or --postgres, and --name, describe a source together, and by themselves")
 		}
-		jobs, err := a.adHocJob(backupFlags{database: f.database, name: f.name}, nil)
+		jobs, err := a.adHocJob(backupFlags{database: f.database, cluster: f.cluster, name: f.name}, nil)
 		if err != nil {
 			return nil, err
 		}
-		return []followed{{jobs[0].source, jobs[0].sqlite, defaultContinuous}}, nil
+		one := followed{source: jobs[0].source, sqlite: jobs[0].sqlite, cluster: jobs[0].cluster, interval: defaultContinuous}
+		one.slot = (&policy.Postgres{}).SlotOf(f.name)
+		return []followed{one}, nil
 	}
 	p, err := a.needPolicy()
 	if err != nil {
@@ -136,7 +157,7 @@ func (a *app) toFollow(f replicateFlags, args []string) ([]followed, error) {
 	if len(args) == 0 {
 		names = continuousSources(p, host)
 		if len(names) == 0 {
-			return nil, hinted{fmt.Errorf("the policy has no source with continuous for host %s", host), "name a source, or a database with --sqlite FILE --name NAME"}
+			return nil, hinted{fmt.Errorf("the policy has no source with continuous for host %s", host), "name a source, a database with --sqlite FILE --name NAME, or a cluster with --postgres SERVICE --name NAME"}
 		}
 	}
 	for _, name := range names {
@@ -145,23 +166,47 @@ func (a *app) toFollow(f replicateFlags, args []string) ([]followed, error) {
 		if err != nil {
 			return nil, usageError{err}
 		}
-		src := snapshot.Source{Host: host, Name: name}
-		if s.SQLite == nil || s.SQLite.Path == "" {
-			return nil, usagef("replicate %s: only databases of SQLite that are there can be followed", src)
-		}
-		one := followed{src, databaseOptions(s.SQLite), s.Schedule.Continuous.Std()}
-		if one.interval == 0 {
-			one.interval = defaultContinuous
+		one, ok := followedOf(snapshot.Source{Host: host, Name: name}, s)
+		if !ok {
+			return nil, usagef("replicate %s: only databases of SQLite that are there, and clusters of PostgreSQL in mode physical, can be followed", one.source)
 		}
 		out = append(out, one)
 	}
 	return out, nil
 }
 
-// continuousSources are the databases of a host that the policy wants to be followed.
+// followedOf is what the policy says of a source that can be followed.
+func followedOf(src snapshot.Source, s *policy.Source) (one followed, ok bool) {
+	one = followed{source: src, interval: s.Schedule.Continuous.Std()}
+	if one.interval == 0 {
+		one.interval = defaultContinuous
+	}
+	switch {
+	case s.SQLite != nil && s.SQLite.Path != "":
+		one.sqlite = databaseOptions(s.SQLite)
+	case s.Postgres != nil && s.Postgres.Mode == policy.Physical:
+		one.cluster, one.slot = clusterOptions(s.Postgres), s.Postgres.SlotOf(src.Name)
+	default:
+		return one, false
+	}
+	return one, true
+}
+
+// spec is what a follower must be made anew for.
+func (f followed) spec() replicate.Spec {
+	if f.cluster != nil {
+		return replicate.Spec{Kind: policy.KindPostgres, Path: f.cluster.Connection, Slot: f.slot, Interval: f.interval}
+	}
+	return replicate.Spec{Kind: policy.KindSQLite, Path: f.sqlite.Path, Interval: f.interval}
+}
+
+// continuousSources are the databases and clusters of a host that the policy wants to be followed.
 func continuousSources(p *policy.Policy, host string) (names []string) {
 	p.Each(func(h, name string, s *policy.Source) {
-		if h == host && s.Schedule.Continuous > 0 && s.SQLite != nil && s.SQLite.Path != "" {
+		if h != host || s.Schedule.Continuous <= 0 {
+			return
+		}
+		if _, ok := followedOf(snapshot.Source{Host: h, Name: name}, s); ok {
 			names = append(names, name)
 		}
 	})
@@ -176,18 +221,26 @@ func (a *app) followDir(repo snapshot.RepositoryID, src snapshot.Source) string 
 // follower makes the follower of a source. Its snapshots are incrementals, without the hooks of backups: nothing has to
 // stand still for them, and they may be needed at any time.
 func (a *app) follower(repo *repository.Repository, one followed, renew bool, tell func(replicate.Event)) replicate.Follower {
+	if one.cluster != nil {
+		return a.clusterFollower(repo, one, renew, tell)
+	}
 	return sqlitelog.New(sqlitelog.Options{
-		Repository: repo, Source: one.source, Path: one.options.Path, Interval: one.interval, Dir: a.followDir(repo.ID(), one.source),
+		Repository: repo, Source: one.source, Path: one.sqlite.Path, Interval: one.interval, Dir: a.followDir(repo.ID(), one.source),
 		Tool: "holdfast " + a.version, Renew: renew, Tell: tell,
 		Base: func(ctx context.Context, c *sqlitelog.Capture) (uint64, error) {
-			result, err := a.backupOne(ctx, repo, job{source: one.source, sqlite: one.options, follow: c}, "", nil)
-			if err != nil {
-				return 0, err
-			}
-			id, err := snapshot.ParseSelector(result.Snapshot)
-			return id.Sequence, err
+			return a.followBase(ctx, repo, job{source: one.source, sqlite: one.sqlite, follow: c})
 		},
 	})
+}
+
+// followBase makes the snapshot with which a log begins, and returns its number.
+func (a *app) followBase(ctx context.Context, repo *repository.Repository, j job) (uint64, error) {
+	result, err := a.backupOne(ctx, repo, j, "", nil)
+	if err != nil {
+		return 0, err
+	}
+	id, err := snapshot.ParseSelector(result.Snapshot)
+	return id.Sequence, err
 }
 
 // followPrinter prints what happens to followers: a line each for people, or a document.
@@ -247,6 +300,13 @@ func followText(e replicate.Event) (text string, bad bool) {
 	case replicate.Missed:
 		return printable(e.Why) + ": a snapshot makes up for it", true
 	case replicate.Trouble:
+		return printable(e.Why), true
+	case replicate.Promoted:
+		return fmt.Sprintf("the cluster was promoted: the log goes on with timeline %d from %s", e.Timeline, e.LSN), false
+	case replicate.Warned:
+		if e.Hint != "" {
+			return printable(e.Why) + "; " + printable(e.Hint), true
+		}
 		return printable(e.Why), true
 	}
 	text = string(e.State)

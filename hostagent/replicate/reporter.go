@@ -198,10 +198,15 @@ func (r *Reporter) Trouble(err error) {
 
 // Well is what a durable record says.
 func (r *Reporter) Well() {
-	r.mu.Lock()
-	r.woe, r.woeHint = "", ""
-	r.mu.Unlock()
+	r.Calm()
 	r.State(Following, "", "")
+}
+
+// Calm forgets what the store said last: it has taken a record.
+func (r *Reporter) Calm() {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	r.woe, r.woeHint = "", ""
 }
 
 // HintOf is what an error says that a person can do.

@@ -65,12 +65,17 @@ func (c *Capture) Close() {
 	c.l = nil
 }
 
-// captureMemory is how much of what is committed during a capture waits in memory, in bytes; the rest is in a file.
-const captureMemory = 2 << 20
+const (
+	// captureMemory is how much of what is committed during a capture waits in memory, in bytes; the rest is in a file.
+	captureMemory = 2 << 20
+	// captureDisk is how much of it waits on disk: all, as the snapshot needs room for it anyway.
+	captureDisk = 1 << 60
+)
 
 // capture registers a capture: what is read from now on goes to it as well.
 func (l *lineage) capture(base bool) *Capture {
-	c := &Capture{l: l, base: base, whole: base, pages: l.f.spool(captureMemory), spare: l.f.spool(captureMemory)}
+	pages := spool.Options{Dir: l.f.o.Dir, Memory: captureMemory, Disk: captureDisk}
+	c := &Capture{l: l, base: base, whole: base, pages: spool.New(pages), spare: spool.New(pages)}
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	l.captures = append(l.captures, c)

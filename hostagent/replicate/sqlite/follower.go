@@ -55,7 +55,7 @@ type Follower struct {
 
 	gap      *tail.GapError // why the last lineage ended
 	rest     time.Time      // no snapshot that makes up for a gap begins before
-	failures int            // of snapshots, in a row
+	failures int            // of snapshots, or of lineages of which nothing became durable, in a row
 }
 
 // New returns a follower that does nothing yet.
@@ -134,7 +134,7 @@ func (f *Follower) attempt(ctx context.Context) (time.Duration, error) {
 	}
 	if !resumed {
 		if wait := time.Until(f.rest); wait > 0 && f.gap != nil {
-			f.State(replicate.Waiting, f.gap.Error(), "the application resets its log faster than it is read, or is stopped and started often: the snapshot that makes up for it is made at most a tenth of the time")
+			f.State(replicate.Waiting, f.gap.Error(), "the application resets its log faster than it is read, or is stopped and started often: the snapshot that makes up for it is made at most a tenth of the time, and where it fails again and again, once a minute")
 			return min(wait, lookAgain), nil
 		}
 		return f.begin(ctx, l)
@@ -188,6 +188,9 @@ func (f *Follower) ended(ctx context.Context, l *lineage, err error) (time.Durat
 	if l.mark != nil {
 		f.known = l.mark
 	}
+	if l.shipped() > 0 {
+		f.failures = 0
+	}
 	var gap *tail.GapError
 	switch {
 	case errors.Is(err, replicate.ErrSuperseded):
@@ -197,18 +200,23 @@ func (f *Follower) ended(ctx context.Context, l *lineage, err error) (time.Durat
 	case errors.As(err, &gap):
 		f.missed(gap)
 		f.known = nil
-		return 0, nil
-	case l.mark == nil: // the stream did not begin
-		if f.cannot(err) {
-			return lookAgain, nil
+		if l.mark == nil { // the snapshot itself: a database that outruns it is not read all the time
+			f.rest = time.Now().Add(f.backoff())
 		}
-		wait := replicate.Backoff(f.failures)
-		f.failures++
+		return 0, nil
+	case f.cannot(err):
+		return lookAgain, nil
+	case l.mark == nil: // the stream did not begin
 		f.State(replicate.Failing, "make the snapshot that begins the log: "+err.Error(), replicate.HintOf(err))
-		return wait, nil
 	}
-	f.cannot(err)
-	return lookAgain, nil
+	return f.backoff(), nil
+}
+
+// backoff is how long to wait after a failure; each in a row makes it longer.
+func (f *Follower) backoff() time.Duration {
+	wait := replicate.Backoff(f.failures)
+	f.failures++
+	return wait
 }
 
 // missed notes a gap.

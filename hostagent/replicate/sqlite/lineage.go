@@ -27,61 +27,34 @@ type lineage struct {
 	after  *point     // one that may be durable; nil: none; guarded by asking
 	mark   *mark      // newest that was noted; nil: the stream has not begun; guarded by asking
 
-	mu       sync.Mutex
-	open     *batch        // that collects; guarded by mu
-	spare    *batch        // guarded by mu
-	flying   *batch        // on its way; nil: none; guarded by mu
-	last     tail.Batch    // newest look that found something; guarded by mu
-	lookedAt time.Time     // of the newest look; guarded by mu
-	sick     time.Time     // since when looks fail; zero: they do not; guarded by mu
-	cuts     uint64        // records that were cut; guarded by mu
-	places   []log.Place   // of the records from number gone on; guarded by mu
-	gone     uint64        // records whose places were forgotten; guarded by mu
-	captures []*Capture    // guarded by mu
-	looks    uint64        // that succeeded; guarded by mu
-	looking  chan struct{} // closed and made again after each look; guarded by mu
-	hurry    bool          // somebody waits for a look; guarded by mu
-	unwait   func()        // ends the poller's wait; guarded by mu
-	over     error         // the tail ended; guarded by mu
-	done     bool          // nothing is shipped any more; guarded by mu
-	writer   *log.Writer   // nil: no epoch is open; guarded by mu
-	placing  chan struct{} // closed and made again whenever a record is durable, or the lineage is over; guarded by mu
+	mu        sync.Mutex
+	open      *batch        // that collects; guarded by mu
+	spare     *batch        // guarded by mu
+	flying    *batch        // on its way; nil: none; guarded by mu
+	last      tail.Batch    // newest look that found something; guarded by mu
+	lookedAt  time.Time     // of the newest look; guarded by mu
+	sick      time.Time     // since when looks fail; zero: they do not; guarded by mu
+	cuts      uint64        // records that were cut; guarded by mu
+	places    []log.Place   // of the records from number gone on; guarded by mu
+	gone      uint64        // records whose places were forgotten; guarded by mu
+	captures  []*Capture    // guarded by mu
+	looks     uint64        // that succeeded; guarded by mu
+	looking   chan struct{} // closed and made again after each look; guarded by mu
+	hurry     bool          // somebody waits for a look; guarded by mu
+	unwait    func()        // ends the poller's wait; guarded by mu
+	over      error         // the tail ended; guarded by mu
+	streaming bool          // the snapshot that begins the stream is there; guarded by mu
+	done      bool          // nothing is shipped any more; guarded by mu
+	writer    *log.Writer   // nil: no epoch is open; guarded by mu
+	placing   chan struct{} // closed and made again whenever a record is durable, or the lineage is over; guarded by mu
 
 	news chan struct{} // something waits, or the tail ended
 }
 
-// batch is the pages that become one record.
-type batch struct {
-	pages    *spool.Spool
-	groups   []replicate.Seen
-	commits  int
-	size     uint32 // of the database, in pages
-	pageSize uint32
-	position tail.Position
-	newest   time.Time
-	looked   time.Time // when the look began that found the newest
-}
-
-func (b *batch) reset() {
-	b.pages.Reset()
-	b.groups, b.commits = b.groups[:0], 0
-}
-
-// oldest is when the oldest commit in it was seen; zero: it is empty.
-func (b *batch) oldest() time.Time {
-	if b == nil || len(b.groups) == 0 {
-		return time.Time{}
-	}
-	return b.groups[0].At
-}
-
-func (f *Follower) spool(memory int64) *spool.Spool {
-	return spool.New(spool.Options{Dir: f.o.Dir, Memory: memory, Disk: f.o.Disk})
-}
-
 func newLineage(f *Follower, t *tail.Tail) *lineage {
+	pages := spool.Options{Dir: f.o.Dir, Memory: f.o.Memory, Disk: f.o.Disk}
 	return &lineage{
-		f: f, tail: t, open: &batch{pages: f.spool(f.o.Memory)}, spare: &batch{pages: f.spool(f.o.Memory)},
+		f: f, tail: t, open: &batch{pages: spool.New(pages)}, spare: &batch{pages: spool.New(pages)},
 		placing: make(chan struct{}), looking: make(chan struct{}), news: make(chan struct{}, 1),
 	}
 }
@@ -104,7 +77,7 @@ func (l *lineage) resume() (ok bool, err error) {
 	if err != nil {
 		return false, err
 	}
-	l.stream, l.from, l.after, l.epoch, l.mark = k.Stream, k.Last, k.Pending, k.Epoch, k
+	l.stream, l.from, l.after, l.epoch, l.mark, l.streaming = k.Stream, k.Last, k.Pending, k.Epoch, k, true
 	return true, nil
 }
 
@@ -199,6 +172,9 @@ func (l *lineage) based(c *Capture) error {
 	l.asking.Lock()
 	l.from.Position = c.position
 	l.asking.Unlock()
+	l.mu.Lock()
+	l.streaming = true
+	l.mu.Unlock()
 	return l.note(true)
 }
 
@@ -321,16 +297,25 @@ func (l *lineage) woken() {
 	l.placing = make(chan struct{})
 }
 
+// collects reports whether what is read is for the next record. What is read before a snapshot that begins the stream asks
+// for the first time is in that, however long the log is by then. The caller holds mu.
+func (l *lineage) collects() bool {
+	return l.streaming || !slices.ContainsFunc(l.captures, func(c *Capture) bool { return c.base && !c.polled })
+}
+
 // look reads what was committed since the last look, and returns how many commits, and whether the place has another
 // name now. The caller holds mu.
 func (l *lineage) look(ctx context.Context) (commits int, moved bool, err error) {
 	began := time.Now()
+	collects := l.collects()
 	b, err := l.tail.Poll(ctx, func(number uint32, data []byte) error {
 		if number == format.LockPage(uint32(len(data))) { //nolint:gosec // a page's size
 			return nil // it has no content
 		}
-		if err := l.open.pages.Put(number, data); err != nil {
-			return err
+		if collects {
+			if err := l.open.pages.Put(number, data); err != nil {
+				return err
+			}
 		}
 		for _, c := range l.captures {
 			if c.broken == nil {
@@ -343,6 +328,10 @@ func (l *lineage) look(ctx context.Context) (commits int, moved bool, err error)
 		l.open.pages.Drop()
 		for _, c := range l.captures {
 			c.pages.Drop()
+		}
+		if l.streaming && l.open.pages.Len() == 0 && errors.Is(err, spool.ErrFull) {
+			// It will never fit: not when all before it is shipped, and not in the next lineage.
+			err = &tail.GapError{Cause: tail.Missed, Why: "more was committed at once than may wait for the store: " + err.Error()}
 		}
 		return 0, false, err
 	}
@@ -359,11 +348,9 @@ func (l *lineage) look(ctx context.Context) (commits int, moved bool, err error)
 		b.Time = l.last.Time // a clock that was set back: points in time stay in order
 	}
 	l.last = b
-	o := l.open
-	o.pages.Keep()
-	o.groups = replicate.Fewer(append(o.groups, replicate.Seen{At: b.Time, Commits: b.Commits}))
-	o.commits += b.Commits
-	o.size, o.pageSize, o.position, o.newest, o.looked = b.Pages, b.PageSize, b.Position, b.Time, began
+	if collects {
+		l.open.add(b, began)
+	}
 	for _, c := range l.captures {
 		c.pages.Keep()
 		c.commits += b.Commits
@@ -398,6 +385,13 @@ func (l *lineage) landed(b *batch, place log.Place, at time.Time) {
 	l.woken()
 	l.mu.Unlock()
 	l.f.Landed(b.groups, place, at)
+}
+
+// shipped is how many records of it are durable.
+func (l *lineage) shipped() uint64 {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return l.gone + uint64(len(l.places))
 }
 
 // placed waits until so many records are durable, and returns the place of the last of them.

@@ -1,0 +1,298 @@
+package postgres
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"sync"
+	"time"
+
+	"github.com/btcdecoded/holdfast/hostagent/replicate"
+	"github.com/btcdecoded/holdfast/shared/postgres"
+	"github.com/btcdecoded/holdfast/shared/repository/log"
+)
+
+// pageSize is that of WAL, as it mostly is: how much of it right before a place proves which WAL it is.
+const pageSize = 8 << 10
+
+// batch is WAL that becomes one record, or a turn to the next timeline.
+type batch struct {
+	start  postgres.LSN
+	data   []byte
+	groups []replicate.Seen
+	first  time.Time // when the oldest of it was sent, by the server's clock
+	newest time.Time // when the newest of it was sent
+	check  *check    // of its end
+
+	turn *turn
+}
+
+func (b *batch) end() postgres.LSN { return b.start + postgres.LSN(len(b.data)) }
+
+// oldest is when the oldest of it came.
+func (b *batch) oldest() time.Time {
+	if b == nil || len(b.groups) == 0 {
+		return time.Time{}
+	}
+	return b.groups[0].At
+}
+
+// turn is where the log goes on with another timeline.
+type turn struct {
+	timeline uint32
+	at       postgres.LSN // where the timelines part
+	history  []byte
+	time     time.Time
+	after    *log.Place // after which it goes on; nil: after all that came before
+}
+
+// intake holds WAL between the server and the store: not more than its limit. One goroutine adds, one takes.
+type intake struct {
+	segment uint32
+	limit   int
+	news    chan struct{} // something may be taken
+	room    chan struct{} // something may be added
+
+	mu      sync.Mutex
+	next    postgres.LSN // where the next byte belongs; guarded by mu, as all below
+	tail    []byte       // the bytes before next, from tailFrom on: at most a page, and none before a segment
+	from    postgres.LSN // of tail
+	newest  time.Time    // time of the newest byte: times never go back
+	ready   []*batch     // that are complete
+	open    *batch       // that collects; nil: nothing
+	flying  []*batch     // taken and not done
+	held    int          // bytes of all of these
+	waiting bool         // who adds waits for room
+	over    error        // nothing is added any more
+	spare   []byte
+	expect  *check // of what is before next, where the bytes are not known
+}
+
+// defaultLimit is how many bytes of WAL are in memory that are not durable.
+const defaultLimit = 16 << 20
+
+// newIntake returns one that goes on after a point.
+func newIntake(after point, segment uint32, limit int) *intake {
+	if limit <= 0 {
+		limit = defaultLimit
+	}
+	return &intake{
+		segment: segment, limit: limit, next: after.LSN, from: after.LSN, newest: after.Time, expect: after.Check, news: make(chan struct{}, 1), room: make(chan struct{}, 1),
+	}
+}
+
+// errHoleInStream says that the server left something out.
+var errHoleInStream = errors.New("the server's stream has a hole")
+
+// add takes what a server has sent at a time of its clock. It waits while there is no room, until ctx ends.
+func (q *intake) add(ctx context.Context, start postgres.LSN, data []byte, sent, now time.Time) error {
+	for len(data) > 0 {
+		q.mu.Lock()
+		if q.over != nil {
+			defer q.mu.Unlock()
+			return q.over
+		}
+		if q.waiting = q.held >= q.limit; q.waiting {
+			q.mu.Unlock()
+			select {
+			case <-q.room:
+			case <-ctx.Done():
+				return ctx.Err()
+			}
+			continue
+		}
+		if start > q.next {
+			defer q.mu.Unlock()
+			return fmt.Errorf("%w: %s comes where %s is due", errHoleInStream, start, q.next)
+		}
+		// What is here already comes again after a reconnection.
+		if known := int(min(uint64(q.next-start), uint64(len(data)))); known > 0 {
+			start, data = start+postgres.LSN(known), data[known:]
+		} else {
+			n := q.collect(data, sent, now)
+			start, data = start+postgres.LSN(n), data[n:]
+		}
+		q.mu.Unlock()
+	}
+	return nil
+}
+
+// collect adds what goes into one record, and returns how much that was. The caller holds mu.
+func (q *intake) collect(data []byte, sent, now time.Time) int {
+	if q.open == nil {
+		q.open = &batch{start: q.next, data: q.spare[:0], first: sent}
+		q.spare = nil
+	}
+	b := q.open
+	room := min(log.MaxWAL-len(b.data), int(q.next.SegmentEnd(q.segment)-q.next))
+	data = data[:min(len(data), room)]
+	b.data = append(b.data, data...)
+	b.groups = replicate.Fewer(append(b.groups, replicate.Seen{At: now, Commits: 1}))
+	if sent.After(q.newest) {
+		q.newest = sent
+	}
+	b.newest = q.newest
+	q.held += len(data)
+	q.remember(data)
+	if len(b.data) == log.MaxWAL || q.next == q.next.SegmentStart(q.segment) {
+		q.close()
+	}
+	replicate.Nudge(q.news)
+	return len(data)
+}
+
+// close makes a batch of what was collected. The caller holds mu.
+func (q *intake) close() {
+	if q.open == nil {
+		return
+	}
+	q.open.check = checkOf(q.from, q.tail)
+	q.ready = append(q.ready, q.open)
+	q.open = nil
+}
+
+// remember keeps the page that the newest byte is in. The caller holds mu.
+func (q *intake) remember(data []byte) {
+	at := q.next
+	q.next += postgres.LSN(len(data))
+	q.expect = nil
+	if q.next == q.next.SegmentStart(q.segment) {
+		q.tail, q.from = q.tail[:0], q.next // the segment before it may be gone when it is asked for
+		return
+	}
+	page := (q.next - 1) &^ (pageSize - 1)
+	switch {
+	case page >= at:
+		q.tail, q.from = append(q.tail[:0], data[page-at:]...), page
+	default:
+		q.tail = append(q.tail, data...) // which began in the same page
+	}
+}
+
+// proof is what must be before next at a server, and from where on; no bytes: nothing is known.
+func (q *intake) proof() (from, next postgres.LSN, sum *check) {
+	q.mu.Lock()
+	defer q.mu.Unlock()
+	if q.expect != nil {
+		return q.expect.From, q.next, q.expect
+	}
+	return q.from, q.next, checkOf(q.from, q.tail)
+}
+
+// proven takes over the bytes before next that were found to be the right ones.
+func (q *intake) proven(from postgres.LSN, tail []byte) {
+	q.mu.Lock()
+	defer q.mu.Unlock()
+	q.from, q.tail, q.expect = from, append(q.tail[:0], tail...), nil
+}
+
+// turn adds a turn to another timeline; next is the start of the segment in which they part.
+func (q *intake) turn(t *turn) error {
+	q.mu.Lock()
+	defer q.mu.Unlock()
+	if q.over != nil {
+		return q.over
+	}
+	q.close()
+	if t.time.Before(q.newest) {
+		t.time = q.newest
+	}
+	q.newest = t.time
+	q.next = t.at.SegmentStart(q.segment)
+	q.from, q.tail, q.expect = q.next, q.tail[:0], nil
+	q.ready = append(q.ready, &batch{start: q.next, turn: t})
+	replicate.Nudge(q.news)
+	return nil
+}
+
+// take returns the next batch; nil if there is none, or none that is due: then until is when there will be one, zero if
+// that is not known. What collects is taken only if collecting is true, and when due says so, or at the end; a turn too
+// only if collecting is true: all before it is durable then.
+func (q *intake) take(now time.Time, collecting bool, due func(oldest time.Time) time.Time) (b *batch, until time.Time) {
+	q.mu.Lock()
+	defer q.mu.Unlock()
+	if len(q.ready) == 0 && q.open != nil && collecting {
+		if until = due(q.open.oldest()); until.After(now) && q.over == nil {
+			return nil, until
+		}
+		q.close()
+	}
+	if len(q.ready) == 0 || q.ready[0].turn != nil && !collecting {
+		return nil, time.Time{}
+	}
+	b = q.ready[0]
+	q.ready[0] = nil
+	q.ready = q.ready[1:]
+	q.flying = append(q.flying, b)
+	return b, time.Time{}
+}
+
+// done gives the room of the oldest batch that was taken.
+func (q *intake) done() {
+	q.mu.Lock()
+	b := q.flying[0]
+	q.flying[0] = nil
+	q.flying = q.flying[1:]
+	q.held -= len(b.data)
+	if cap(q.spare) < cap(b.data) {
+		q.spare = b.data
+	}
+	b.data = nil
+	q.mu.Unlock()
+	replicate.Nudge(q.room)
+}
+
+// finish ends it: what is there may still be taken.
+func (q *intake) finish(err error) {
+	q.mu.Lock()
+	if q.over == nil {
+		q.over = err
+	}
+	q.mu.Unlock()
+	replicate.Nudge(q.news)
+	replicate.Nudge(q.room)
+}
+
+// drop gives up what nobody has taken.
+func (q *intake) drop() {
+	q.mu.Lock()
+	defer q.mu.Unlock()
+	for _, b := range q.ready {
+		q.held -= len(b.data)
+	}
+	if q.open != nil {
+		q.held -= len(q.open.data)
+	}
+	q.ready, q.open = nil, nil
+}
+
+// ended returns why nothing comes any more, once all was taken; nil: not yet.
+func (q *intake) ended() error {
+	q.mu.Lock()
+	defer q.mu.Unlock()
+	if len(q.ready) > 0 || q.open != nil {
+		return nil
+	}
+	return q.over
+}
+
+// full reports whether who adds waits for room.
+func (q *intake) full() bool {
+	q.mu.Lock()
+	defer q.mu.Unlock()
+	return q.waiting
+}
+
+// waits says what is not durable: since when, how much, and up to where WAL is here.
+func (q *intake) waits() (oldest time.Time, bytes int, next postgres.LSN) {
+	q.mu.Lock()
+	defer q.mu.Unlock()
+	for _, list := range [][]*batch{q.flying, q.ready, {q.open}} {
+		for _, b := range list {
+			if at := b.oldest(); oldest.IsZero() {
+				oldest = at
+			}
+		}
+	}
+	return oldest, q.held, q.next
+}

@@ -1,0 +1,476 @@
+package postgres
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"sync"
+	"time"
+
+	"github.com/btcdecoded/holdfast/hostagent/replicate"
+	"github.com/btcdecoded/holdfast/shared/postgres"
+	"github.com/btcdecoded/holdfast/shared/repository/log"
+	"github.com/btcdecoded/holdfast/shared/repository/record"
+)
+
+// line is a lineage on its way into the log, over any number of connections to the server.
+type line struct {
+	f      *Follower
+	q      *intake
+	landed chan struct{} // something is durable
+	begun  chan struct{} // closed when the server streams what comes next
+	stop   context.CancelFunc
+	others sync.WaitGroup
+	done   chan struct{} // closed when nothing is shipped any more
+
+	receiving uint32 // the timeline that is received; of who receives
+	history   []byte // of the timeline of a stream that has no record yet; set before WAL is added
+
+	mu     sync.Mutex
+	m      *mark        // as it was noted last; what it points to never changes; guarded by mu, as all below
+	writer *log.Writer  // nil: no epoch is open
+	acked  postgres.LSN // up to where the server may forget WAL; 0: nothing
+	looked time.Time    // all that was committed by then is here
+	server postgres.LSN // end of the server's WAL, as it said last
+	puts   uint64       // records
+	err    error        // why nothing is shipped any more
+}
+
+// errEnded is how a line ends that was asked to.
+var errEnded = errors.New("the follower was stopped")
+
+// errAgain ends a line that is taken up anew from its mark.
+var errAgain = errors.New("the log is taken up again")
+
+// gapError says that WAL is missing: the lineage has ended.
+type gapError struct{ why string }
+
+func (e *gapError) Error() string { return e.why }
+
+// newLine takes a lineage up where its mark says. What is received first is at the mark's place.
+func (f *Follower) newLine(ctx context.Context, m *mark) *line {
+	l := &line{
+		f: f, m: m, receiving: m.Timeline, q: newIntake(m.Last, m.Segment, f.o.Memory),
+		landed: make(chan struct{}, 1), begun: make(chan struct{}), done: make(chan struct{}),
+	}
+	if m.Last.Place.Sequence > 0 {
+		l.acked = m.Last.LSN
+	}
+	inner, cancel := context.WithCancel(ctx)
+	// What is not durable at the end has the grace.
+	shipping, drop := context.WithCancel(context.WithoutCancel(ctx))
+	late := context.AfterFunc(ctx, func() { time.AfterFunc(f.o.Grace, drop) })
+	l.stop = func() {
+		cancel()
+		late()
+		drop()
+	}
+	go func() {
+		defer close(l.done)
+		err := l.ship(shipping)
+		l.mu.Lock()
+		l.err = err
+		l.mu.Unlock()
+	}()
+	l.others.Go(func() { l.tend(inner) })
+	l.others.Go(func() { l.base(inner) })
+	return l
+}
+
+// end ends the line, once all is shipped that was received, and returns why nothing is shipped any more.
+func (l *line) end(reason error) error {
+	l.q.finish(reason)
+	<-l.done
+	l.stop()
+	l.others.Wait()
+	l.f.Follows(nil)
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	if l.writer != nil {
+		_ = l.writer.Close() // all that it has is stored, or is received again
+		l.writer = nil
+	}
+	return l.err
+}
+
+// mark is how far the line is.
+func (l *line) mark() *mark {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return l.m
+}
+
+// note changes the mark and writes it down. With sync it is on the disk when note returns.
+func (l *line) note(sync bool, change func(m *mark)) error {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	m := l.m.clone()
+	change(m)
+	if err := l.f.marks.Set(m, sync); err != nil {
+		return err
+	}
+	l.m = m
+	return nil
+}
+
+// flight is a record on its way.
+type flight struct {
+	b        *batch
+	prepared *log.Prepared
+	cut      time.Time
+	place    log.Place
+	err      error
+	done     chan struct{}
+}
+
+// ship makes records of what is received until that has ended and all is durable, or ctx has. While one record is on its
+// way the next is made ready, if it is full: what is not yet may still grow.
+func (l *line) ship(ctx context.Context) error {
+	p := replicate.Pace{Interval: l.f.o.Interval}
+	var flying, ahead *flight
+	defer func() {
+		if flying != nil {
+			<-flying.done // whatever comes of it, the next process asks the store
+		}
+	}()
+	for {
+		if flying == nil && ahead != nil {
+			flying, ahead = ahead, nil
+			if err := l.depart(ctx, flying); err != nil {
+				flying = nil
+				return err
+			}
+		}
+		var until time.Time
+		if ahead == nil {
+			now := time.Now()
+			var b *batch
+			b, until = l.q.take(now, flying == nil, p.Due)
+			if b != nil {
+				if flying == nil {
+					p.Cut(now)
+				}
+				var err error
+				if ahead, err = l.ready(ctx, b, now); err != nil {
+					return err
+				}
+				continue
+			}
+		}
+		if flying == nil {
+			if over := l.q.ended(); over != nil {
+				return over
+			}
+		}
+		if !l.wait(ctx, flying, until) {
+			continue
+		}
+		p.Took(time.Since(flying.cut))
+		err := l.land(flying)
+		flying = nil
+		if err != nil {
+			return err
+		}
+	}
+}
+
+// wait waits until something is to be done, and reports whether the record that was flying has ended its way.
+func (l *line) wait(ctx context.Context, flying *flight, until time.Time) bool {
+	var landed <-chan struct{}
+	if flying != nil {
+		landed = flying.done
+	}
+	var due <-chan time.Time
+	if !until.IsZero() {
+		t := time.NewTimer(time.Until(until))
+		defer t.Stop()
+		due = t.C
+	}
+	ending := ctx.Done()
+	if flying != nil {
+		ending = nil // it ends with the context
+	}
+	select {
+	case <-landed:
+		return true
+	case <-l.q.news:
+	case <-due:
+	case <-ending:
+		l.q.finish(ctx.Err())
+		l.q.drop()
+	}
+	return false
+}
+
+// ready makes the record of a batch, or turns to another timeline, which returns none.
+func (l *line) ready(ctx context.Context, b *batch, now time.Time) (*flight, error) {
+	if b.turn != nil {
+		defer l.q.done()
+		return nil, l.turn(ctx, b.turn)
+	}
+	w, err := l.epoch(ctx, b)
+	if err != nil {
+		return nil, err
+	}
+	prepared, err := w.Prepare(log.Record{Time: b.newest, WAL: &log.WAL{Start: b.start, Bytes: b.data}})
+	if err != nil {
+		return nil, fmt.Errorf("ship: %w", err)
+	}
+	return &flight{b: b, prepared: prepared, cut: now, done: make(chan struct{})}, nil
+}
+
+// point is what is durable when the record is.
+func (f *flight) point(place log.Place) point {
+	return point{Place: place, LSN: f.b.end(), Time: f.b.newest, Check: f.b.check}
+}
+
+// depart puts a record.
+//
+// 1. The mark says which record comes, and up to where it has WAL. A crash from here on is settled by a listing: the
+// record is there, or it is not.
+// 2. The record is put.
+// 3. The mark says that it is durable (land), and only then is its WAL acknowledged.
+func (l *line) depart(ctx context.Context, f *flight) error {
+	after := f.point(f.prepared.Place())
+	if err := l.note(false, func(m *mark) { m.Pending = &after }); err != nil {
+		return err
+	}
+	l.mu.Lock()
+	w := l.writer
+	l.mu.Unlock()
+	go func() {
+		defer close(f.done)
+		f.place, f.err = w.Put(ctx, f.prepared)
+	}()
+	return nil
+}
+
+// land notes that a record is durable.
+func (l *line) land(f *flight) error {
+	if f.err != nil {
+		return fmt.Errorf("ship: %w", f.err)
+	}
+	now := time.Now()
+	if err := l.note(false, func(m *mark) { m.reached(f.point(f.place)) }); err != nil {
+		return err
+	}
+	l.mu.Lock()
+	l.acked = max(l.acked, f.b.end())
+	l.puts++
+	timeline := l.m.Timeline
+	l.mu.Unlock()
+	oldest, groups := f.b.oldest(), f.b.groups
+	l.f.Landed(groups, f.place, now)
+	bytes := len(f.b.data)
+	l.q.done()
+	replicate.Nudge(l.landed)
+	l.f.Calm()
+	l.f.show()
+	l.f.Tell(replicate.Event{
+		Kind: replicate.Shipped, Place: f.place, Point: f.b.newest.UTC(), Total: l.f.Total(),
+		Bytes: bytes, LSN: f.b.end().String(), Timeline: timeline, Lag: float64(now.Sub(oldest)) / float64(time.Millisecond),
+	})
+	return nil
+}
+
+// options are those of an epoch of the stream.
+func (l *line) options(m *mark, stream string, timeline uint32, opened time.Time) log.Options {
+	if opened.Before(m.Last.Time) {
+		opened = m.Last.Time
+	}
+	return log.Options{
+		Kind: log.KindPostgres, Stream: stream, Opened: opened, Tool: l.f.o.Tool, Temp: l.f.o.Dir, NoJoin: l.f.o.Join < 0, Trouble: l.f.Trouble,
+		Postgres: &record.PostgresLog{System: m.System, Timeline: timeline, SegmentSize: m.Segment},
+	}
+}
+
+// create opens an epoch, for as long as that takes. No number is tried twice: next notes one that was never tried.
+func (l *line) create(ctx context.Context, o log.Options, next func() (uint64, error)) (*log.Writer, error) {
+	for wait := replicate.FirstRetry; ; wait = min(2*wait, replicate.MostRetry) {
+		number, err := next()
+		if err != nil {
+			return nil, err
+		}
+		o.After = number - 1
+		w, err := log.Create(ctx, l.f.o.Repository, l.f.o.Source, o)
+		if err == nil {
+			l.mu.Lock()
+			l.writer = w
+			l.mu.Unlock()
+			return w, nil
+		}
+		if ctx.Err() != nil || errors.Is(err, replicate.ErrSuperseded) {
+			return nil, err
+		}
+		l.f.Trouble(err)
+		replicate.Sleep(ctx, wait)
+	}
+}
+
+// epoch returns the writer of the epoch, and opens one where there is none.
+func (l *line) epoch(ctx context.Context, b *batch) (*log.Writer, error) {
+	l.mu.Lock()
+	w, m := l.writer, l.m
+	l.mu.Unlock()
+	if w != nil {
+		return w, nil
+	}
+	o := l.options(m, m.Stream, m.Timeline, b.first)
+	o.Next = b.start
+	first := m.Last.Place.Sequence == 0
+	if !first {
+		o.Continues = &m.Last.Place
+	}
+	w, err := l.create(ctx, o, func() (uint64, error) {
+		err := l.note(true, func(m *mark) { m.Epoch++ })
+		return l.mark().Epoch, err
+	})
+	if err != nil || !first || m.Timeline == 1 {
+		return w, err
+	}
+	// The stream begins on a timeline that came from others: it says from which.
+	place, err := w.Append(ctx, log.Record{Time: o.Opened, History: &log.History{Timeline: m.Timeline, Content: l.history}})
+	if err != nil {
+		return nil, fmt.Errorf("store the history of timeline %d: %w", m.Timeline, err)
+	}
+	last := point{Place: place, LSN: m.Last.LSN, Time: o.Opened}
+	return w, l.note(false, func(m *mark) { m.reached(last) })
+}
+
+// turn goes on with the stream of another timeline.
+//
+// 1. The mark says which epoch of which stream is about to be opened.
+// 2. The epoch is opened: it goes on after the last record of the timeline before. A crash leaves an epoch without records.
+// 3. The history file becomes its first record. A crash leaves an epoch that has nothing but it; the next one supersedes it.
+// 4. The mark says that the log is in the new stream.
+func (l *line) turn(ctx context.Context, t *turn) error {
+	l.mu.Lock()
+	old, m := l.writer, l.m
+	l.writer = nil
+	l.mu.Unlock()
+	if old != nil {
+		_ = old.Close() // all that it has is stored
+	}
+	after := m.Last.Place
+	if t.after != nil {
+		after = *t.after
+	}
+	if after.Sequence == 0 {
+		return &gapError{fmt.Sprintf("the cluster was promoted to timeline %d before any WAL of timeline %d was stored", t.timeline, m.Timeline)}
+	}
+	stream := streamOf(m.System, t.timeline, m.Lineage)
+	o := l.options(m, stream, t.timeline, t.time)
+	o.Continues = &after
+	o.Next = t.at.SegmentStart(m.Segment)
+	w, err := l.create(ctx, o, func() (uint64, error) {
+		err := l.note(true, func(m *mark) {
+			n := next{Stream: stream}
+			if m.Next != nil && m.Next.Stream == stream {
+				n = *m.Next
+			}
+			n.Epoch++
+			m.Next = &n
+		})
+		return l.mark().Next.Epoch, err
+	})
+	if err != nil {
+		return err
+	}
+	place, err := w.Append(ctx, log.Record{Time: o.Opened, History: &log.History{Timeline: t.timeline, Content: t.history}})
+	if err != nil {
+		return fmt.Errorf("store the history of timeline %d: %w", t.timeline, err)
+	}
+	err = l.note(true, func(m *mark) {
+		m.Stream, m.Timeline, m.Epoch, m.Next, m.Bounds = stream, t.timeline, m.Next.Epoch, nil, nil
+		m.reached(point{Place: place, LSN: o.Next, Time: o.Opened})
+	})
+	if err != nil {
+		return err
+	}
+	l.mu.Lock()
+	l.acked = max(l.acked, o.Next)
+	l.mu.Unlock()
+	l.f.Tell(replicate.Event{Kind: replicate.Promoted, Place: place, LSN: t.at.String(), Timeline: t.timeline})
+	return nil
+}
+
+// tend joins small pieces of the log, and looks whether somebody else writes the stream, as long as records are shipped.
+func (l *line) tend(ctx context.Context) {
+	joined, looked := time.Now(), time.Now()
+	var joinedAt, lookedAt uint64 // records by then
+	for {
+		replicate.Sleep(ctx, time.Second)
+		if ctx.Err() != nil {
+			return
+		}
+		l.mu.Lock()
+		w, records := l.writer, l.puts
+		l.mu.Unlock()
+		now := time.Now()
+		if w == nil {
+			continue
+		}
+		if l.f.o.Look > 0 && now.Sub(looked) >= l.f.o.Look && records > lookedAt {
+			looked, lookedAt = now, records
+			if err := w.Superseded(ctx); errors.Is(err, replicate.ErrSuperseded) {
+				l.q.finish(err)
+				return
+			}
+		}
+		if l.f.o.Join > 0 && now.Sub(joined) >= l.f.o.Join && records > joinedAt {
+			joined, joinedAt = now, records
+			if _, err := w.Join(ctx, 0); err != nil && ctx.Err() == nil && !errors.Is(err, log.ErrClosed) {
+				// Pieces that are not joined cost a restore more requests, nothing else.
+				l.f.Tell(replicate.Event{Kind: replicate.Trouble, Why: "join pieces of the log: " + err.Error()})
+			}
+		}
+	}
+}
+
+// base makes the base backup with which the lineage begins, if it has none, as soon as the server streams.
+func (l *line) base(ctx context.Context) {
+	select {
+	case <-l.begun:
+	case <-ctx.Done():
+		return
+	}
+	for failures := 0; !l.mark().Based; failures++ {
+		l.f.note(aboutBase, &condition{state: replicate.Snapshot})
+		began := time.Now()
+		number, err := l.f.o.Base(ctx)
+		if ctx.Err() != nil {
+			return
+		}
+		if err == nil {
+			err = l.note(true, func(m *mark) { m.Based = true })
+		}
+		if err == nil {
+			l.f.based(number, log.Place{Stream: l.mark().Stream}, time.Since(began))
+			break
+		}
+		l.f.note(aboutBase, &condition{replicate.Failing, "make the base backup with which the log begins: " + err.Error(), replicate.HintOf(err)})
+		replicate.Sleep(ctx, replicate.Backoff(failures))
+	}
+	l.f.Follows(l.describe)
+	l.f.note(aboutBase, nil)
+}
+
+// describe adds what the line knows to a status.
+func (l *line) describe(s *replicate.Status) {
+	oldest, bytes, next := l.q.waits()
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	if !l.looked.IsZero() {
+		s.Looked = l.looked.UTC()
+	}
+	if !oldest.IsZero() {
+		s.Oldest = oldest.UTC()
+	}
+	s.Pending.Bytes = int64(bytes)
+	c := replicate.Cluster{}
+	if s.Cluster != nil {
+		c = *s.Cluster
+	}
+	c.Durable, c.Sent, c.End, c.Timeline = l.m.Last.LSN.String(), next.String(), max(l.server, next).String(), l.m.Timeline
+	s.Cluster = &c
+}

@@ -1,0 +1,302 @@
+package postgres
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"sync"
+	"time"
+
+	"github.com/btcdecoded/holdfast/hostagent/replicate"
+	"github.com/btcdecoded/holdfast/hostagent/source/postgres/wire"
+	"github.com/btcdecoded/holdfast/shared/postgres"
+)
+
+const (
+	// pingEvery is how often the server is asked for a sign of life: so often it is known that all that was committed is here.
+	pingEvery = time.Second
+	// pongWithin is after how long another one is asked for where none came.
+	pongWithin = 5 * time.Second
+)
+
+// errLineOver says that nothing is shipped any more.
+var errLineOver = errors.New("the log can not go on")
+
+// session is a connection over which WAL is received.
+type session struct {
+	f      *Follower
+	l      *line
+	c      *wire.Conn
+	asked  chan struct{} // the server wants to hear from us
+	cancel context.CancelCauseFunc
+
+	mu       sync.Mutex
+	heard    time.Time    // when the server was heard last; guarded by mu, as all below
+	pinged   time.Time    // when the ping was sent that is not answered; zero: none
+	answered time.Time    // when the ping was sent that was answered last
+	caught   bool         // all that the server had when it sent the newest WAL is here
+	acked    postgres.LSN // was acknowledged
+}
+
+// stream receives WAL until something ends that: the connection, the line, or ctx.
+func (f *Follower) stream(ctx context.Context, c *wire.Conn, srv server) error {
+	ctx, cancel := context.WithCancelCause(ctx)
+	s := &session{f: f, l: f.line, c: c, asked: make(chan struct{}, 1), cancel: cancel, heard: time.Now()}
+	var others sync.WaitGroup
+	defer others.Wait()
+	defer cancel(nil)
+	others.Go(func() { s.watch(ctx) })
+	others.Go(func() { f.watchSlot(ctx, srv) })
+	err := s.timelines(ctx)
+	if cause := context.Cause(ctx); cause != nil && !errors.Is(err, cause) {
+		return cause // why the connection was given up
+	}
+	return err
+}
+
+// timelines streams one timeline after the other.
+func (s *session) timelines(ctx context.Context) error {
+	for {
+		from, next, sum := s.l.q.proof()
+		if sum == nil {
+			from = next
+		}
+		stream, err := s.c.Stream(ctx, wire.StreamOptions{Slot: s.f.o.Slot, Start: from, Timeline: s.l.receiving})
+		if err != nil {
+			return err
+		}
+		if sum != nil {
+			if err := s.prove(ctx, stream, from, next, sum); err != nil {
+				return err
+			}
+		}
+		s.streams()
+		if err := s.receive(ctx, stream); !errors.Is(err, io.EOF) {
+			return err
+		}
+		if err := s.turn(ctx, stream); err != nil {
+			return err
+		}
+	}
+}
+
+// streams notes that the server streams what comes next: nothing is missing.
+func (s *session) streams() {
+	f := s.f
+	f.failures, f.remake = 0, false
+	select {
+	case <-s.l.begun:
+		if s.l.mark().Based {
+			f.Follows(s.l.describe)
+		}
+	default:
+		close(s.l.begun)
+	}
+	f.note(aboutServer, nil)
+}
+
+// prove looks whether the server has right before next the same WAL as is stored, and goes on with what comes behind it.
+func (s *session) prove(ctx context.Context, stream *wire.Stream, from, next postgres.LSN, sum *check) error {
+	ctx, stop := s.acknowledging(ctx, stream)
+	defer stop()
+	var before []byte
+	for from+postgres.LSN(len(before)) < next {
+		m, err := s.message(ctx, stream)
+		if errors.Is(err, io.EOF) {
+			return &gapError{fmt.Sprintf("timeline %d of the server ends before %s, up to where it is stored", s.l.receiving, next)}
+		}
+		if err != nil {
+			return err
+		}
+		if m.WAL == nil {
+			continue
+		}
+		if m.Start != from+postgres.LSN(len(before)) {
+			return fmt.Errorf("%w: %s comes where %s is due", errHoleInStream, m.Start, from+postgres.LSN(len(before)))
+		}
+		n := min(len(m.WAL), int(next-from)-len(before))
+		before = append(before, m.WAL[:n]...)
+		if int(next-from) > len(before) {
+			continue
+		}
+		if *checkOf(from, before) != *sum {
+			return &gapError{fmt.Sprintf("the server has other WAL right before %s than what is stored: it was put back to an older state, or is another server", next)}
+		}
+		s.l.q.proven(from, before)
+		if err := s.l.q.add(ctx, next, m.WAL[n:], m.Time, time.Now()); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// receive takes what the server sends until it ends the timeline, which is io.EOF.
+func (s *session) receive(ctx context.Context, stream *wire.Stream) error {
+	ctx, stop := s.acknowledging(ctx, stream)
+	defer stop()
+	for {
+		m, err := s.message(ctx, stream)
+		if err != nil {
+			return err
+		}
+		if m.WAL == nil {
+			continue
+		}
+		if err := s.l.q.add(ctx, m.Start, m.WAL, m.Time, time.Now()); err != nil {
+			return err
+		}
+	}
+}
+
+// message receives a message and notes what it says besides WAL.
+func (s *session) message(ctx context.Context, stream *wire.Stream) (wire.Message, error) {
+	m, err := stream.Receive(ctx)
+	if err != nil {
+		return m, err
+	}
+	now := time.Now()
+	s.mu.Lock()
+	s.heard = now
+	var known time.Time
+	switch {
+	case m.WAL != nil:
+		s.caught = m.Start+postgres.LSN(len(m.WAL)) >= m.ServerEnd
+	case !s.pinged.IsZero():
+		// Between two answers the server has looked for new WAL. What was committed when the first of them was asked for came
+		// before the second, unless there was too much of it.
+		if s.caught {
+			known = s.answered
+		}
+		s.answered, s.pinged = s.pinged, time.Time{}
+		s.caught = true
+	}
+	s.mu.Unlock()
+	if m.ReplyRequested {
+		replicate.Nudge(s.asked)
+	}
+	s.l.mu.Lock()
+	s.l.server = m.ServerEnd
+	if known.After(s.l.looked) {
+		s.l.looked = known
+	}
+	s.l.mu.Unlock()
+	return m, nil
+}
+
+// acknowledging acknowledges what is durable until stop is called, and asks for signs of life.
+func (s *session) acknowledging(ctx context.Context, stream *wire.Stream) (inner context.Context, stop func()) {
+	inner, cancel := context.WithCancel(ctx)
+	done := make(chan struct{})
+	go func() {
+		defer close(done)
+		s.acknowledge(inner, stream)
+	}()
+	return ctx, func() {
+		cancel()
+		<-done
+	}
+}
+
+func (s *session) acknowledge(ctx context.Context, stream *wire.Stream) {
+	ticks := time.NewTicker(pingEvery)
+	defer ticks.Stop()
+	for {
+		reply := false
+		select {
+		case <-ctx.Done():
+			return
+		case <-s.l.landed:
+		case <-s.asked:
+		case now := <-ticks.C:
+			reply = s.ping(now)
+		}
+		s.l.mu.Lock()
+		durable := s.l.acked
+		s.l.mu.Unlock()
+		s.mu.Lock()
+		s.acked = max(s.acked, durable)
+		at := s.acked
+		s.mu.Unlock()
+		// Written and applied are the same: nothing here is safer than what is durable, and who waits for us waits for that.
+		if err := stream.Feedback(wire.Feedback{Written: at, Flushed: at, Applied: at, Reply: reply}); err != nil {
+			s.cancel(err)
+			return
+		}
+	}
+}
+
+// ping reports whether to ask for a sign of life now.
+func (s *session) ping(now time.Time) bool {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if !s.pinged.IsZero() && now.Sub(s.pinged) < pongWithin {
+		return false
+	}
+	s.pinged = now
+	return true
+}
+
+// turn goes on with the next timeline.
+func (s *session) turn(ctx context.Context, stream *wire.Stream) error {
+	next, at, err := stream.End(ctx)
+	if err != nil {
+		return err
+	}
+	if next == 0 {
+		return fmt.Errorf("stream WAL: %w", io.ErrUnexpectedEOF) // the server stops
+	}
+	_, _, received := s.l.q.waits()
+	if received != at {
+		return &gapError{fmt.Sprintf("timeline %d ended at %s, and was received up to %s", s.l.receiving, at, received)}
+	}
+	_, content, err := s.c.History(ctx, next)
+	if err != nil {
+		return err
+	}
+	if h, err := postgres.ParseHistory(next, content); err != nil {
+		return err
+	} else if was, ok := h.SwitchOf(s.l.receiving); !ok || was != at {
+		return fmt.Errorf("the history of timeline %d does not say that it left timeline %d at %s", next, s.l.receiving, at)
+	}
+	if err := s.l.q.turn(&turn{timeline: next, at: at, history: content}); err != nil {
+		return err
+	}
+	s.l.receiving = next
+	return nil
+}
+
+// watch gives the connection up when the server is silent for too long, or nothing is shipped any more.
+func (s *session) watch(ctx context.Context) {
+	ticks := time.NewTicker(max(min(pingEvery, s.f.o.Silence/4), time.Millisecond))
+	defer ticks.Stop()
+	for {
+		select {
+		case <-ctx.Done():
+			return
+		case <-s.l.done:
+			s.cancel(errLineOver)
+			return
+		case now := <-ticks.C:
+			s.mu.Lock()
+			if s.l.q.full() {
+				s.heard = now // it is us who do not listen
+			}
+			silent := now.Sub(s.heard)
+			s.mu.Unlock()
+			if silent > s.f.o.Silence {
+				s.cancel(&silenceError{silent})
+				return
+			}
+		}
+	}
+}
+
+// silenceError says that nothing came from the server, not even what it was asked for.
+type silenceError struct{ d time.Duration }
+
+func (e *silenceError) Error() string {
+	return fmt.Sprintf("stream WAL: the server has not been heard for %s: the connection counts as cut", e.d.Round(time.Second))
+}
+
+func (*silenceError) Hint() string { return "look at the network between this host and the server" }

@@ -1,0 +1,42 @@
+package sqlite
+
+import (
+	"time"
+
+	"github.com/btcdecoded/holdfast/hostagent/replicate"
+	"github.com/btcdecoded/holdfast/hostagent/source/sqlite/spool"
+	"github.com/btcdecoded/holdfast/hostagent/source/sqlite/tail"
+)
+
+// batch is the pages that become one record.
+type batch struct {
+	pages    *spool.Spool
+	groups   []replicate.Seen
+	commits  int
+	size     uint32 // of the database, in pages
+	pageSize uint32
+	position tail.Position
+	newest   time.Time
+	looked   time.Time // when the look began that found the newest
+}
+
+// add takes in what a look found, which began then.
+func (b *batch) add(found tail.Batch, began time.Time) {
+	b.pages.Keep()
+	b.groups = replicate.Fewer(append(b.groups, replicate.Seen{At: found.Time, Commits: found.Commits}))
+	b.commits += found.Commits
+	b.size, b.pageSize, b.position, b.newest, b.looked = found.Pages, found.PageSize, found.Position, found.Time, began
+}
+
+func (b *batch) reset() {
+	b.pages.Reset()
+	b.groups, b.commits = b.groups[:0], 0
+}
+
+// oldest is when the oldest commit in it was seen; zero: it is empty.
+func (b *batch) oldest() time.Time {
+	if b == nil || len(b.groups) == 0 {
+		return time.Time{}
+	}
+	return b.groups[0].At
+}
