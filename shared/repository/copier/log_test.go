@@ -2,6 +2,7 @@ package copier_test
 
 import (
 	"errors"
+	"slices"
 	"strings"
 	"testing"
 	"time"
@@ -120,5 +121,27 @@ func TestLogConflict(t *testing.T) {
 	res, err := copier.Run(t.Context(), f.Repo, to, copier.Options{})
 	if err != nil || len(res.Findings) != 1 || !res.Findings[0].InCopy || res.Findings[0].Key != bad {
 		t.Errorf("%v, %+v", err, res)
+	}
+}
+
+// TestWALIsCopied copies WAL of two timelines, and what was read is read from the copy.
+func TestWALIsCopied(t *testing.T) {
+	f := repotest.New(t)
+	start, _, end := f.Timelines(t)
+	rg := log.Range{From: start, Through: end}
+	want, err := f.ReadLog(t, f.Store, rg)
+	if err != nil || len(want) != 30 {
+		t.Fatal(want, err)
+	}
+	to := mem.New()
+	res, err := copier.Run(t.Context(), f.Repo, to, copier.Options{})
+	if err != nil || !res.OK() || len(repotest.Keys(to, "/log/")) != 3+1+5+5 {
+		t.Fatalf("%v, %+v, %q", err, res, repotest.Keys(to, "/log/"))
+	}
+	if got, err := f.ReadLog(t, to, rg); err != nil || !slices.Equal(got, want) {
+		t.Errorf("%v, %v", got, err)
+	}
+	if res, err := verify.Run(t.Context(), f.Open(t, to), verify.Options{Level: verify.Content}); err != nil || !res.OK() {
+		t.Errorf("%v, %+v", err, res.Findings)
 	}
 }

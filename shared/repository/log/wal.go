@@ -120,6 +120,26 @@ func (p *Position) Next() postgres.LSN {
 	return p.next
 }
 
+// PositionAt is where WAL of a timeline has ended with a record of a stream.
+func PositionAt(stream string, timeline uint32, end postgres.LSN) Position {
+	return Position{stream: stream, timeline: timeline, next: end}
+}
+
+// Start checks that WAL may go on at a place; history is that of the timeline, if it is known. An error is a
+// *PositionError.
+func (p *Position) Start(start postgres.LSN, segment uint32, history *postgres.TimelineHistory) error {
+	if history != nil {
+		p.history = history
+	}
+	if p.fresh {
+		return p.begin(start, segment)
+	}
+	if p.next != 0 && start != p.next {
+		return &PositionError{Timeline: p.timeline, Want: p.next, Got: start}
+	}
+	return nil
+}
+
 // Enter goes over to an epoch of a stream: it begins the stream, or goes on after what was followed. begins says that
 // the stream's first record comes next.
 func (p *Position) Enter(stream string, l *record.PostgresLog, begins bool) {
@@ -150,12 +170,8 @@ func (p *Position) Take(r *Record, segment uint32) error {
 	if r.WAL == nil {
 		return nil
 	}
-	if p.fresh {
-		if err := p.begin(r.WAL.Start, segment); err != nil {
-			return err
-		}
-	} else if p.next != 0 && r.WAL.Start != p.next {
-		return &PositionError{Timeline: p.timeline, Want: p.next, Got: r.WAL.Start}
+	if err := p.Start(r.WAL.Start, segment, nil); err != nil {
+		return err
 	}
 	p.fresh, p.next = false, r.WAL.End()
 	return nil

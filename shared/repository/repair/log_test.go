@@ -70,3 +70,25 @@ func TestLogsArePutBack(t *testing.T) {
 		})
 	}
 }
+
+// TestWALIsPutBack damages WAL of both timelines, and has it put back from a copy.
+func TestWALIsPutBack(t *testing.T) {
+	f := repotest.New(t)
+	start, parted, end := f.Timelines(t)
+	copied := mem.New()
+	if _, err := copier.Run(t.Context(), f.Repo, copied, copier.Options{}); err != nil {
+		t.Fatal(err)
+	}
+	old, latest := repotest.Keys(f.Store, parted.Stream+"/0000000002/0000000023-")[0], repotest.Keys(f.Store, end.Stream+"/0000000001/0000000027-")[0]
+	b, _ := f.Store.Object(old)
+	b[len(b)/2] ^= 1
+	f.Store.Tamper(old, b)
+	f.Store.Tamper(latest, nil)
+	res, err := repair.Run(t.Context(), f.Store, f.Identity, repair.Options{From: copied, Check: true})
+	if err != nil || !res.OK() || res.Count(repair.PutBack) != 2 {
+		t.Fatalf("%v, %+v", err, res)
+	}
+	if got, err := f.ReadLog(t, f.Store, log.Range{From: start, Through: end}); err != nil || len(got) != 30 {
+		t.Errorf("%v, %v", got, err)
+	}
+}

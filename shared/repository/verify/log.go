@@ -10,6 +10,7 @@ import (
 
 	"github.com/btcdecoded/holdfast/shared/keyring"
 	"github.com/btcdecoded/holdfast/shared/objstore"
+	"github.com/btcdecoded/holdfast/shared/postgres"
 	"github.com/btcdecoded/holdfast/shared/repository/inventory"
 	"github.com/btcdecoded/holdfast/shared/repository/layout"
 	"github.com/btcdecoded/holdfast/shared/repository/log"
@@ -17,8 +18,13 @@ import (
 	"github.com/btcdecoded/holdfast/shared/snapshot"
 )
 
-// Disconnected is the problem of a record that does not have the hash of the one before it.
-const Disconnected Problem = "does not follow the record before it"
+// What can be wrong with logs alone.
+const (
+	// Disconnected is the problem of a record that does not have the hash of the one before it.
+	Disconnected Problem = "does not follow the record before it"
+	// Gap is the problem of a record that follows, but whose write-ahead log does not.
+	Gap Problem = "its WAL does not go on where that before it ended"
+)
 
 // Moments is a stretch of time of which no moment can be restored any more.
 type Moments struct {
@@ -41,6 +47,9 @@ type logs struct {
 	hashes  map[snapshot.Hash]string     // key of the object with these bytes
 	claims  map[inventory.LogName]map[uint64][]claim
 	fresh   bool // removed was read again after something was missing
+
+	walEnds   walEnds
+	walBegins []walBegin
 }
 
 // claim is what a signed document says of a record.
@@ -69,7 +78,7 @@ func (s *source) checkLogs(ctx context.Context) error {
 func (s *source) openLogs(ctx context.Context) (*logs, error) {
 	l := &logs{
 		source: s, removed: map[inventory.LogName]uint64{}, known: map[inventory.LogName]uint64{}, bad: map[layout.LogObject]Problem{},
-		hashes: map[snapshot.Hash]string{}, claims: map[inventory.LogName]map[uint64][]claim{},
+		hashes: map[snapshot.Hash]string{}, claims: map[inventory.LogName]map[uint64][]claim{}, walEnds: walEnds{},
 	}
 	var err error
 	l.streams, err = log.FromInventory(ctx, s.c.repo, s.inv)
@@ -319,8 +328,10 @@ func (l *logs) readObjects(ctx context.Context, choose func(layout.LogObject, in
 					return false, nil
 				}
 			}
+			c.finish()
 		}
 	}
+	l.checkWAL()
 	return true, nil
 }
 
@@ -355,6 +366,9 @@ type chainCheck struct {
 	deep  bool
 	last  map[uint64]snapshot.Hash // hashes of records that end an object: for the next one, and for segments
 	ends  map[uint64]bool          // records that end a segment
+
+	spans   []span
+	history *postgres.TimelineHistory // of the stream's timeline, if it was read
 }
 
 func (c *chainCheck) note(n uint64, hash string) {
@@ -384,6 +398,9 @@ func (c *chainCheck) read(ctx context.Context, part []layout.LogObject) error {
 		if err != nil {
 			c.fault(ctx, o, err, found[i].Sum)
 			continue
+		}
+		if c.deep {
+			c.extend(o, found[i])
 		}
 		c.c.result.LogObjects++
 		c.c.result.LogBytes += found[i].Size
