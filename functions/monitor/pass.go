@@ -142,6 +142,10 @@ func (f *function) work(ctx context.Context, p *policy.Policy, tag string, m *co
 		// Their sources are in no metric and open no alert: that the pass fails is what tells.
 		troubles = append(troubles, fmt.Errorf("%d of the documents about sources can not be read: %v", n, found.summary(0, 0).Failures))
 	}
+	if len(found.pass.Unheard) > 0 {
+		// The same: what was found about them opens no alert.
+		troubles = append(troubles, fmt.Errorf("what verify and lifecycle have found can not all be read: %v", found.summary(0, 0).Failures))
+	}
 	if err := errors.Join(troubles...); err != nil {
 		return nil, err
 	}
@@ -268,7 +272,7 @@ func (x *findings) seen(p *policy.Policy) func(string) bool {
 		known[host], known[host+"/"+name] = false, false
 	})
 	for _, j := range x.sources {
-		known[j.Source.String()] = j.Known
+		known[j.Source.String()] = j.Known && x.pass.Heard(j.Source.String())
 	}
 	for _, h := range x.hosts {
 		known[h.Host] = h.Known

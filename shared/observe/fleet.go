@@ -8,6 +8,7 @@ import (
 	"fmt"
 	"maps"
 	"slices"
+	"strings"
 	"sync"
 	"time"
 
@@ -64,6 +65,7 @@ type Pass struct {
 	Unread    int            // shards that could not be read: nothing is said of their sources
 	Failures  map[string]string
 	Findings  map[string][]compliance.Finding // of verify and lifecycle, by source
+	Unheard   map[string]bool                 // sources of which not all findings could be read; "": of all
 	Next      int                             // the shard with which the next pass begins
 }
 
@@ -89,7 +91,7 @@ func (f *Fleet) Pass(ctx context.Context, first int, until time.Time) (*Pass, er
 	slices.SortStableFunc(order, func(a, b int) int { return (a-first+Shards)%Shards - (b-first+Shards)%Shards })
 	looking, stop := context.WithDeadline(ctx, until)
 	defer stop()
-	p := &passing{fleet: f, pass: &Pass{Shards: map[int]*Shard{}, Failures: map[string]string{}, Findings: map[string][]compliance.Finding{}, Next: first}, slots: make(chan struct{}, f.parallel()), late: map[int]bool{}}
+	p := &passing{fleet: f, pass: &Pass{Shards: map[int]*Shard{}, Failures: map[string]string{}, Findings: map[string][]compliance.Finding{}, Unheard: map[string]bool{}, Next: first}, slots: make(chan struct{}, f.parallel()), late: map[int]bool{}}
 	g, gctx := errgroup.WithContext(ctx)
 	g.SetLimit(shardsAtOnce + 1)
 	for _, n := range order {
@@ -103,6 +105,7 @@ func (f *Fleet) Pass(ctx context.Context, first int, until time.Time) (*Pass, er
 	g.Go(func() error {
 		if err := p.findings(gctx); err != nil {
 			p.fail("findings", err)
+			p.unheard("")
 		}
 		return nil
 	})
@@ -319,6 +322,25 @@ func (p *passing) jobs(ctx context.Context, shard int, host string, was *HostMem
 	return Jobs(host, was, j, p.fleet.Now())
 }
 
+// Heard reports whether all that was found about a source could be read: what is not among it is over.
+func (p *Pass) Heard(source string) bool { return !p.Unheard[""] && !p.Unheard[source] }
+
+func (p *passing) unheard(source string) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	p.pass.Unheard[source] = true
+}
+
+// findingsOf is the source that a document of findings is about, by its key.
+func findingsOf(key string) string {
+	for _, prefix := range []string{control.VerifyFindingsPrefix, control.LifecycleFindingsPrefix} {
+		if rest, ok := strings.CutPrefix(key, prefix); ok {
+			return strings.TrimSuffix(rest, ".json")
+		}
+	}
+	return ""
+}
+
 // findings reads what verify and lifecycle have found. There is a document only for a source that had something once.
 func (p *passing) findings(ctx context.Context) error {
 	var keys []string
@@ -341,6 +363,7 @@ func (p *passing) findings(ctx context.Context) error {
 			}
 			if err != nil {
 				p.fail(key, err)
+				p.unheard(findingsOf(key))
 				return nil
 			}
 			p.mu.Lock()
