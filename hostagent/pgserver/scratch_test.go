@@ -1,0 +1,67 @@
+package pgserver_test
+
+import (
+	"context"
+	"errors"
+	"os"
+	"path/filepath"
+	"testing"
+
+	"github.com/btcdecoded/holdfast/hostagent/pgbin"
+	"github.com/btcdecoded/holdfast/hostagent/pgserver"
+	"github.com/btcdecoded/holdfast/test/cluster"
+)
+
+func TestEmpty(t *testing.T) {
+	owner := cluster.Account(t)
+	account := pgserver.Account{UID: owner.UID, GID: owner.GID}
+	dir := owner.Dir(t)
+	// One that was left is removed.
+	if err := os.MkdirAll(filepath.Join(dir, "server-old", "data"), 0o700); err != nil {
+		t.Fatal(err)
+	}
+	closed := filepath.Join(t.TempDir(), "closed")
+	dirs := []string{dir}
+	if os.Geteuid() == 0 {
+		if err := os.Mkdir(closed, 0o700); err != nil {
+			t.Fatal(err)
+		}
+		dirs = []string{filepath.Join(closed, "below"), dir}
+		if _, err := pgserver.StartEmpty(t.Context(), dirs[:1], "", 13, account); err == nil {
+			t.Error("a server in a directory that it can't enter")
+		}
+	}
+	bin := filepath.Dir(cluster.Bin(t, 0, "postgres"))
+	e, err := pgserver.StartEmpty(t.Context(), dirs, bin, 13, account)
+	if err != nil {
+		t.Fatal(err)
+	}
+	second, err := pgserver.StartEmpty(t.Context(), dirs, bin, cluster.System(t), account)
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, s := range []*pgserver.Empty{e, second} {
+		conn, err := s.Connect(t.Context(), "postgres", "")
+		if err != nil {
+			t.Fatal(err)
+		}
+		row, err := pgserver.Row(t.Context(), conn, "SELECT current_setting('listen_addresses') || count(*) FROM pg_database")
+		if err != nil || row[0] != "3" {
+			t.Errorf("%q %v", row, err)
+		}
+		_ = conn.Close(context.Background())
+		if _, err := pgbin.Output(t.Context(), cluster.Bin(t, 0, "pg_dumpall"), "--globals-only", "-d", s.Conninfo()); err != nil {
+			t.Error(err)
+		}
+		if err := s.Close(); err != nil {
+			t.Error(err)
+		}
+	}
+	if left, err := os.ReadDir(dir); err != nil || len(left) > 0 {
+		t.Errorf("%v is left, %v", left, err)
+	}
+	var missing *pgbin.MissingError
+	if _, err := pgserver.StartEmpty(t.Context(), dirs, bin, 99, account); !errors.As(err, &missing) {
+		t.Error(err)
+	}
+}
