@@ -17,6 +17,7 @@ import (
 
 	"github.com/btcdecoded/holdfast/hostagent/source/files"
 	pgsource "github.com/btcdecoded/holdfast/hostagent/source/postgres"
+	"github.com/btcdecoded/holdfast/hostagent/source/postgres/dump"
 	"github.com/btcdecoded/holdfast/hostagent/source/sqlite"
 	"github.com/btcdecoded/holdfast/shared/policy"
 	"github.com/btcdecoded/holdfast/shared/repository"
@@ -41,6 +42,10 @@ A PostgreSQL cluster is captured over its replication protocol, with the WAL tha
 alone. The role needs REPLICATION. --postgres takes a service of pg_service.conf or a connection string; passwords belong
 into .pgpass or the service file. Pages whose checksum is wrong are named, and the exit code is 3.
 
+With --logical, or by the policy, its databases are dumped by pg_dump instead, each as of one moment; what has not changed since
+the dump before is not stored again. The role needs pg_read_all_data. A dump counts when pg_dump has said that it is complete
+and pg_restore has listed what the repository gives back of it.
+
 Patterns of --exclude are as in .gitignore: "*.log" fits anywhere, "/var/cache/" is one directory, "**" stands for any
 number of directories. --include takes back what an exclude left out.
 
@@ -51,14 +56,17 @@ const backupExample = `  holdfast backup --files /etc --name etc
   holdfast backup --files /srv/app --files /opt/app --name app --exclude '*.log' --exclude-caches
   holdfast backup --sqlite /srv/app/app.db --name app-db
   holdfast backup --postgres governance --name governance-db
+  holdfast backup --postgres governance --logical --name governance-dump
   holdfast backup                    # all sources of the policy
   holdfast backup etc --type full`
 
 // backupFlags are the flags of backup.
 type backupFlags struct {
 	roots, excludes, includes, excludeFiles, tags []string
+	databases                                     []string
 	name, kind, database, cluster                 string
 	oneFileSystem, excludeCaches, noCopies        bool
+	logical                                       bool
 	maxFileSize                                   byteSize
 	checkpoint                                    time.Duration
 	own                                           []string // patterns of this program's own places
@@ -81,6 +89,8 @@ func (a *app) backupCommand() *cobra.Command {
 	p.StringArrayVar(&f.roots, "files", nil, "a `DIR` (or file) to back up, without a policy (repeatable)")
 	p.StringVar(&f.database, "sqlite", "", "an SQLite database, a `FILE`, to back up without a policy")
 	p.StringVar(&f.cluster, "postgres", "", "a PostgreSQL cluster, a `SERVICE` or connection string, to back up without a policy")
+	p.BoolVar(&f.logical, "logical", false, "with --postgres, dump its databases (pg_dump) instead of the cluster")
+	p.StringArrayVar(&f.databases, "database", nil, "with --logical, a `DATABASE` to dump (repeatable; all without)")
 	p.StringVar(&f.name, "name", "", "`NAME` of the source, with --files, --sqlite or --postgres")
 	p.StringArrayVar(&f.excludes, "exclude", nil, "leave out what fits the `PATTERN` (repeatable)")
 	p.StringArrayVar(&f.includes, "include", nil, "take back what fits the `PATTERN` (repeatable)")
@@ -102,6 +112,7 @@ type job struct {
 	left    []snapshot.Problem // what the snapshot's report says was left out
 	sqlite  *sqlite.Options    // instead of options
 	cluster *pgsource.Options  // instead of options
+	dump    *dump.Options      // instead of options
 	follow  logTail            // of the follower of the database; nil: nobody follows it here
 	hooks   policy.Hooks
 
@@ -126,7 +137,7 @@ func (a *app) backup(ctx context.Context, f backupFlags, args []string) error {
 	var pol *policy.Policy
 	var jobs []job
 	var refused []error
-	if len(f.roots) > 0 || f.database != "" || f.cluster != "" || f.name != "" {
+	if len(f.roots) > 0 || f.database != "" || f.cluster != "" || f.name != "" || f.logical || len(f.databases) > 0 {
 		jobs, err = a.adHocJob(f, args)
 	} else {
 		jobs, refused, pol, err = a.policyJobs(f, args)
@@ -220,6 +231,8 @@ func (a *app) adHocJob(f backupFlags, args []string) ([]job, error) {
 		return nil, usagef("backup: --files, --sqlite, --postgres and --name describe a source by themselves; drop %q", args[0])
 	case len(f.named()) > 1:
 		return nil, hinted{usagef("backup: %s are several sources", strings.Join(f.named(), " and ")), "run backup for each, with a name of its own"}
+	case f.logical && f.cluster == "", len(f.databases) > 0 && !f.logical:
+		return nil, usagef("backup: --database belongs to --logical, and that to --postgres")
 	case len(f.named()) == 0:
 		return nil, usagef("backup: --name needs --files, --sqlite or --postgres")
 	case f.name == "":
@@ -236,6 +249,8 @@ func (a *app) adHocJob(f backupFlags, args []string) ([]job, error) {
 	switch {
 	case f.database != "":
 		return f.databaseJob(src)
+	case f.cluster != "" && f.logical:
+		return f.dumpJob(src)
 	case f.cluster != "":
 		return f.clusterJob(src)
 	}
@@ -413,6 +428,9 @@ func (a *app) policyJobs(f backupFlags, args []string) (jobs []job, refused []er
 			continue
 		case s.Postgres != nil && s.Postgres.Mode == policy.Physical:
 			jobs = append(jobs, job{source: src, cluster: clusterOptions(s.Postgres), hooks: s.Hooks})
+			continue
+		case s.Postgres != nil:
+			jobs = append(jobs, job{source: src, dump: dumpOptions(s.Postgres), hooks: s.Hooks})
 			continue
 		case s.Files == nil:
 			refused = append(refused, fmt.Errorf("back up %s: sources of kind %s can not be backed up by this version", src, s.Kind()))

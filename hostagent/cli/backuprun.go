@@ -39,6 +39,7 @@ type backupResult struct {
 	Problems     []problemLine   `json:"problems"`
 	Database     *databaseResult `json:"database,omitempty"`
 	Cluster      *clusterResult  `json:"cluster,omitempty"`
+	Dumps        *dumpsResult    `json:"dumps,omitempty"`
 
 	name string // as this host calls the snapshot
 }
@@ -103,7 +104,7 @@ func (a *app) checkpoint(j job) repository.Checkpoint {
 	if c.Every == 0 {
 		c.Every = -1
 	}
-	if j.sqlite != nil || j.cluster != nil {
+	if j.sqlite != nil || j.cluster != nil || j.dump != nil {
 		c.Every = -1 // there is nothing on the way that could be restored
 	}
 	for _, root := range j.options.Roots {
@@ -155,6 +156,8 @@ func (a *app) capture(ctx context.Context, session *repository.Session, j job, t
 		return a.captureDatabase(ctx, session, j, tags)
 	case j.cluster != nil:
 		return a.captureCluster(ctx, session, j, tags)
+	case j.dump != nil:
+		return a.captureDumps(ctx, session, j, tags)
 	}
 	absent := absentRoots(j.options.Roots)
 	meter := a.meter()
@@ -184,6 +187,7 @@ type seen struct {
 	problems []snapshot.Problem
 	database *databaseResult
 	cluster  *clusterResult
+	dumps    *dumpsResult
 	postgres *snapshot.Postgres // of a base backup
 	log      *snapshot.LogPlace // of what the snapshot holds of the source's log; nil: it stands for itself
 }
@@ -250,7 +254,7 @@ func estimate(ctx context.Context, meter *progress.Meter, options files.Options)
 func (a *app) resultOf(session *repository.Session, m *repository.Stored, captured *seen, spent time.Duration) *backupResult {
 	r := &backupResult{
 		Snapshot: m.ID().String(), Parent: m.Parent, Counts: m.Counts, Seconds: spent.Seconds(), Partial: m.Partial,
-		Problems: []problemLine{}, Database: captured.database, Cluster: captured.cluster, name: a.name(m.ID()),
+		Problems: []problemLine{}, Database: captured.database, Cluster: captured.cluster, Dumps: captured.dumps, name: a.name(m.ID()),
 	}
 	t, why := session.Type()
 	r.Type, r.Why = string(t), why
@@ -290,6 +294,9 @@ func (r backupResult) write(w io.Writer) {
 		return
 	case r.Cluster != nil:
 		r.writeCluster(w)
+		return
+	case r.Dumps != nil:
+		r.writeDumps(w)
 		return
 	}
 	changed := ""

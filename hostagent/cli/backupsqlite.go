@@ -32,7 +32,7 @@ func (j job) kind() string {
 	switch {
 	case j.sqlite != nil:
 		return policy.KindSQLite
-	case j.cluster != nil:
+	case j.cluster != nil, j.dump != nil:
 		return policy.KindPostgres
 	}
 	return policy.KindFiles

@@ -137,7 +137,7 @@ func policyNotes(p *policy.Policy) []string {
 		if n := 1 + len(p.Repository.Copies); n < s.Objectives.Copies {
 			notes = append(notes, fmt.Sprintf("%s/%s: wants %d copies, the policy names %s", host, name, s.Objectives.Copies, count(uint64(n), "place", "places")))
 		}
-		if s.Kind() != policy.KindFiles && s.Kind() != policy.KindSQLite {
+		if s.Kind() == policy.KindDocker {
 			notes = append(notes, fmt.Sprintf("%s/%s: sources of kind %s can not be backed up by this version", host, name, s.Kind()))
 		}
 	})
