@@ -96,7 +96,10 @@ func prepare(t testing.TB, o Options, dir string) *Server {
 	if s.Superuser == "" {
 		s.Superuser = "postgres"
 	}
-	s.BinDir = reachable(t, o.Version, account, place)
+	var err error
+	if s.BinDir, err = reachable(filepath.Dir(Bin(t, o.Version, "postgres")), account, place); err != nil {
+		t.Fatalf("put PostgreSQL %d where %s can use it: %v", o.Version, account, err)
+	}
 	// The path of a socket may have 107 bytes: the name of the test can't be in it.
 	socket, err := os.MkdirTemp("", "pg")
 	if err != nil {

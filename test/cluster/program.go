@@ -99,18 +99,23 @@ func Bin(t testing.TB, version int, name string) string {
 	return path
 }
 
-// reachable returns the version's bin directory, or one with the same programs that the account can reach: a checkout
-// may lie where only root may go.
-func reachable(t testing.TB, version int, a *Owner, dir string) string {
-	t.Helper()
-	bin := filepath.Dir(Bin(t, version, "postgres"))
-	cmd := exec.Command(filepath.Join(bin, "postgres"), "--version") //nolint:gosec // found above
-	a.run(cmd)
+// reachable returns a version's bin directory, or one with the same programs in dir, if the owner can't reach the first: a
+// checkout may lie where only root may go.
+func reachable(bin string, o *Owner, dir string) (string, error) {
+	cmd := exec.Command(filepath.Join(bin, "postgres"), "--version") //nolint:gosec // of an installation
+	cmd.Dir = "/"
+	o.run(cmd)
 	if cmd.Run() == nil {
-		return bin
+		return bin, nil
 	}
-	from, to := filepath.Dir(bin), filepath.Join(dir, "postgresql")
-	err := filepath.WalkDir(from, func(path string, d fs.DirEntry, err error) error {
+	to := filepath.Join(dir, "postgresql")
+	err := duplicate(filepath.Dir(bin), to)
+	return filepath.Join(to, "bin"), err
+}
+
+// duplicate gives all files of an installation a second name, or copies them.
+func duplicate(from, to string) error {
+	return filepath.WalkDir(from, func(path string, d fs.DirEntry, err error) error {
 		if err != nil {
 			return err
 		}
@@ -120,10 +125,6 @@ func reachable(t testing.TB, version int, a *Owner, dir string) string {
 		}
 		return place(path, filepath.Join(to, rel), d)
 	})
-	if err != nil {
-		t.Fatalf("put PostgreSQL %d where %s can use it: %v", version, a, err)
-	}
-	return filepath.Join(to, "bin")
 }
 
 // place gives one file of an installation a second name, or copies it.
