@@ -73,3 +73,46 @@ func TestBeginningsOfTransactionsReachNothing(t *testing.T) {
 	}
 	check(t, f, log.RangeOf(*s.Log), numbers(1, 3))
 }
+
+// TestMomentsOverTimelines chooses moments of a log of WAL that goes on over a promotion.
+func TestMomentsOverTimelines(t *testing.T) {
+	f := repotest.New(t)
+	began := f.Now
+	_, parted, end := f.Timelines(t) // a record each second: 25 of timeline 1, then a history and 4 of timeline 2
+	for name, tt := range map[string]struct {
+		at     time.Duration // after the first snapshot; 0: the newest
+		stream string
+		want   int
+	}{
+		"the newest":             {0, end.Stream, 30},
+		"on the old timeline":    {10 * time.Second, parted.Stream, 10},
+		"its last record":        {25 * time.Second, "", 25},
+		"on the new timeline":    {27 * time.Second, end.Stream, 28},
+		"after the last record":  {time.Hour, end.Stream, 30},
+		"between two records":    {11500 * time.Millisecond, parted.Stream, 11},
+		"before the first":       {500 * time.Millisecond, parted.Stream, 0},
+		"between both timelines": {25500 * time.Millisecond, "", 25},
+	} {
+		var want recovery.Selector
+		if tt.at != 0 {
+			want.At = began.Add(tt.at)
+		}
+		s := chosenOf(t, f, began, want)
+		if s.Log == nil {
+			if tt.want != 0 {
+				t.Errorf("%s: %+v", name, s)
+			}
+			continue
+		}
+		got, err := f.ReadLog(t, f.Store, log.RangeOf(*s.Log))
+		if tt.stream == "" && tt.want == 25 {
+			// The history, which was stored in the same second, may be read too.
+			for len(got) > 0 && got[len(got)-1] == "history 2" {
+				got = got[:len(got)-1]
+			}
+		}
+		if err != nil || len(got) != tt.want || tt.stream != "" && s.Log.Through.Stream != tt.stream {
+			t.Errorf("%s: %s with %d records of %d up to %s: %v", name, s.Reason, len(got), tt.want, s.Log.Through, err)
+		}
+	}
+}
