@@ -21,19 +21,24 @@ func (a *app) catCommand() *cobra.Command {
 		Long: `Print the content of files of a snapshot (the newest without @N or --at). Holes are printed as zeros.
 
 A source of kind sqlite has one file, the database, which needs no PATH. Its snapshots are whole by themselves; the log after
-them is for restore.`,
-		Example: "  holdfast cat etc /etc/fstab\n  holdfast cat etc@42 /etc/fstab | diff - /etc/fstab\n  holdfast cat governance-sqlite@42 > /tmp/governance.db",
+them is for restore. Of dumps of PostgreSQL databases the names of databases are paths too.`,
+		Example: "  holdfast cat etc /etc/fstab\n  holdfast cat etc@42 /etc/fstab | diff - /etc/fstab\n  holdfast cat governance-sqlite@42 > /tmp/governance.db\n  holdfast cat governance-dump governance_production | pg_restore --list",
 		GroupID: groupUse,
 		Args:    arguments(1, -1, "SOURCE[@N] and at least one PATH"),
 		RunE: func(cmd *cobra.Command, args []string) error {
-			if err := absolutePaths(args[1:]); err != nil {
-				return err
-			}
 			snap, err := a.openSnapshot(cmd.Context(), args[0], at)
 			if err != nil {
 				return err
 			}
 			paths := args[1:]
+			if isDump(snap.Manifest().Manifest) {
+				if paths, err = dumpPaths(cmd.Context(), snap, paths); err != nil {
+					return err
+				}
+			}
+			if err := absolutePaths(paths); err != nil {
+				return err
+			}
 			if len(paths) == 0 {
 				only, err := databaseEntry(cmd.Context(), snap)
 				if err != nil || snap.Manifest().Kind != policy.KindSQLite {

@@ -44,15 +44,23 @@ In place, the policy's stop hook runs, then the database and all that stands bes
 that nobody can open one with what belongs to the other, the start hook runs, and the health hook tells whether all is well.
 What was there is kept beside as a safety copy, and put back where anything fails. With --at or @N the application runs on
 while the database is built and checked. It is refused while another process has the database open. A restore that was killed
-is settled by the next one.`
+is settled by the next one.
+
+Dumps of PostgreSQL databases (mode logical) are of their own moments and of no other. --to-database NAME restores one beside what
+is there; --in-place restores all of the snapshot, or the DATABASEs that are named instead of PATHs: into new databases first,
+which the policy's queries must pass; then the stop hook runs, old and new databases exchange their names in one step, start and
+health hooks run. The old databases are kept under other names, and take their places again where anything fails. --to DIR
+restores the dumps as files.`
 
 // restoreFlags are the flags of restore.
 type restoreFlags struct {
 	to, at                                           string
 	maps, keep                                       []string
 	inPlace, remove, dryRun, compare, byName, showIt bool
-	force                                            bool
-	checks                                           []string
+	force, globals, noOwner                          bool
+	checks, tables, schemas                          []string
+	toDatabase, service                              string
+	jobs                                             int
 }
 
 func (a *app) restoreCommand() *cobra.Command {
@@ -66,7 +74,9 @@ func (a *app) restoreCommand() *cobra.Command {
   holdfast restore etc --at "2026-01-31 09:30" --in-place --dry-run
   holdfast restore app --in-place --delete
   holdfast restore governance-sqlite --at "2026-01-31 09:30:05" --to /tmp/governance.db
-  holdfast restore governance-sqlite --at latest --in-place`,
+  holdfast restore governance-sqlite --at latest --in-place
+  holdfast restore governance-dump governance_production --to-database governance_recovery
+  holdfast restore governance-dump@41 governance_production --in-place`,
 		GroupID: groupUse,
 		Args:    arguments(1, -1, "SOURCE[@N] and the PATHs to restore"),
 		RunE: func(cmd *cobra.Command, args []string) error {
@@ -86,7 +96,15 @@ func (a *app) restoreCommand() *cobra.Command {
 	p.BoolVar(&f.byName, "owners-by-name", false, "set owners by name where this host knows it, not by id")
 	p.BoolVar(&f.showIt, "list", false, "print each thing that is done")
 	p.StringSliceVar(&f.checks, "checks", nil, "what a database must pass, a `LIST` of integrity, quick, foreign-keys, queries; or none (default: as the policy says)")
+	p.StringVar(&f.toDatabase, "to-database", "", "restore a dump into a new database, `NAME`, beside what is there")
+	p.StringArrayVar(&f.tables, "table", nil, "with --to-database, only the rows of `TABLE` or SCHEMA.TABLE; * and ? fit (repeatable)")
+	p.StringArrayVar(&f.schemas, "schema", nil, "with --to-database, only the rows of the tables of this `SCHEMA` (repeatable)")
+	p.StringVar(&f.service, "service", "", "restore dumps to this `SERVICE` of pg_service.conf (default: the policy's)")
+	p.BoolVar(&f.globals, "globals", false, "make roles and tablespaces first that are missing")
+	p.BoolVar(&f.noOwner, "no-owner", false, "what dumps restore belongs to who restores it; no rights are granted")
+	p.IntVar(&f.jobs, "jobs", 0, "`N` processes of pg_restore (default: one for each processor, at most 4)")
 	p.BoolVar(&f.force, "force", false, "with --in-place, also while another process has the database open")
+	f.clusterFlags.register(p)
 	return cmd
 }
 
@@ -120,6 +138,18 @@ func (a *app) restore(ctx context.Context, f restoreFlags, args []string) error 
 	switch {
 	case m.Kind == policy.KindSQLite:
 		return a.restoreDatabase(ctx, repo, m, f, args)
+	case isDump(m.Manifest) && (f.inPlace || f.toDatabase != ""):
+		return a.restoreDumps(ctx, repo, m, f, args)
+	case f.dumpsOnly():
+		return usagef("restore %s: --to-database, --table, --schema, --service, --globals, --no-owner and --jobs restore dumps into a server", a.name(m.ID()))
+	case isDump(m.Manifest):
+		if f.at != "" {
+			if m, err = a.dumpAt(ctx, repo, m.ID().Source, args[0], f.at); err != nil {
+				return err
+			}
+		}
+	case m.Kind == policy.KindPostgres && m.Postgres != nil:
+		return a.restoreCluster(ctx, repo, m, f, args)
 	case m.Kind != policy.KindFiles:
 		return fmt.Errorf("restore %s: snapshots of kind %s can not be restored by this version", a.name(m.ID()), m.Kind)
 	case len(f.checks) > 0 || f.force:
@@ -129,7 +159,21 @@ func (a *app) restore(ctx context.Context, f restoreFlags, args []string) error 
 			return err
 		}
 	}
+	for _, p := range args[1:] {
+		if !path.IsAbs(p) {
+			return relativePath(p)
+		}
+	}
 	return a.restoreFiles(ctx, repo, m, f, options, own)
+}
+
+// dumpsOnly reports whether there are flags that only dumps of databases know.
+func (f restoreFlags) dumpsOnly() bool {
+	return f.toDatabase != "" || f.service != "" || f.globals || f.noOwner || f.jobs != 0 || len(f.tables)+len(f.schemas) > 0
+}
+
+func relativePath(p string) error {
+	return hinted{usagef("restore: path %q is not absolute", p), "paths are those of the snapshot, as `holdfast ls` shows them"}
 }
 
 // restoreFiles restores a snapshot of trees. own are the places of this program, which stay as they are.
@@ -226,14 +270,19 @@ func (f restoreFlags) options(paths []string) (restorer.Options, error) {
 	switch {
 	case f.to != "" && f.inPlace:
 		return o, usagef("restore: --to and --in-place exclude each other")
-	case f.to == "" && !f.inPlace && len(f.maps) == 0:
+	case f.toDatabase != "" && (f.to != "" || f.inPlace):
+		return o, usagef("restore: --to-database excludes --to and --in-place")
+	case f.to == "" && !f.inPlace && len(f.maps) == 0 && f.toDatabase == "":
 		return o, hinted{usagef("restore: where to?"), "--to DIR restores to another place, --in-place over the original"}
 	case len(f.keep) > 0 && !f.remove:
 		return o, usagef("restore: --keep belongs to --delete")
 	}
 	for _, p := range paths {
 		if !path.IsAbs(p) {
-			return o, hinted{usagef("restore: path %q is not absolute", p), "paths are those of the snapshot, as `holdfast ls` shows them"}
+			if f.toDatabase != "" || f.inPlace {
+				continue // it may be the name of a database
+			}
+			return o, relativePath(p)
 		}
 		o.Select = append(o.Select, path.Clean(p))
 	}

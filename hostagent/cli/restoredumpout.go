@@ -1,0 +1,100 @@
+package cli
+
+import (
+	"fmt"
+	"io"
+	"time"
+
+	"github.com/btcdecoded/holdfast/hostagent/restorer/dump"
+	"github.com/btcdecoded/holdfast/shared/snapshot"
+)
+
+// dumpRestored is what a restore of dumps did, or with DryRun would do.
+type dumpRestored struct {
+	*dump.Result
+
+	Planned  []dump.Restored
+	Moment   time.Time
+	Roles    []string // that were made
+	DryRun   bool
+	InPlace  bool
+	Seconds  float64
+	Expected uint64 // bytes of the dumps
+	name     string
+	id       snapshot.ID
+}
+
+// document is the result for programs. Members that other restores have too mean the same.
+func (r *dumpRestored) document() any {
+	type line struct {
+		Database string `json:"database"` // where it was dumped
+		Target   string `json:"target"`   // what it is called now
+		Safety   string `json:"safety,omitempty"`
+	}
+	doc := struct {
+		Snapshot  string        `json:"snapshot"`
+		DryRun    bool          `json:"dry_run"`
+		InPlace   bool          `json:"in_place"`
+		Reached   time.Time     `json:"reached"` // the moment of the first dump
+		Databases []line        `json:"databases"`
+		Roles     []string      `json:"roles"` // that were made
+		Bytes     uint64        `json:"bytes"`
+		Seconds   float64       `json:"seconds"`
+		Steps     []stepLine    `json:"steps"`
+		Dropped   []string      `json:"dropped"` // what a restore had left that did not come to its end
+		Problems  []problemLine `json:"problems"`
+		Warnings  []string      `json:"warnings"`
+	}{
+		Snapshot: r.id.String(), DryRun: r.DryRun, InPlace: r.InPlace, Reached: r.Moment.UTC(), Databases: []line{}, Roles: append([]string{}, r.Roles...),
+		Bytes: r.Expected, Seconds: r.Seconds, Steps: []stepLine{}, Dropped: []string{}, Problems: []problemLine{}, Warnings: []string{},
+	}
+	list := r.Planned
+	if r.Result != nil {
+		list = r.Databases
+		for _, s := range r.Steps {
+			doc.Steps = append(doc.Steps, stepLine{s.Name, s.Took.Seconds()})
+		}
+		doc.Dropped = append(doc.Dropped, r.Dropped...)
+		doc.Warnings = append(doc.Warnings, r.Warnings...)
+	}
+	for _, d := range list {
+		doc.Databases = append(doc.Databases, line{d.Database, d.Name, d.Safety})
+	}
+	return doc
+}
+
+func (a *app) printDumps(r dumpRestored) error {
+	if r.Result != nil {
+		for _, name := range r.Dropped {
+			a.warn("database %s, left by a restore that did not come to its end, was dropped", name)
+		}
+		for _, w := range r.Warnings {
+			a.warn("%s", w)
+		}
+	}
+	return a.print(r.document(), func(w io.Writer) {
+		if r.DryRun {
+			for _, d := range r.Planned {
+				fmt.Fprintf(w, "%s: database %s would be restored to %s, as of %s; nothing was changed\n", r.name, printable(d.Database), printable(d.Name), exact(r.Moment))
+			}
+			return
+		}
+		for _, name := range r.Roles {
+			fmt.Fprintf(w, "role %s was made\n", printable(name))
+		}
+		for _, d := range r.Databases {
+			fmt.Fprintf(w, "database %s restored to %s: the dump of %s\n", printable(d.Database), printable(d.Name), exact(r.Moment))
+			if d.Safety != "" {
+				fmt.Fprintf(w, "  what was there before is database %s; drop it when it is not needed any more\n", printable(d.Safety))
+			}
+		}
+		fmt.Fprintf(w, "  from %s: %s in %s (", r.name, size(r.Bytes), duration(time.Duration(r.Seconds*float64(time.Second))))
+		for i, s := range r.Steps {
+			if i > 0 {
+				fmt.Fprint(w, ", ")
+			}
+			fmt.Fprintf(w, "%s %s", s.Name, duration(s.Took))
+		}
+		fmt.Fprintln(w, ")")
+	})
+}
