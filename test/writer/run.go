@@ -88,7 +88,7 @@ func Run(ctx context.Context, c Config) (r Report, err error) {
 	if a.notes, err = openNotebook(c.Notes); err != nil {
 		return r, err
 	}
-	defer func() { err = errors.Join(err, a.notes.close()) }()
+	defer func() { err = errors.Join(err, a.notes.close(), a.closeStatements()) }()
 	// What has begun is not torn by the end of ctx.
 	whole := context.WithoutCancel(ctx)
 	last, err := a.prepare(whole)
@@ -101,6 +101,16 @@ func Run(ctx context.Context, c Config) (r Report, err error) {
 	r.Seconds = time.Since(began).Seconds()
 	r.Latency, r.Checkpoints, r.Busy = TimesOf(a.latency), TimesOf(a.checkpoints), a.busy
 	return r, err
+}
+
+// closeStatements lets the connection end: SQLite keeps one open, and the log in its place, as long as it has statements.
+func (a *application) closeStatements() (err error) {
+	for _, s := range []*sql.Stmt{a.insert, a.update, a.head} {
+		if s != nil {
+			err = errors.Join(err, s.Close())
+		}
+	}
+	return err
 }
 
 // loop commits at the rate, from the transaction after start, and returns the last that was committed. What it is late by
