@@ -23,6 +23,7 @@ func TestCompat(t *testing.T) {
 	t.Run("forgeries", func(t *testing.T) { testForgeries(t, p) })
 	t.Run("scopes", func(t *testing.T) { testScopes(t, p) })
 	t.Run("logs", func(t *testing.T) { testLogs(t, p) })
+	t.Run("WAL", func(t *testing.T) { testWAL(t, p) })
 	t.Run("damage", func(t *testing.T) { testDamage(t, p) })
 }
 

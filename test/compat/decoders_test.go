@@ -36,6 +36,8 @@ func decoders() []decoder {
 		{"root", "root.hex", func(b []byte) error { _, err := snapshot.DecodeRoot(b); return err }, mutate},
 		{"list", "list.hex", func(b []byte) error { _, err := snapshot.DecodeList(b); return err }, mutate},
 		{"record", "../../repository/log/testdata/record.hex", func(b []byte) error { return log.CheckRecord(log.KindSQLite, b) }, mutate},
+		{"wal", "../../repository/log/testdata/wal.hex", func(b []byte) error { return log.CheckRecord(log.KindPostgres, b) }, mutate},
+		{"history", "../../repository/log/testdata/history.hex", func(b []byte) error { return log.CheckRecord(log.KindPostgres, b) }, mutate},
 		{"index", "index.hex", func(b []byte) error { _, err := snapshot.DecodeIndex(b); return err }, mutate},
 		{"report", `{"problems":[{"path":"L2E=","operation":"read","error":"gone"},{"operation":"x","error":"and more"}]}`, func(b []byte) error {
 			_, err := snapshot.ParseReport(b)
@@ -48,6 +50,7 @@ func decoders() []decoder {
 			}
 			return m.Check()
 		}, mutateJSON},
+		{"cluster", "manifest-postgres.json", func(b []byte) error { _, err := snapshot.ParseManifest(b); return err }, mutateJSON},
 	}
 }
 

@@ -12,6 +12,7 @@ import (
 
 	"github.com/btcdecoded/holdfast/shared/keyring"
 	"github.com/btcdecoded/holdfast/shared/objstore/file"
+	"github.com/btcdecoded/holdfast/shared/postgres"
 	"github.com/btcdecoded/holdfast/shared/repository"
 	"github.com/btcdecoded/holdfast/shared/repository/layout"
 	"github.com/btcdecoded/holdfast/shared/repository/log"
@@ -170,6 +171,105 @@ func testLogs(t *testing.T, p programs) {
 			out, code = on.run(t, "verify", "--level", "content", "--no-receipts")
 			if tt.sound != (code == 0) || !strings.Contains(out, named) {
 				t.Errorf("holdfast does not name %s, but ends with exit code %d and\n%s", named, code, out)
+			}
+		})
+	}
+}
+
+// openWAL opens an epoch of a log of a timeline.
+func (l *logWriter) openWAL(t *testing.T, timeline uint32, stream string, after uint64, continues *log.Place) *log.Writer {
+	t.Helper()
+	w, err := log.Create(t.Context(), l.repo, l.src, log.Options{
+		Kind: log.KindPostgres, Postgres: &record.PostgresLog{System: 1<<64 - 2, Timeline: timeline, SegmentSize: 1 << 20},
+		Stream: stream, After: after, Continues: continues, Opened: l.now, Tool: "test", Temp: t.TempDir(),
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	return w
+}
+
+// put stores a record of WAL or a history, and notes what the reader should see of it.
+func (l *logWriter) put(t *testing.T, w *log.Writer, r log.Record) log.Place {
+	t.Helper()
+	l.now = l.now.Add(time.Second)
+	r.Time = l.now
+	place, err := w.Append(t.Context(), r)
+	if err != nil {
+		t.Fatal(err)
+	}
+	what, content := "", []byte(nil)
+	if r.WAL != nil {
+		what, content = fmt.Sprintf("%X", uint64(r.WAL.Start)), r.WAL.Bytes
+	} else {
+		what, content = fmt.Sprintf("history %d", r.History.Timeline), r.History.Content
+	}
+	sum := sha256.Sum256(content)
+	l.lines = append(l.lines, fmt.Sprintf("%s %d %d %d 0 %s %s %d %s", place.Stream, place.Epoch, place.Sequence, l.now.UnixNano(), place.Record,
+		what, len(content), hex.EncodeToString(sum[:])))
+	return place
+}
+
+func wal(from, to uint64) log.Record {
+	return log.Record{WAL: &log.WAL{Start: postgres.LSN(from), Bytes: random(from, int(to-from))}} //nolint:gosec // small
+}
+
+// testWAL has the reader read WAL over epochs and timelines, and both find what is wrong with it.
+func testWAL(t *testing.T, p programs) {
+	b := newBench(t, p, trees.TempDir(t))
+	write(t, filepath.Join(b.tree(), "file"), 0, random(1, 1000))
+	b.backup(t)
+	l := newLogWriter(t, b)
+	w := l.openWAL(t, 1, "", 0, nil)
+	l.put(t, w, wal(0x16_00100000, 0x16_00100001))
+	end := l.put(t, w, wal(0x16_00100001, 0x16_00200000))
+	if _, err := w.Join(t.Context(), 2); err != nil {
+		t.Fatal(err)
+	}
+	left := l.put(t, l.openWAL(t, 1, w.Stream(), 1, &end), wal(0x16_00200000, 0x16_00280000))
+	second := l.openWAL(t, 2, "", 0, &left)
+	l.put(t, second, log.Record{History: &log.History{Timeline: 2, Content: []byte("1\t16/27F000\tno recovery target specified\n")}})
+	l.put(t, second, wal(0x16_00200000, 0x16_00300000))
+	if out, code := b.read(t, "verify"); code != 0 || out != "" {
+		t.Errorf("the reader finds, with exit code %d:\n%s", code, out)
+	}
+	if out, code := b.run(t, "verify", "--level", "content", "--no-receipts"); code != 0 {
+		t.Errorf("holdfast finds, with exit code %d:\n%s", code, out)
+	}
+	out, code := b.read(t, "records")
+	if want := strings.Join(l.lines, "\n"); code != 0 || strings.TrimSpace(out) != want {
+		t.Errorf("exit code %d:\n%s\nwant\n%s", code, out, want)
+	}
+	for name, put := range map[string]func(l *logWriter) log.Place{
+		"missing": func(l *logWriter) log.Place {
+			return l.put(t, l.openWAL(t, 1, w.Stream(), 2, &left), wal(0x16_00290000, 0x16_00290001))
+		},
+		"twice": func(l *logWriter) log.Place {
+			return l.put(t, l.openWAL(t, 1, w.Stream(), 2, &left), wal(0x16_00270000, 0x16_00290001))
+		},
+		"missing over timelines": func(l *logWriter) log.Place {
+			third := l.openWAL(t, 3, "", 0, &left)
+			l.put(t, third, log.Record{History: &log.History{Timeline: 3, Content: []byte("1\t16/27F000\t\n2\t16/3FF000\n")}})
+			return l.put(t, third, wal(0x16_00300000, 0x16_00300001))
+		},
+		"of another timeline": func(l *logWriter) log.Place {
+			third := l.openWAL(t, 3, "", 0, &left)
+			l.put(t, third, log.Record{History: &log.History{Timeline: 3, Content: []byte("2\t16/27F000\t\n")}})
+			return l.put(t, third, wal(0x16_00200000, 0x16_00200001))
+		},
+	} {
+		t.Run(name, func(t *testing.T) {
+			on := b.on(filepath.Join(t.TempDir(), "repository"))
+			if err := os.CopyFS(on.copy, os.DirFS(b.repository())); err != nil {
+				t.Fatal(err)
+			}
+			at := put(newLogWriter(t, on))
+			named := fmt.Sprintf("/%010d/", at.Epoch)
+			if out, code := on.read(t, "verify"); code == 0 || !strings.Contains(out, at.Stream+named) {
+				t.Errorf("the reader ends with exit code %d and\n%s", code, out)
+			}
+			if out, code := on.run(t, "verify", "--level", "content", "--no-receipts"); code == 0 || !strings.Contains(out, at.Stream+named) {
+				t.Errorf("holdfast ends with exit code %d and\n%s", code, out)
 			}
 		})
 	}

@@ -7,6 +7,7 @@ from .logs import decode_pages, decode_record
 from .manifest import Manifest, host_and_source
 from .packs import decode_index, decode_list
 from .tree import decode_map, decode_report, decode_root, decode_tree
+from .wal import decode_wal
 
 
 def manifest(data):
@@ -27,7 +28,10 @@ DECODERS = {
     "index": lambda data: decode_index(data, 1),
     "report": decode_report,
     "record": lambda data: decode_pages(decode_record(data).body),
+    "wal": lambda data: decode_wal(decode_record(data)),
+    "history": lambda data: decode_wal(decode_record(data)),
     "manifest": manifest,
+    "cluster": manifest,
 }
 
 

@@ -7,6 +7,7 @@ from typing import NamedTuple
 from .encoding import Decoder, FormatError, printable
 from .manifest import SEQUENCES, Place, wrapped_key
 from .packs import CHUNK_LIMIT, FIRST_CHUNK, PACK_LEAST, TAIL, decode_index
+from .wal import Cluster, Follower, Wal, decode_wal
 
 NUMBER = r"(\d{10})"
 OBJECT = re.compile(rf"v1/([^/]+/[^/]+)/log/([0-9a-f]{{32}})/{NUMBER}/(?:head\.json|(joined/)?{NUMBER}-{NUMBER})")
@@ -30,6 +31,9 @@ class Head:
         members.expect("epoch", epoch)
         self.kind = members.text("kind", re.compile("[a-z][a-z0-9-]{0,62}"))
         self.opened = members.time("opened")
+        if (self.kind == "postgres") != members.has("postgres"):
+            raise FormatError("a cluster of another kind, or none")
+        self.cluster = Cluster(members.object("postgres"), stream) if members.has("postgres") else None
         if not printable(members.text("tool")):
             raise FormatError("tool is not printable")
         self.keys = []
@@ -142,6 +146,7 @@ class Logs:
         self.epochs = {}  # (source, stream, number) -> Epoch
         self.removed = {}  # the same -> last record that retention removed
         self.records = {}  # the same -> {sequence: Record without body}
+        self.bodies = {}  # of kind postgres: the same -> {sequence: Wal or History}
         self.claims = []  # (key, source, Place)
 
     def add(self, key):
@@ -185,6 +190,8 @@ class Logs:
         for name in sorted(self.epochs):
             if self.epochs[name].head:
                 self._holes(name, self.epochs[name])
+                if self.epochs[name].head.cluster:
+                    self._follow(name, self.epochs[name])
 
     def _read(self, name, epoch):
         known = self.records.setdefault(name, {})
@@ -197,8 +204,7 @@ class Logs:
             try:
                 records = decode_records(open_piece(self.repository.store.read(key), epoch.keys), first, last)
                 for record in records:
-                    if epoch.head.kind == "sqlite":
-                        decode_pages(record.body)
+                    self._body(name, epoch, record)
                     if known.setdefault(record.sequence, record).hash != record.hash:
                         raise FormatError(f"record {record.sequence} is another in a piece, which counts")
             except FormatError as error:
@@ -207,6 +213,43 @@ class Logs:
             before = known[sequence - 1].hash if sequence - 1 in known else self._before(epoch, sequence)
             if before is not None and record.previous != before:
                 self.found(epoch.key(f"{sequence:010d}"), "does not follow the record before it")
+
+    def _body(self, name, epoch, record):
+        if epoch.head.kind == "sqlite":
+            decode_pages(record.body)
+        if epoch.head.kind == "postgres":
+            self.bodies.setdefault(name, {})[record.sequence] = decode_wal(record, epoch.head.cluster.segment_size)
+
+    def _follow(self, name, epoch):
+        """Whether WAL goes on where that of the record before it ended."""
+        place, cluster = epoch.head.continues, epoch.head.cluster
+        start, follower, begins = 1, Follower(), True
+        if place:
+            before = self.epochs.get((name[0], place.stream, place.epoch))
+            ended = self._ended((name[0], place.stream, place.epoch), place.sequence)
+            if not before or not before.head or not before.head.cluster or ended is None:
+                start = None  # removed: what comes first is believed
+            else:
+                start, begins = place.sequence + 1, place.stream != name[1]
+                follower = Follower.after(before.head.cluster.timeline, ended)
+        bodies, due = self.bodies.get(name, {}), start
+        if due in bodies:
+            follower.enter(cluster, begins)
+        for sequence, body in sorted(bodies.items()):
+            if sequence != due:
+                follower = Follower()
+                follower.enter(cluster, False)
+            problem = follower.take(body, cluster.segment_size)
+            if problem:
+                self.found(epoch.key(f"{sequence:010d}-{sequence:010d}"), problem)
+            due = sequence + 1
+
+    def _ended(self, name, sequence):
+        """Where the WAL up to a record ends, if that is known."""
+        bodies = self.bodies.get(name, {})
+        while sequence in bodies and not isinstance(bodies[sequence], Wal):
+            sequence -= 1
+        return bodies[sequence].end if sequence in bodies else None
 
     @staticmethod
     def _before(epoch, sequence):
@@ -232,9 +275,15 @@ class Logs:
                 self.found(epoch.key(f"{sequence:010d}-{sequence:010d}"), "is missing, and did not expire")
 
     def lines(self):
-        """One line for each record: stream, epoch, sequence, time, flag, hash, and of kind sqlite what it holds."""
+        """One line for each record: stream, epoch, sequence, time, flag, hash, and what it holds."""
         for name in sorted(self.records):
             for sequence, record in sorted(self.records[name].items()):
+                if name in self.bodies:
+                    body = self.bodies[name][sequence]
+                    what = f"{body.start:X}" if isinstance(body, Wal) else f"history {body.timeline}"
+                    text = (name[1], name[2], sequence, record.time, int(record.more), record.hash.hex(), what)
+                    yield " ".join(map(str, (*text, len(body.data), sha256(body.data).hexdigest())))
+                    continue
                 pages = decode_pages(record.body)
                 numbers = ",".join(str(number) for number, _ in pages.pages)
                 content = sha256(b"".join(page for _, page in pages.pages)).hexdigest()

@@ -6,6 +6,7 @@ from typing import NamedTuple
 
 from .encoding import NAME, FormatError, printable, unbase64
 from .packs import PACK_NUMBERS, json_ref
+from .wal import BaseBackup
 
 COUNTS = (
     *("files", "directories", "others", "bytes", "new_files", "changed_files"),
@@ -93,7 +94,7 @@ class Manifest:
                 raise FormatError("root or report are in a pack that is not the snapshot's")
 
     def _description(self, members):
-        members.text("kind", re.compile("[a-z][a-z0-9-]{0,62}"))
+        kind = members.text("kind", re.compile("[a-z][a-z0-9-]{0,62}"))
         members.time("started")
         members.time("finished")
         tags = members.get("tags", list, [])
@@ -107,6 +108,9 @@ class Manifest:
         self.unfinished = members.get("unfinished", bool, False)
         if self.unfinished and not self.partial:
             raise FormatError("unfinished, and nothing is missing")
+        self.cluster = BaseBackup(members.object("postgres")) if members.has("postgres") else None
+        if self.cluster and kind != "postgres":
+            raise FormatError("of a cluster, but not of kind postgres")
         self.log = Place.parse(members.object("log")) if members.has("log") else None
         if self.unfinished and self.log:
             raise FormatError("unfinished, and names a place in the log")
