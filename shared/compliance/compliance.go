@@ -60,6 +60,7 @@ const (
 	PrimarySilent Code = "primary_silent" // the monitor of the primary region was not at work in time
 	ReplicaLate   Code = "replica_late"   // what arrived in the primary region is not in the replica
 	LogStopped    Code = "log_stopped"    // the log of a continuous source is not written
+	AgentBroken   Code = "agent_broken"   // an agent says that a person must mend something on its host
 )
 
 // Codes lists every code, those that are no breach first.
@@ -68,7 +69,7 @@ func Codes() []Code {
 		OK, Orphan, NotProtected, Gap, Unusual, ClockOff, Filling, CopyUnseen, Noted, RetentionWaits,
 		Never, Late, Failing, Unverified, Damaged, Rollback, TooFewCopies, CopyLate, Oversized, Unknown, Slow, RestoreFailed,
 		KeyUnchecked, JobLost, NoReceipt, LockShort, HostSilent, JobRefused, NotLooked, Tampered, Unconfirmed, PrimarySilent, ReplicaLate,
-		LogStopped,
+		LogStopped, AgentBroken,
 	}
 }
 

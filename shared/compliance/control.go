@@ -20,6 +20,9 @@ type Agent struct {
 	Problem string    // why no job can reach it; empty: none
 	Since   time.Time // of the problem
 	Refused []Refused // messages that the agent took for no job of ours, newest first
+
+	Mend   string    // what a person must mend on the host, as the agent says; empty: nothing
+	Broken time.Time // since when
 }
 
 // Refused is a message that an agent refused.
@@ -37,6 +40,9 @@ func EvaluateAgent(host string, a Agent, now time.Time) []State {
 	e := &evaluation{f: Facts{Source: snapshot.Source{Host: host}}}
 	if a.Problem != "" {
 		e.add("jobs", JobLost, true, a.Since, "no job reaches the host: "+a.Problem, "holdfast host add "+host)
+	}
+	if a.Mend != "" {
+		e.add("agent", AgentBroken, true, a.Broken, "the agent says: "+a.Mend, "holdfast agent status")
 	}
 	if n := len(a.Refused); n > 0 && now.Sub(a.Refused[0].Time) < refusedFor {
 		r := a.Refused[0]

@@ -27,7 +27,10 @@ type HostJobs struct {
 	FreeAt    time.Time         `json:"free_at,omitzero"`  // when the agent told so
 	Restoring *Restoring        `json:"restore,omitempty"` // the newest restore that the agent was seen at
 
-	Logs map[string]events.Log `json:"logs,omitempty"` // of the sources that the agent follows; times in them are exact to SeenEvery
+	Logs   map[string]events.Log `json:"logs,omitempty"`   // of the sources that the agent follows; times in them are exact to SeenEvery
+	Mend   string                `json:"mend,omitempty"`   // what a person must mend on the host, as the agent says
+	Broken time.Time             `json:"broken,omitzero"`  // since when
+	Told   time.Time             `json:"told_at,omitzero"` // when the agent told what is new of these
 }
 
 // Restoring is a restore at which an agent was seen.

@@ -251,7 +251,7 @@ func (h *HostJobs) TakeHeartbeat(e *events.Heartbeat, l Limits, when time.Time) 
 		}
 	}
 	changed = h.takeRestore(e, when) || changed
-	changed = h.takeLogs(e) || changed
+	changed = h.takePresent(e, when) || changed
 	// What is free changes all the time: it is written with what else is, and every now and then.
 	if len(e.Free) > 0 && (changed || when.Sub(h.FreeAt) >= SeenEvery || h.FreeAt.After(when.Add(skew))) {
 		h.Free, h.FreeAt, changed = e.Free, when.UTC(), true

@@ -18,6 +18,8 @@ type HostMemory struct {
 	Problem string                `json:"problem,omitempty"`
 	Since   time.Time             `json:"since,omitzero"`
 	Refused []compliance.Refused  `json:"refused,omitempty"`
+	Mend    string                `json:"mend,omitempty"`
+	Broken  time.Time             `json:"broken,omitzero"`
 	Sources map[string]JobsMemory `json:"sources,omitempty"` // by name on the host
 }
 
@@ -41,6 +43,7 @@ func Jobs(host string, old *HostMemory, j *control.HostJobs, now time.Time) *Hos
 		return h
 	}
 	h.Heard, h.Problem, h.Since = heard(j, now), j.Problem, j.Since
+	h.Mend, h.Broken = j.Mend, j.Broken
 	if old != nil && old.Heard.After(h.Heard) {
 		h.Heard = old.Heard
 	}
@@ -88,7 +91,7 @@ func sourceJobs(s *control.SourceJobs) (m JobsMemory, told bool) {
 	if s == nil {
 		return m, false
 	}
-	lost := s.Open != nil && s.Open.Accepted.IsZero() && s.Open.Attempt > 0
+	lost := s.Open != nil && unanswered(s.Open)
 	switch {
 	case s.State == control.StateFailing:
 		m.LastRun = &compliance.Run{Time: s.Since, Error: s.Error}
@@ -109,6 +112,13 @@ func sourceJobs(s *control.SourceJobs) (m JobsMemory, told bool) {
 		m.Lost = []compliance.LostJob{{ID: s.Open.ID, Kind: string(s.Open.Kind), Due: s.Open.Due, Lost: s.Open.Asked}}
 	}
 	return m, m.LastRun != nil || lost
+}
+
+// unanswered reports whether a job was asked for again and again and no agent has it: it was never taken, in more than an
+// hour, or was taken, then nothing was heard of it, and the next message got no answer either.
+func unanswered(j *control.Job) bool {
+	const never, again = 3, 1 // messages
+	return j.Retry.IsZero() && j.Accepted.IsZero() && (j.Sends > never || j.Losses > 0 && j.Sends > again)
 }
 
 // heard is the newest sign of life that the document has. A sign alone is written down now and then, what changed a job
@@ -141,6 +151,6 @@ func heard(j *control.HostJobs, now time.Time) time.Time {
 // interval, and for how often the document is read.
 func (h *HostMemory) Agent(within time.Duration) compliance.Agent {
 	return compliance.Agent{
-		Heard: h.Heard, Known: h.Known, Within: within, Problem: h.Problem, Since: h.Since, Refused: h.Refused,
+		Heard: h.Heard, Known: h.Known, Within: within, Problem: h.Problem, Since: h.Since, Refused: h.Refused, Mend: h.Mend, Broken: h.Broken,
 	}
 }

@@ -21,13 +21,17 @@ func TestJobs(t *testing.T) {
 	}
 	later := now.Add(time.Hour)
 	h = observe.Jobs("h", h, &control.HostJobs{
-		Seen: now,
+		Seen: now, Mend: "policy.yaml:3:1: no such key", Broken: now,
 		Refused: []control.Refusal{
 			{Code: events.Stale, Time: later}, {Code: events.Malformed, Time: now}, {Code: events.Forged, Reason: "no signature", Time: later},
 		},
 		Sources: map[string]*control.SourceJobs{
 			"ok":      {State: control.StateOK, Last: &control.Ended{Result: events.OK, Finished: now}},
-			"late":    {State: control.StateLate, Error: "no answer", Last: &control.Ended{Result: events.Failed, Error: "x", Finished: now}, Open: &control.Job{ID: "j", Kind: events.Backup, Attempt: 1, Due: now, Asked: later}},
+			"late":    {State: control.StateLate, Error: "no answer", Last: &control.Ended{Result: events.Failed, Error: "x", Finished: now}, Open: &control.Job{ID: "j", Kind: events.Backup, Sends: 4, Due: now, Asked: later}},
+			"gone":    {State: control.StateLate, Open: &control.Job{ID: "g", Kind: events.Backup, Losses: 1, Sends: 2, Due: now, Asked: later}},
+			"asked":   {State: control.StateLate, Open: &control.Job{ID: "a", Kind: events.Backup, Attempt: 1, Sends: 1, Due: now, Asked: later}},
+			"retried": {State: control.StateLate, Open: &control.Job{ID: "r", Kind: events.Backup, Losses: 1, Sends: 4, Retry: later}},
+			"taken":   {State: control.StateLate, Open: &control.Job{ID: "t", Kind: events.Backup, Sends: 5, Accepted: now}},
 			"failing": {State: control.StateFailing, Error: "disk full", Since: later},
 			"failed":  {State: control.StateOK, Last: &control.Ended{Result: events.Failed, Finished: now}},
 			"new":     {State: control.StateOK},
@@ -37,6 +41,7 @@ func TestJobs(t *testing.T) {
 	want := map[string]observe.JobsMemory{
 		"ok":      {LastRun: &compliance.Run{Time: now}},
 		"late":    {Lost: []compliance.LostJob{{ID: "j", Kind: "backup", Due: now, Lost: later}}},
+		"gone":    {Lost: []compliance.LostJob{{ID: "g", Kind: "backup", Due: now, Lost: later}}},
 		"failing": {LastRun: &compliance.Run{Time: later, Error: "disk full"}},
 		"failed":  {LastRun: &compliance.Run{Time: now, Error: "the agent gave no reason"}},
 	}
@@ -50,7 +55,7 @@ func TestJobs(t *testing.T) {
 	for _, s := range compliance.EvaluateAgent("h", h.Agent(30*time.Minute), later) {
 		codes[s.Code] = s.Breach
 	}
-	if diff := cmp.Diff(map[compliance.Code]bool{compliance.JobRefused: true, compliance.HostSilent: true}, codes); diff != "" {
+	if diff := cmp.Diff(map[compliance.Code]bool{compliance.JobRefused: true, compliance.HostSilent: true, compliance.AgentBroken: true}, codes); diff != "" {
 		t.Error(diff)
 	}
 }
