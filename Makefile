@@ -1,5 +1,5 @@
 # `make` alone prints the targets. They build or fetch the tools and modules that they need; packages of the system
-# (gcc, git, python3, strace, fuse3) are a matter of `bash .ci/run`, which installs those that are missing.
+# (gcc, git, python3, strace, fuse3, PostgreSQL) are a matter of `bash .ci/run`, which installs those that are missing.
 
 SHELL       := /bin/bash
 .SHELLFLAGS := -euo pipefail -c
@@ -136,6 +136,7 @@ bench: setup ## side by side with restic, kopia and borg, on 2.5 GB; an hour on 
 
 soak: setup ## a thousand kills, ten thousand damages, bad networks and clocks: hours; SOAK="-kills 50 -seed 7" passes flags
 	go test ./test/soak -count=1 -v -timeout 0 -args -seed 0 -kills 1000 -damages 10000 -follows 100 -swaps 20 -cuts 20 $(SOAK)
+	go test ./hostagent/source/sqlite/tail -count=1 -v -timeout 0 -args -long -seed 0
 
 man: build ## man pages into bin/man
 	bin/holdfast man --dir bin/man
