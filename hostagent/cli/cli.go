@@ -29,6 +29,9 @@ func Main(ctx context.Context, args []string, stdio Stdio, version string) int {
 	a := &app{stdio: stdio, version: version, now: time.Now, env: os.LookupEnv}
 	root := a.root()
 	root.SetArgs(args)
+	if isWalFetch(root, args) {
+		return walFetch(ctx, root, stdio)
+	}
 	err := root.ExecuteContext(ctx)
 	return report(ctx, stdio.Err, out.judge(err), a.flags.json)
 }
@@ -141,7 +144,7 @@ func helpers(root *cobra.Command) {
 func (a *app) commands() []func() *cobra.Command {
 	return []func() *cobra.Command{
 		a.initCommand, a.backupCommand, a.snapshotsCommand, a.lsCommand, a.catCommand, a.diffCommand, a.findCommand,
-		a.restoreCommand, a.mountCommand, a.replicateCommand, a.agentCommand, a.approveCommand,
+		a.restoreCommand, a.mountCommand, a.replicateCommand, a.walFetchCommand, a.agentCommand, a.approveCommand,
 		a.verifyCommand, a.statusCommand, a.copyCommand, a.repairCommand, a.pruneCommand, a.pinCommand, a.unpinCommand, a.tagCommand,
 		a.keyCommand, a.hostCommand,
 		a.policyCommand,

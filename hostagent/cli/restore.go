@@ -50,7 +50,9 @@ Dumps of PostgreSQL databases (mode logical) are of their own moments and of no 
 is there; --in-place restores all of the snapshot, or the DATABASEs that are named instead of PATHs: into new databases first,
 which the policy's queries must pass; then the stop hook runs, old and new databases exchange their names in one step, start and
 health hooks run. The old databases are kept under other names, and take their places again where anything fails. --to DIR
-restores the dumps as files.`
+restores the dumps as files.
+
+` + clusterHelp
 
 // restoreFlags are the flags of restore.
 type restoreFlags struct {
@@ -61,6 +63,7 @@ type restoreFlags struct {
 	checks, tables, schemas                          []string
 	toDatabase, service                              string
 	jobs                                             int
+	clusterFlags
 }
 
 func (a *app) restoreCommand() *cobra.Command {
@@ -75,6 +78,8 @@ func (a *app) restoreCommand() *cobra.Command {
   holdfast restore app --in-place --delete
   holdfast restore governance-sqlite --at "2026-01-31 09:30:05" --to /tmp/governance.db
   holdfast restore governance-sqlite --at latest --in-place
+  holdfast restore governance-db --at "2026-01-31 09:30:05" --to /var/lib/postgresql/15/recovered
+  holdfast restore governance-db --at "2026-01-31 09:30:05" --in-place
   holdfast restore governance-dump governance_production --to-database governance_recovery
   holdfast restore governance-dump@41 governance_production --in-place`,
 		GroupID: groupUse,
@@ -95,7 +100,7 @@ func (a *app) restoreCommand() *cobra.Command {
 	p.BoolVar(&f.compare, "verify", false, "compare content even where size and time are equal")
 	p.BoolVar(&f.byName, "owners-by-name", false, "set owners by name where this host knows it, not by id")
 	p.BoolVar(&f.showIt, "list", false, "print each thing that is done")
-	p.StringSliceVar(&f.checks, "checks", nil, "what a database must pass, a `LIST` of integrity, quick, foreign-keys, queries; or none (default: as the policy says)")
+	p.StringSliceVar(&f.checks, "checks", nil, "what a database must pass, a `LIST` of integrity, quick, foreign-keys, queries, amcheck; or none (default: as the policy says)")
 	p.StringVar(&f.toDatabase, "to-database", "", "restore a dump into a new database, `NAME`, beside what is there")
 	p.StringArrayVar(&f.tables, "table", nil, "with --to-database, only the rows of `TABLE` or SCHEMA.TABLE; * and ? fit (repeatable)")
 	p.StringArrayVar(&f.schemas, "schema", nil, "with --to-database, only the rows of the tables of this `SCHEMA` (repeatable)")
@@ -136,6 +141,8 @@ func (a *app) restore(ctx context.Context, f restoreFlags, args []string) error 
 		return err
 	}
 	switch {
+	case f.clusterFlags.set() && m.Postgres == nil:
+		return usagef("restore %s: --lsn, --xid, --name, --timeline, --exclusive, --pause, --tablespace-mapping and --setting are for PostgreSQL clusters (mode physical)", a.name(m.ID()))
 	case m.Kind == policy.KindSQLite:
 		return a.restoreDatabase(ctx, repo, m, f, args)
 	case isDump(m.Manifest) && (f.inPlace || f.toDatabase != ""):

@@ -39,6 +39,7 @@ type restoredSnapshot struct {
 	Reached  time.Time     `json:"reached,omitzero"`
 	Records  int           `json:"records"`
 	Bytes    uint64        `json:"bytes"`
+	WAL      uint64        `json:"wal_bytes,omitempty"` // of a cluster's log
 	Seconds  float64       `json:"seconds"`
 	Steps    []record.Step `json:"steps"`
 
@@ -73,7 +74,11 @@ func (a *app) verifyRestores(ctx context.Context, args []string, scratch string,
 		Snapshots: []verifiedSnapshot{}, Findings: []findingLine{}, Restores: []restoredSnapshot{},
 	}
 	for _, id := range ids {
-		r, err := a.verifyRestore(ctx, repo, id, cmp.Or(scratch, filepath.Join(a.statePath(), scratchDir)))
+		try := a.verifyRestore
+		if id.cluster {
+			try = a.verifyCluster
+		}
+		r, err := try(ctx, repo, id.ID, cmp.Or(scratch, filepath.Join(a.statePath(), scratchDir)))
 		if err != nil {
 			return fmt.Errorf("verify %s by a restore: %w", id.Source, err)
 		}
@@ -98,7 +103,7 @@ func (a *app) verifyRestores(ctx context.Context, args []string, scratch string,
 
 // databases are the snapshots that arguments name, without a number where the newest state is meant; without arguments all
 // databases of this host.
-func (a *app) databases(ctx context.Context, repo *repository.Repository, args []string) ([]snapshot.ID, error) {
+func (a *app) databases(ctx context.Context, repo *repository.Repository, args []string) ([]databaseID, error) {
 	all := len(args) == 0
 	if all {
 		own, err := a.host()
@@ -115,7 +120,7 @@ func (a *app) databases(ctx context.Context, repo *repository.Repository, args [
 			}
 		}
 	}
-	var out []snapshot.ID
+	var out []databaseID
 	for _, arg := range args {
 		sel, err := selector(arg)
 		if err != nil {
@@ -126,18 +131,25 @@ func (a *app) databases(ctx context.Context, repo *repository.Repository, args [
 			return nil, err
 		}
 		id := m.ID()
-		if m.Kind != policy.KindSQLite {
+		cluster := m.Kind == policy.KindPostgres && m.Postgres != nil
+		if m.Kind != policy.KindSQLite && !cluster {
 			if all {
 				continue
 			}
-			return nil, usagef("verify %s: level restore is for sources of kind sqlite, it is of kind %s", id.Source, m.Kind)
+			return nil, usagef("verify %s: level restore is for databases, it is of kind %s", id.Source, m.Kind)
 		}
 		if sel.Sequence == 0 && !sel.Latest {
 			id.Sequence = 0 // with its log
 		}
-		out = append(out, id)
+		out = append(out, databaseID{id, cluster})
 	}
 	return out, nil
+}
+
+// databaseID names a snapshot of a database.
+type databaseID struct {
+	snapshot.ID
+	cluster bool // of PostgreSQL, physical
 }
 
 // verifyRestore tries one restore. Its error says that there is no verdict.
@@ -280,6 +292,9 @@ func (r *restoredSnapshot) write(a *app, w io.Writer) {
 	if !r.Reached.IsZero() {
 		if r.Records > 0 {
 			fmt.Fprintf(w, " and %s of the log", count(uint64(r.Records), "record", "records"))
+		}
+		if r.WAL > 0 {
+			fmt.Fprintf(w, " and %s of the log", size(r.WAL))
 		}
 		fmt.Fprintf(w, ": the state of %s, %s", exact(r.Reached), size(r.Bytes))
 	}

@@ -8,6 +8,7 @@ import (
 	"os/user"
 	"path/filepath"
 	"strconv"
+	"strings"
 	"syscall"
 )
 
@@ -136,6 +137,31 @@ func (o Account) Reaches(dir string) (stopped string, ok bool) {
 		}
 		if at == filepath.Dir(at) {
 			return "", true
+		}
+	}
+}
+
+// Passable makes a directory, and lets other users go through it and those between it and top, which is above it or the
+// same: they may not list them. Nothing is done where this program is not root, for servers run as who runs it then, nor
+// where dir does not lie below top.
+func Passable(dir, top string) error {
+	if err := os.MkdirAll(dir, 0o700); err != nil {
+		return err
+	}
+	rel, err := filepath.Rel(top, dir)
+	if os.Geteuid() != 0 || err != nil || rel == ".." || strings.HasPrefix(rel, "../") {
+		return nil //nolint:nilerr // another place, whose modes are not ours
+	}
+	for at := dir; ; at = filepath.Dir(at) {
+		st, err := os.Stat(at)
+		if err != nil {
+			return err
+		}
+		if err := os.Chmod(at, st.Mode().Perm()|0o111); err != nil {
+			return err
+		}
+		if at == top || at == filepath.Dir(at) {
+			return nil
 		}
 	}
 }

@@ -128,7 +128,7 @@ func (b *build) make(ctx context.Context, open Opener, existing string) (err err
 	if b.src, err = open(ctx); err != nil {
 		return err
 	}
-	if err := b.src.fits(b.options.Target); err != nil {
+	if err := b.src.Fits(b.options.Target); err != nil {
 		return err
 	}
 	b.target = b.src.settle(b.options.Target)

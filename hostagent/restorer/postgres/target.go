@@ -115,9 +115,9 @@ func (t Target) Check() error {
 	return nil
 }
 
-// fits refuses a target that lies before the base's end, which PostgreSQL would take in silence and stop somewhere else, or
+// Fits refuses a target that lies before the base's end, which PostgreSQL would take in silence and stop somewhere else, or
 // behind the end of the log.
-func (s *Source) fits(t Target) error {
+func (s *Source) Fits(t Target) error {
 	if err := t.Check(); err != nil {
 		return err
 	}

@@ -1,0 +1,174 @@
+package cli
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"os/exec"
+	"path/filepath"
+
+	"github.com/btcdecoded/holdfast/hostagent/pgbin"
+	"github.com/btcdecoded/holdfast/hostagent/pgserver"
+	proof "github.com/btcdecoded/holdfast/hostagent/proof/postgres"
+	"github.com/btcdecoded/holdfast/hostagent/restorer/postgres"
+	"github.com/btcdecoded/holdfast/shared/policy"
+	"github.com/btcdecoded/holdfast/shared/repository"
+	"github.com/btcdecoded/holdfast/shared/repository/log"
+	"github.com/btcdecoded/holdfast/shared/repository/record"
+	"github.com/btcdecoded/holdfast/shared/snapshot"
+)
+
+// verifyCluster tries a restore of a cluster: a real server recovers on a scratch directory, and is looked at. Its error says
+// that there is no verdict.
+func (a *app) verifyCluster(ctx context.Context, repo *repository.Repository, id snapshot.ID, scratch string) (*restoredSnapshot, error) {
+	source, err := a.policySource(id)
+	if err != nil {
+		return nil, err
+	}
+	began := a.now()
+	all, err := a.readMoments(ctx, repo, id.Source)
+	if err != nil {
+		return nil, err
+	}
+	want := clusterWant{target: postgres.Target{Kind: postgres.Latest}, sequence: id.Sequence, alone: id.Sequence != 0}
+	m, err := all.chooseCluster(ctx, want)
+	if err != nil {
+		return nil, err
+	}
+	meter := a.meter()
+	o := postgres.Options{Target: want.target, Progress: meter, Now: a.now, Began: meter.Current, Temp: a.tempPath()}
+	a.serverOptions(&o, "", source)
+	if o.Fetch, err = fetchCommand(); err != nil {
+		return nil, err
+	}
+	if err := a.passable(scratch); err != nil {
+		return nil, err
+	}
+	var report *proof.Report
+	o.Prove = func(ctx context.Context, s *pgserver.Server) (err error) {
+		checks := a.drillChecks(ctx, s, source, m.base)
+		checks.Began = meter.Current
+		report, err = a.proveCluster(ctx, s, checks, source)
+		return err
+	}
+	var got *postgres.Result
+	err = meter.Run("verify "+id.Source.Name, func() (err error) {
+		got, err = postgres.Scratch(ctx, scratch, func(ctx context.Context) (*postgres.Source, error) { return m.open(ctx, a) }, o)
+		return err
+	})
+	r := &restoredSnapshot{Snapshot: m.base.ID().String(), Problems: []string{}, Steps: []record.Step{}, name: a.name(m.base.ID()), base: m.base, began: began.UTC(), ended: a.now().UTC()}
+	r.Seconds = r.ended.Sub(r.began).Seconds()
+	switch {
+	case err == nil:
+		r.tookCluster(got, m)
+	case ctx.Err() != nil || !rottenCluster(err):
+		return nil, err
+	default:
+		r.Problems = append(r.Problems, clusterCause(err))
+	}
+	if report != nil {
+		r.foundCluster(report)
+		for _, n := range report.Notes {
+			a.warn("%s", n)
+		}
+	}
+	r.Pass = len(r.Problems) == 0
+	return r, nil
+}
+
+// policySource is the source in the policy; nil: it is not known there.
+func (a *app) policySource(id snapshot.ID) (*policy.Source, error) {
+	p, err := a.loadPolicy()
+	if err != nil || p == nil {
+		return nil, err
+	}
+	source, err := p.Lookup(id.Host, id.Source.Name)
+	if err != nil {
+		return nil, nil //nolint:nilerr // its queries are not known
+	}
+	return source, nil
+}
+
+// drillChecks are what a restored cluster must pass by the policy; p may be nil.
+func (a *app) drillChecks(_ context.Context, s *pgserver.Server, p *policy.Source, base *repository.Stored) proof.Options {
+	o := proof.Options{Amcheck: true}
+	if p == nil || p.Postgres == nil {
+		return o
+	}
+	o.Checks = p.Checks
+	if p.Postgres.Amcheck != nil {
+		o.Amcheck = *p.Postgres.Amcheck
+	}
+	if !p.Postgres.DumpCheck {
+		return o
+	}
+	o.Dump = func(ctx context.Context, database string) error {
+		major, err := majorOf(base.Postgres.Version)
+		if err != nil {
+			return err
+		}
+		program, err := pgbin.Client(ctx, p.Postgres.Bin, "pg_dump", major)
+		if err != nil {
+			return err
+		}
+		var cmd *exec.Cmd
+		cmd, messages := pgbin.Command(ctx, program.Path, "-h", s.Socket, "-p", pgserver.Port, "-U", "postgres", "-f", "/dev/null", "-d", pgbin.Conninfo("", database))
+		if err := cmd.Run(); err != nil {
+			return pgbin.Failed(cmd, messages, err)
+		}
+		return nil
+	}
+	return o
+}
+
+// passable lets the user whose server runs in the scratch directory go through the directories of this program above it.
+// They keep what they have to themselves: nobody may list them.
+func (a *app) passable(scratch string) error {
+	return pgserver.Passable(scratch, filepath.Clean(a.statePath()))
+}
+
+// rottenCluster reports whether an error is a verdict on what the repository holds.
+func rottenCluster(err error) bool {
+	var damage *repository.DamageError
+	var hole *log.HoleError
+	var gap *postgres.HoleError
+	return errors.As(err, &damage) || errors.As(err, &hole) || errors.As(err, &gap) || errors.Is(err, snapshot.ErrFormat) ||
+		errors.Is(err, postgres.ErrShort) || errors.Is(err, postgres.ErrBase) || errors.Is(err, postgres.ErrIncomplete) ||
+		errors.Is(err, postgres.ErrBranch) || errors.Is(err, errNoCluster) || errors.Is(err, errMissing)
+}
+
+// clusterCause is the verdict without the scratch directory's name.
+func clusterCause(err error) string {
+	var e *postgres.StepError
+	if !errors.As(err, &e) {
+		return err.Error()
+	}
+	text := fmt.Sprintf("%s: %v", e.Step, e.Err)
+	if e.Words != "" {
+		text += "; the server said: " + e.Words
+	}
+	return text
+}
+
+func (r *restoredSnapshot) tookCluster(got *postgres.Result, m *clusterMoment) {
+	r.Reached, r.Bytes, r.WAL = m.chosen.Reached.UTC(), got.Bytes, got.WAL
+	for _, s := range got.Steps {
+		if s.Name != postgres.StepProve { // its parts follow
+			r.Steps = append(r.Steps, record.Step{Name: s.Name, Result: record.Pass, Seconds: s.Took.Seconds()})
+		}
+	}
+}
+
+func (r *restoredSnapshot) foundCluster(report *proof.Report) {
+	for _, s := range report.Steps {
+		step := record.Step{Name: s.Name, Result: record.Pass, Seconds: s.Took.Seconds()}
+		if s.Problem != "" {
+			step.Result = record.Fail
+		}
+		r.Steps = append(r.Steps, step)
+		for _, d := range s.Details {
+			r.details = append(r.details, s.Name+": "+d)
+		}
+	}
+	r.Problems = append(r.Problems, report.Problems()...)
+}
