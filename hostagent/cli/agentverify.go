@@ -88,7 +88,7 @@ func (w *agentWork) tryRestore(ctx context.Context, a *app, source string) (daem
 	if err != nil {
 		return daemon.Outcome{}, err
 	}
-	if m.Kind == policy.KindSQLite {
+	if m.Kind == policy.KindSQLite || m.Kind == policy.KindPostgres {
 		return w.verifyDatabase(ctx, a, source)
 	}
 	at := filepath.Join(a.statePath(), proofDir, source)

@@ -75,8 +75,11 @@ func (a *app) verifyRestores(ctx context.Context, args []string, scratch string,
 	}
 	for _, id := range ids {
 		try := a.verifyRestore
-		if id.cluster {
+		switch {
+		case id.cluster:
 			try = a.verifyCluster
+		case id.dumps:
+			try = a.verifyDumps
 		}
 		r, err := try(ctx, repo, id.ID, cmp.Or(scratch, filepath.Join(a.statePath(), scratchDir)))
 		if err != nil {
@@ -132,7 +135,8 @@ func (a *app) databases(ctx context.Context, repo *repository.Repository, args [
 		}
 		id := m.ID()
 		cluster := m.Kind == policy.KindPostgres && m.Postgres != nil
-		if m.Kind != policy.KindSQLite && !cluster {
+		dumps := isDump(m.Manifest)
+		if m.Kind != policy.KindSQLite && !cluster && !dumps {
 			if all {
 				continue
 			}
@@ -141,7 +145,7 @@ func (a *app) databases(ctx context.Context, repo *repository.Repository, args [
 		if sel.Sequence == 0 && !sel.Latest {
 			id.Sequence = 0 // with its log
 		}
-		out = append(out, databaseID{id, cluster})
+		out = append(out, databaseID{id, cluster, dumps})
 	}
 	return out, nil
 }
@@ -150,6 +154,7 @@ func (a *app) databases(ctx context.Context, repo *repository.Repository, args [
 type databaseID struct {
 	snapshot.ID
 	cluster bool // of PostgreSQL, physical
+	dumps   bool // of PostgreSQL, logical
 }
 
 // verifyRestore tries one restore. Its error says that there is no verdict.

@@ -150,12 +150,10 @@ func (w *work) fetch(ctx context.Context) error {
 		return err
 	}
 	if end, err := f.Seek(0, io.SeekCurrent); err != nil || uint64(end) != w.dump.Bytes { //nolint:gosec // no offset is negative
-		return fmt.Errorf("the dump has %d bytes instead of %d: %w", end, w.dump.Bytes, errors.Join(errSize, err))
+		return fmt.Errorf("the dump has %d bytes instead of %d: %w", end, w.dump.Bytes, errors.Join(ErrSize, err))
 	}
 	return nil
 }
-
-var errSize = errors.New("it is not whole")
 
 // counted tells progress what passes.
 type counted struct {

@@ -154,6 +154,9 @@ var (
 	ErrRights = errors.New("the role may not")
 )
 
+// ErrSize says that a dump is shorter or longer than its snapshot says.
+var ErrSize = errors.New("it is not whole")
+
 // Beside restores one dump into a new database of the name, which must not be there. Errors: *StepError.
 func Beside(ctx context.Context, d Dump, name string, o Options) (*Result, error) {
 	r, err := begin(ctx, o)
