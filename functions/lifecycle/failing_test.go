@@ -1,12 +1,17 @@
 package main
 
 import (
+	"context"
+	"encoding/json"
 	"errors"
 	"slices"
+	"strings"
 	"testing"
 	"time"
 
 	"github.com/btcdecoded/holdfast/shared/control"
+	"github.com/btcdecoded/holdfast/shared/objstore"
+	"github.com/btcdecoded/holdfast/shared/objstore/mem"
 	"github.com/btcdecoded/holdfast/shared/repository/layout"
 	"github.com/btcdecoded/holdfast/shared/snapshot"
 	"github.com/btcdecoded/holdfast/shared/statestore/memstate"
@@ -62,4 +67,79 @@ func TestDamagedMemoryIsTold(t *testing.T) {
 	if _, err := s.Store.Stat(t.Context(), layout.ManifestKey(s.ID(1))); err != nil {
 		t.Error(err)
 	}
+}
+
+// TestEndlessSource: a source that takes all the time of an invocation, or its memory, whose end nobody sees, keeps no other
+// from its turn.
+func TestEndlessSource(t *testing.T) {
+	for name, killed := range map[string]bool{"time": false, "memory": true} {
+		t.Run(name, func(t *testing.T) {
+			s := newStage(t, "{daily: 7}")
+			s.backup(snapshot.Full)
+			first := s.Source
+			s.Source = snapshot.Source{Host: first.Host, Name: "zeta"}
+			s.backup(snapshot.Full)
+			for range 2 {
+				ctx, cancel := context.WithCancel(t.Context())
+				dead := false
+				s.Store.SetHook(func(c mem.Call) mem.Fault {
+					if strings.HasPrefix(c.Key, layout.SourcePrefix(first)) {
+						dead = killed
+						cancel()
+					}
+					return mem.Fault{}
+				})
+				s.state.Before = func(op memstate.Op, _ string) error {
+					if dead && op == memstate.Put {
+						return errors.New("the process is gone")
+					}
+					return nil
+				}
+				_, _ = s.f.handle(ctx, json.RawMessage(tick))
+				s.Now = s.Now.Add(time.Hour)
+			}
+			s.Store.SetHook(nil)
+			s.state.Before = nil
+			if d := s.doc(); d.Passed.IsZero() {
+				t.Errorf("%s had no pass: %+v", s.Source, d)
+			}
+			// The first one has its turn as soon as it comes to an end.
+			s.call(tick)
+			s.Source = first
+			if d := s.doc(); d.Passed.IsZero() {
+				t.Errorf("%s had no pass: %+v", s.Source, d)
+			}
+		})
+	}
+}
+
+// TestRepositoryThatCanNotBeLocked: the documents of no source are locked for as long as the others. That this fails for days
+// is an error of the function, which has an alarm; the sources have their passes all the same.
+func TestRepositoryThatCanNotBeLocked(t *testing.T) {
+	s := newStage(t, "{daily: 7}")
+	s.backup(snapshot.Full)
+	s.call(tick)
+	s.Store.SetHook(func(c mem.Call) mem.Fault {
+		if c.Op == mem.Lock && c.Key == layout.RepositoryKey {
+			return mem.Fault{Err: objstore.ErrDenied}
+		}
+		return mem.Fault{}
+	})
+	failed := 0
+	for range 40 {
+		s.Now = s.Now.Add(day)
+		if _, err := s.f.handle(t.Context(), json.RawMessage(tick)); err != nil {
+			failed++
+		}
+		if d := s.doc(); !d.Passed.Equal(s.Now.UTC()) {
+			t.Fatalf("no pass: %+v", d)
+		}
+	}
+	// The locks of the first day last for 45 days, less the 15 with which they are extended, and two of patience.
+	if failed < 7 || failed > 9 {
+		t.Errorf("%d of 40 passes failed", failed)
+	}
+	s.Store.SetHook(nil)
+	s.Now = s.Now.Add(day)
+	s.call(tick)
 }

@@ -5,6 +5,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"maps"
 	"slices"
 	"time"
 
@@ -13,6 +14,7 @@ import (
 	"github.com/btcdecoded/holdfast/functions/invoke"
 	"github.com/btcdecoded/holdfast/shared/control"
 	"github.com/btcdecoded/holdfast/shared/repository"
+	"github.com/btcdecoded/holdfast/shared/repository/lock"
 	"github.com/btcdecoded/holdfast/shared/snapshot"
 	"github.com/btcdecoded/holdfast/shared/statestore"
 )
@@ -50,7 +52,7 @@ type pass struct {
 
 func (p *pass) late() bool { return !p.end.IsZero() && !time.Now().Before(p.end) }
 
-// run has a pass over each source whose turn it is, those first whose last one was longest ago. The cursor is held with
+// run has a pass over each source whose turn it is, those first whose last one, or last attempt at one, was longest ago. The cursor is held with
 // a lease: two invocations at the same time would do each other's work. A dry run holds nothing and writes nothing.
 func (p *pass) run(ctx context.Context, named []snapshot.Source) (any, error) {
 	p.out.DryRun = p.order.DryRun
@@ -94,6 +96,9 @@ func (p *pass) take(ctx context.Context) (bool, error) {
 	if cursor.Passed == nil {
 		cursor.Passed = map[string]time.Time{}
 	}
+	if cursor.Tried == nil {
+		cursor.Tried = map[string]time.Time{}
+	}
 	p.cursor, p.tag = cursor, tag
 	if p.order.DryRun {
 		return true, nil
@@ -132,20 +137,24 @@ func (p *pass) all(ctx context.Context, named []snapshot.Source) error {
 		return err
 	}
 	p.out.Sources = len(turn)
-	if err := p.lockRepository(ctx); err != nil && ctx.Err() == nil {
-		invoke.Log(ctx).Error("the repository's own documents can not be locked for longer", "error", err.Error())
+	unlocked := p.lockRepository(ctx)
+	if unlocked != nil && ctx.Err() == nil {
+		invoke.Log(ctx).Error("the repository's own documents can not be locked for longer", "error", unlocked.Error())
 	}
 	for i, src := range turn {
 		if p.late() || ctx.Err() != nil {
 			p.out.Left = len(turn) - i
 			break
 		}
+		if err := p.begin(ctx, src); err != nil {
+			return err
+		}
 		report, err := p.source(ctx, src)
 		if len(named) > 0 || p.order.DryRun {
 			p.out.Reports = append(p.out.Reports, report)
 		}
 		if err != nil {
-			// One source in trouble keeps no other from its turn. It stays first in line.
+			// One source in trouble keeps no other from its turn: see begin.
 			p.out.Failed++
 			report.Error = err.Error()
 			invoke.Log(ctx).Error("pass over a source ended with an error", "source", src.String(), "error", err.Error())
@@ -153,9 +162,30 @@ func (p *pass) all(ctx context.Context, named []snapshot.Source) error {
 		}
 		p.out.Done++
 		p.cursor.Passed[src.String()] = p.now().UTC()
+		delete(p.cursor.Tried, src.String())
 	}
 	invoke.Log(ctx).Info("lifecycle", "dry_run", p.order.DryRun, "sources", p.out.Sources, "done", p.out.Done, "failed", p.out.Failed,
 		"left", p.out.Left, "removed", p.out.Removed, "freed", p.out.Freed)
+	if until := p.cursor.Repository.Snapshots[lock.Records]; unlocked != nil && until.Before(p.now().Add(lock.Slack-patience)) {
+		// No finding tells of them, as they are of no source: that the function fails is what does.
+		return fmt.Errorf("lock the repository's own documents for longer: they are locked until %s: %w", until.UTC().Format(time.RFC3339), unlocked)
+	}
+	return nil
+}
+
+// begin notes that the pass over a source begins, before it does: one that takes all the time of an invocation, or more
+// memory than there is, has its next turn after all others. Where the cursor is another's by now, all ends.
+func (p *pass) begin(ctx context.Context, src snapshot.Source) error {
+	if p.order.DryRun {
+		return nil
+	}
+	p.cursor.Tried[src.String()] = p.now().UTC()
+	switch err := p.save(ctx); {
+	case errors.Is(err, statestore.ErrConflict):
+		return err
+	case err != nil:
+		invoke.Log(ctx).Warn("that a pass begins can not be noted", "source", src.String(), "error", err.Error())
+	}
 	return nil
 }
 
@@ -176,9 +206,15 @@ func (p *pass) turn(ctx context.Context, named []snapshot.Source) ([]snapshot.So
 		}
 	}
 	last := func(s snapshot.Source) time.Time { return p.cursor.Passed[s.String()] }
+	turn := func(s snapshot.Source) time.Time { // of its last pass, however that ended
+		if at := p.cursor.Tried[s.String()]; at.After(last(s)) && !at.After(now) {
+			return at
+		}
+		return last(s)
+	}
 	all = slices.DeleteFunc(all, func(s snapshot.Source) bool { return !p.order.DryRun && control.Within(last(s), now, p.env.Every) })
 	slices.SortStableFunc(all, func(a, b snapshot.Source) int {
-		return cmp.Or(last(a).Compare(last(b)), cmp.Compare(a.String(), b.String()))
+		return cmp.Or(turn(a).Compare(turn(b)), cmp.Compare(a.String(), b.String()))
 	})
 	return all, nil
 }
@@ -206,6 +242,10 @@ func (p *pass) list(ctx context.Context) ([]snapshot.Source, error) {
 	for _, src := range out {
 		passed[src.String()] = p.cursor.Passed[src.String()]
 	}
+	maps.DeleteFunc(p.cursor.Tried, func(name string, _ time.Time) bool {
+		_, there := passed[name]
+		return !there
+	})
 	p.cursor.Passed, p.cursor.Listed = passed, p.now().UTC()
 	return out, nil
 }

@@ -23,6 +23,7 @@ type LifecycleCursor struct {
 	Version    int                  `json:"version"`
 	Busy       Lease                `json:"busy,omitzero"`
 	Passed     map[string]time.Time `json:"passed,omitempty"`    // by host/source, by the function's clock
+	Tried      map[string]time.Time `json:"tried,omitempty"`     // when a pass began that has not come to an end, by host/source
 	Repository lock.State           `json:"repository,omitzero"` // locks of the documents of the repository as a whole
 	Listed     time.Time            `json:"listed,omitzero"`     // when the sources were listed last: all are in Passed, with the zero time until they had a pass
 }
