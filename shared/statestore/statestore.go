@@ -14,8 +14,9 @@ import (
 	"time"
 )
 
-// MaxDocument bounds a document, in bytes.
-const MaxDocument = 16 << 20
+// MaxDocument bounds a document, in bytes. The largest is the book of alerts when several objectives of 10,000 sources are not
+// met at once.
+const MaxDocument = 64 << 20
 
 var (
 	// ErrNotExist says that there is no document under the key.
