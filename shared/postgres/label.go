@@ -49,7 +49,8 @@ func (l *Label) set(key, value string) error {
 	var err error
 	switch key {
 	case "START WAL LOCATION":
-		place, segment, ok := strings.Cut(value, " (file ")
+		place, segment, _ := strings.Cut(value, " (file ")
+		var ok bool
 		if l.Segment, ok = strings.CutSuffix(segment, ")"); !ok {
 			return malformed("no name of a file")
 		}

@@ -10,8 +10,6 @@ const (
 	BlockSize = 8192
 	// RelationSegment is the usual size of the files of a relation, in pages: 1 GiB.
 	RelationSegment = 131072
-	// pageHeader is the size of the header of a page, in bytes.
-	pageHeader = 24
 )
 
 // PageHeader is the header of a page of a relation.

@@ -107,15 +107,7 @@ func TestWAL(t *testing.T) {
 	// From the place where the timelines part, and from one in the middle.
 	for n := range 5 {
 		all := streams(t, f.Repo, f.Source)
-		place := log.Place{Stream: first.Stream(), Epoch: uint64(1 + n/2), Sequence: uint64(n)}
-		if n == 2 {
-			place.Epoch = 1
-		}
-		if n == 0 {
-			place.Epoch = 0
-		} else if n == 4 {
-			place.Epoch = 2
-		}
+		place := log.Place{Stream: first.Stream(), Epoch: []uint64{0, 1, 1, 2, 2}[n], Sequence: uint64(n)}
 		got, err := readWAL(t, f, log.Range{From: place, Through: end})
 		if err != nil || !slices.Equal(got, want[n:]) {
 			t.Errorf("from %s: %v, %v", place, got, err)
