@@ -59,7 +59,7 @@ const (
 	MetricSourceBytes      = "StoredBytes"
 	MetricWatchdogPass     = "WatchdogPass"
 	MetricPrimaryHeartbeat = "PrimaryHeartbeatAge"
-	MetricReplicaNewestLag = "ReplicaNewestAge"
+	MetricReplicaLag       = "ReplicaLag"
 	MetricRereadBehind     = "RereadBehind"
 	MetricRereadDays       = "RereadDays"
 	MetricRereadBytes      = "RereadBytes"
@@ -100,7 +100,7 @@ func Metrics() []Metric {
 		{MetricSourceBytes, UnitBytes, source, FunctionMonitor, true, "bytes stored"},
 		{MetricWatchdogPass, UnitCount, nil, FunctionWatchdog, true, "1 at the end of every pass of the watchdog, in the region of the replica"},
 		{MetricPrimaryHeartbeat, UnitSeconds, nil, FunctionWatchdog, true, "time since the primary's monitor was last at work"},
-		{MetricReplicaNewestLag, UnitSeconds, nil, FunctionWatchdog, true, "time since the newest manifest that was replicated"},
+		{MetricReplicaLag, UnitSeconds, nil, FunctionWatchdog, true, "for how long the oldest manifest that is not in the replica has waited"},
 		{MetricRereadBehind, UnitCount, nil, FunctionVerify, true, "sources whose bytes are not all read again within the period"},
 		{MetricRereadDays, UnitCount, nil, FunctionVerify, true, "days that reading all bytes takes within the limit of bytes"},
 		{MetricRereadBytes, UnitBytes, nil, FunctionVerify, true, "bytes read again in one run"},

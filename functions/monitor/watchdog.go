@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"io"
 	"os"
+	"slices"
 	"time"
 
 	"github.com/btcdecoded/holdfast/functions/environment"
@@ -94,7 +95,7 @@ func (w *watchdog) handle(ctx context.Context, _ json.RawMessage) (any, error) {
 		conditions = append(conditions, w.condition("heartbeat", compliance.PrimarySilent, known.Seen.Add(silent), cause,
 			"aws lambda invoke --region "+w.env.PrimaryRegion+" --function-name holdfast-monitor --payload '{\"action\":\"status\"}' /dev/stdout"))
 	}
-	newest, late, rerr := w.replicated(ctx, known.Newest, now)
+	late, rerr := w.replicated(ctx, known, now)
 	if late != nil {
 		conditions = append(conditions, *late)
 	}
@@ -114,15 +115,15 @@ func (w *watchdog) handle(ctx context.Context, _ json.RawMessage) (any, error) {
 		return nil, err
 	}
 	lag := 0.0
-	if !newest.IsZero() {
-		lag = now.Sub(newest).Seconds()
+	if len(known.Waiting) > 0 {
+		lag = max(0, now.Sub(known.Waiting[0].Time).Seconds())
 	}
 	unit := units()
-	g := gauge{environment.MetricWatchdogPass: 1, environment.MetricPrimaryHeartbeat: max(0, age.Seconds()), environment.MetricReplicaNewestLag: lag}
+	g := gauge{environment.MetricWatchdogPass: 1, environment.MetricPrimaryHeartbeat: max(0, age.Seconds()), environment.MetricReplicaLag: lag}
 	if err := emf.Write(w.out, g.entry(unit, "", "", nil, now)); err != nil {
 		return nil, err
 	}
-	return map[string]any{"primary_seen": known.Seen, "newest_replicated": newest, "open_alerts": len(book.Open), "sent_messages": sent}, nil
+	return map[string]any{"primary_seen": known.Seen, "replica_lag_seconds": lag, "open_alerts": len(book.Open), "sent_messages": sent}, nil
 }
 
 func (w *watchdog) condition(objective string, code compliance.Code, since time.Time, cause, next string) alert.Condition {
@@ -136,7 +137,18 @@ type watched struct {
 	alert.Book
 	Seen   time.Time         `json:"seen"`             // heartbeat of the primary's monitor
 	Newest []control.Arrived `json:"newest,omitempty"` // manifests that it had seen by then
+
+	// Waiting are manifests that it had seen and that are not in the replica, oldest first. In a large fleet the newest are
+	// always new: only who remembers them sees that they do not come over.
+	Waiting []control.Arrived `json:"waiting,omitempty"`
 }
+
+const (
+	// mostWaiting bounds what is remembered: the oldest tell how late the replica is.
+	mostWaiting = 100
+	// waitFor is how long a manifest is waited for: afterwards it may have been removed from the primary before it came over.
+	waitFor = 7 * 24 * time.Hour
+)
 
 // remembered joins what the primary says now with what it said before. A primary that was never heard is given time
 // from the watchdog's first pass on.
@@ -159,46 +171,47 @@ func (w *watchdog) remembered(ctx context.Context, m *control.Monitor) (*watched
 	return k, nil
 }
 
-// replicated looks for the newest manifests in the replica. It returns the arrival of the newest that is there, and what
-// is wrong.
-func (w *watchdog) replicated(ctx context.Context, want []control.Arrived, now time.Time) (time.Time, *alert.Condition, error) {
+// replicated looks for manifests in the replica: the newest, and those that were not there before. It remembers which are
+// not, and returns what is wrong.
+func (w *watchdog) replicated(ctx context.Context, known *watched, now time.Time) (*alert.Condition, error) {
 	store, err := w.replica(ctx)
 	if err != nil {
-		return time.Time{}, nil, err
+		return nil, err
 	}
-	within := orDefault(w.env.ReplicaWithin, defaultReplicaWithin)
-	var newest time.Time
-	var lacking []string
-	var since time.Time
-	for _, a := range want {
-		id := snapshot.ID{Source: snapshot.Source{Host: a.Host, Name: a.Source}, Sequence: a.Sequence}
+	var waiting []control.Arrived
+	asked := map[snapshot.ID]bool{}
+	for _, a := range slices.Concat(known.Waiting, known.Newest) {
+		id := a.ID()
+		if asked[id] || now.Sub(a.Time) > waitFor {
+			continue
+		}
+		asked[id] = true
 		_, err := store.Stat(ctx, layout.ManifestKey(id))
 		switch {
-		case err == nil && a.Time.After(newest):
-			newest = a.Time
-		case errors.Is(err, objstore.ErrNotExist) && now.Sub(a.Time) > within:
-			lacking = append(lacking, id.String())
-			if since.IsZero() || a.Time.Before(since) {
-				since = a.Time
-			}
-		case err != nil && !errors.Is(err, objstore.ErrNotExist):
-			return time.Time{}, nil, fmt.Errorf("look for %s in the replica: %w", id, err)
+		case errors.Is(err, objstore.ErrNotExist):
+			waiting = append(waiting, a)
+		case err != nil:
+			return nil, fmt.Errorf("look for %s in the replica: %w", id, err)
 		}
 	}
-	if len(lacking) == 0 {
-		return newest, nil, nil
+	slices.SortStableFunc(waiting, func(a, b control.Arrived) int { return a.Time.Compare(b.Time) })
+	known.Waiting = waiting[:min(len(waiting), mostWaiting)]
+	within := orDefault(w.env.ReplicaWithin, defaultReplicaWithin)
+	if len(waiting) == 0 || now.Sub(waiting[0].Time) <= within {
+		return nil, nil
 	}
-	c := w.condition("replica", compliance.ReplicaLate, since.Add(within),
-		fmt.Sprintf("%d of the %d newest manifests are not in the replica, such as %s", len(lacking), len(want), lacking[0]),
+	first := waiting[0]
+	c := w.condition("replica", compliance.ReplicaLate, first.Time.Add(within),
+		fmt.Sprintf("the manifest of %s, which arrived at %s, is not in the replica", first.ID(), first.Time.UTC().Format(time.RFC3339)),
 		"aws s3api get-bucket-replication --bucket BUCKET")
-	return newest, &c, nil
+	return &c, nil
 }
 
 // tell brings the watchdog's book up to date. Where the replica did not answer nothing is known of it.
 func (w *watchdog) tell(ctx context.Context, conditions []alert.Condition, known *watched, complete bool, now time.Time) (*alert.Book, error) {
 	var book *alert.Book
 	err := statestore.Update(ctx, w.state, control.WatchdogKey, func(k *watched) error {
-		k.Seen, k.Newest = known.Seen, known.Newest
+		k.Seen, k.Newest, k.Waiting = known.Seen, known.Newest, known.Waiting
 		k.Step(conditions, func(string) bool { return complete }, alert.Options{Runbook: w.env.Runbook}, now)
 		book = &k.Book
 		return nil

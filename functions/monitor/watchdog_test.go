@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"context"
 	"errors"
+	"fmt"
 	"net/http"
 	"net/http/httptest"
 	"strings"
@@ -105,6 +106,77 @@ func TestWatchdog(t *testing.T) {
 		if err != nil || len(values) != 3 {
 			t.Errorf("%v, %v", values, err)
 		}
+	}
+}
+
+// TestBusyFleet: where many snapshots arrive in each minute, the newest are always new. That nothing comes over any more is
+// told all the same, and ends when all that was missed is there.
+func TestBusyFleet(t *testing.T) {
+	now := time.Date(2026, 3, 1, 12, 0, 0, 0, time.UTC)
+	service := &service{}
+	primary, replica, out := memstate.New(), mem.New(), &bytes.Buffer{}
+	w := &watchdog{
+		env: environment.Watchdog{PrimaryRegion: "eu-central-1"}, primary: primary, state: memstate.New(), people: newPeople("arn:topic", "", service, nil),
+		out: out, now: func() time.Time { return now }, replica: func(context.Context) (objstore.Store, error) { return replica, nil },
+	}
+	var all []control.Arrived
+	key := func(a control.Arrived) string {
+		return layout.ManifestKey(a.ID())
+	}
+	pass := func(replicates bool) []string {
+		t.Helper()
+		now = now.Add(5 * time.Minute)
+		for i := range newestManifests {
+			all = append(all, control.Arrived{Host: "h", Source: fmt.Sprintf("s%d", i), Sequence: uint64(len(all) + 1), Time: now.Add(-time.Minute)})
+		}
+		for _, a := range all {
+			if replicates {
+				if err := replica.Put(t.Context(), key(a), objstore.Bytes([]byte("x"))); err != nil {
+					t.Fatal(err)
+				}
+			}
+		}
+		err := statestore.Update(t.Context(), primary, control.MonitorKey, func(m *control.Monitor) error {
+			m.Time, m.Newest = now, all[len(all)-newestManifests:]
+			return nil
+		})
+		if err != nil {
+			t.Fatal(err)
+		}
+		out.Reset()
+		if _, err := w.handle(t.Context(), nil); err != nil {
+			t.Fatal(err)
+		}
+		return service.taken()
+	}
+	for range 3 {
+		has(t, pass(true))
+	}
+	if !strings.Contains(out.String(), `"ReplicaLag":0`) {
+		t.Errorf("%s", out)
+	}
+	var told []string
+	for range 15 {
+		told = append(told, pass(false)...)
+	}
+	has(t, told, "critical replica_late: control-plane, not met")
+	if len(told) != 1 || !strings.Contains(out.String(), `"ReplicaLag":4260`) { // 14 passes and a minute
+		t.Errorf("%q, %s", told, out)
+	}
+	told = nil
+	for range 4 {
+		told = append(told, pass(true)...)
+	}
+	has(t, told, "critical replica_late: control-plane, over")
+	// What is removed from the primary before it came over is not waited for for ever.
+	pass(false)
+	all = nil
+	for range 9 {
+		now = now.Add(24 * time.Hour)
+		pass(true)
+	}
+	if !strings.Contains(out.String(), `"ReplicaLag":0`) {
+		t.Errorf("%s", out)
 	}
 }
 

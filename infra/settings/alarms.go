@@ -144,8 +144,8 @@ func watchdogAlarms() []Alarm {
 		Missing: MissingBreaches, Machinery: true,
 	}
 	lag := Alarm{
-		Name: "replica-lag", Anchor: "replica_late", Description: "no manifest was replicated for a day", Namespace: environment.Namespace,
-		Metric: environment.MetricReplicaNewestLag, Statistic: "Maximum", Operator: above, Threshold: 24 * 3600, Period: 300, Periods: 3,
+		Name: "replica-lag", Anchor: "replica_late", Description: "what arrived in the first region has not come over for a day", Namespace: environment.Namespace,
+		Metric: environment.MetricReplicaLag, Statistic: "Maximum", Operator: above, Threshold: 24 * 3600, Period: 300, Periods: 3,
 		Missing: MissingBreaches, Machinery: true,
 	}
 	return []Alarm{dead, heartbeat, lag}

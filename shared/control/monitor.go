@@ -1,6 +1,10 @@
 package control
 
-import "time"
+import (
+	"time"
+
+	"github.com/btcdecoded/holdfast/shared/snapshot"
+)
 
 // Keys of what the function monitor writes, besides [AlertsKey] and what is below [SourcesPrefix].
 const (
@@ -40,6 +44,11 @@ type Arrived struct {
 	Source   string    `json:"source"`
 	Sequence uint64    `json:"sequence"`
 	Time     time.Time `json:"time"`
+}
+
+// ID names the snapshot.
+func (a Arrived) ID() snapshot.ID {
+	return snapshot.ID{Source: snapshot.Source{Host: a.Host, Name: a.Source}, Sequence: a.Sequence}
 }
 
 // Rows is the table of hosts that a dashboard shows.

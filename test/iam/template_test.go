@@ -200,7 +200,7 @@ func TestMissingDataIsTold(t *testing.T) {
 				beats[metric] = true
 			}
 			want := "notBreaching"
-			if beat || metric == environment.MetricReplicaNewestLag {
+			if beat || metric == environment.MetricReplicaLag {
 				want = "breaching"
 			}
 			if missing != want {
