@@ -59,10 +59,16 @@ func shortSpan(d time.Duration) string {
 // Type is the kind of value.
 func (timeSpan) Type() string { return "time" }
 
-// parseTime parses a point in time: RFC 3339, a local date and time, or how long ago it was.
+// parseTime parses a point in time: RFC 3339, a date and time with an offset as PostgreSQL writes it, a local date and time, or how long ago it was.
 func parseTime(s string, now time.Time) (time.Time, error) {
 	if t, err := time.Parse(time.RFC3339Nano, s); err == nil {
 		return t, nil
+	}
+	// As PostgreSQL writes them: with an offset, whole hours or not.
+	for _, layout := range []string{"2006-01-02 15:04:05Z07", "2006-01-02 15:04:05Z07:00", "2006-01-02 15:04Z07", "2006-01-02 15:04Z07:00", "2006-01-02T15:04:05Z07"} {
+		if t, err := time.Parse(layout, s); err == nil {
+			return t, nil
+		}
 	}
 	for _, layout := range []string{"2006-01-02 15:04", "2006-01-02 15:04:05", "2006-01-02T15:04", "2006-01-02T15:04:05"} {
 		if t, err := time.ParseInLocation(layout, s, now.Location()); err == nil {

@@ -4,8 +4,8 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"os/exec"
 	"path/filepath"
+	"strings"
 
 	"github.com/btcdecoded/holdfast/hostagent/pgbin"
 	"github.com/btcdecoded/holdfast/hostagent/pgserver"
@@ -111,8 +111,8 @@ func (a *app) drillChecks(_ context.Context, s *pgserver.Server, p *policy.Sourc
 		if err != nil {
 			return err
 		}
-		var cmd *exec.Cmd
-		cmd, messages := pgbin.Command(ctx, program.Path, "-h", s.Socket, "-p", pgserver.Port, "-U", "postgres", "-f", "/dev/null", "-d", pgbin.Conninfo("", database))
+		server := fmt.Sprintf("host='%s' port=%s user=postgres", strings.NewReplacer(`\`, `\\`, "'", `\'`).Replace(s.Socket), pgserver.Port)
+		cmd, messages := pgbin.Command(ctx, program.Path, "-f", "/dev/null", "-d", pgbin.Conninfo(server, database))
 		if err := cmd.Run(); err != nil {
 			return pgbin.Failed(cmd, messages, err)
 		}

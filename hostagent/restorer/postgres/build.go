@@ -258,7 +258,7 @@ func (b *build) tidy() error {
 		}
 		return text
 	})
-	for _, name := range []string{standbyFile, recoveryFile, labelFile + ".old", mapFile + ".old"} {
+	for _, name := range []string{standbyFile, recoveryFile, labelFile + ".old", mapFile + ".old", "postmaster.opts"} {
 		if e := os.Remove(filepath.Join(b.dir, name)); e != nil && !errors.Is(e, fs.ErrNotExist) {
 			err = errors.Join(err, e)
 		}

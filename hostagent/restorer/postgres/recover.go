@@ -205,7 +205,7 @@ func (w *watch) progress() {
 	_, _, _, bytes, _ := b.feed.state()
 	b.result.WAL = bytes
 	if b.options.Progress != nil && bytes > w.told {
-		b.options.Progress.Add(0, bytes-w.told, 0)
+		b.options.Progress.Current(fmt.Sprintf("%s, %d MiB of WAL, LSN %s", StepRecover, bytes>>20, w.replayed))
 		w.told = bytes
 	}
 }
