@@ -137,3 +137,37 @@ func compareTrees(t *testing.T, want, got string) {
 		t.Errorf("restored tree: %s", diff)
 	}
 }
+
+// TestFullDiskOfFollower commits more than the disk of the state has room for: the follower says so, goes on when there is
+// room, and has lost nothing.
+func TestFullDiskOfFollower(t *testing.T) {
+	h := newHost(t, "")
+	db := h.path("app.db")
+	sqlite3(t, db, "PRAGMA journal_mode = WAL; CREATE TABLE t(x BLOB)")
+	out := onSmallDisk(t, h, h.path("state"), `
+hf init
+mkfifo "$DISK.in"
+sqlite3 "`+db+`" <"$DISK.in" >/dev/null &
+exec 3>"$DISK.in"
+echo "INSERT INTO t VALUES (1); SELECT * FROM t;" >&3  # keeps the database open, so that its log stays
+"$HOLDFAST" replicate --sqlite "`+db+`" --name app --interval 50ms --json >"$DISK.out" 2>&1 &
+follower=$!
+await() { for i in $(seq 600); do grep -q "$1" "$DISK.out" && { echo "met $1"; return; }; sleep 0.1; done; echo "never met $1"; cat "$DISK.out"; }
+await '"event":"snapshot"'
+sqlite3 "`+db+`" "WITH RECURSIVE n(i) AS (SELECT 1 UNION ALL SELECT i+1 FROM n WHERE i < 10000) INSERT INTO t SELECT randomblob(3000) FROM n"
+await 'no space left'
+await '"state":"failing"'
+enlarge
+await '"event":"shipped"'
+kill "$follower"
+wait "$follower"; echo "exit code $?"
+hf restore app --to "`+h.path("restored.db")+`"
+`)
+	wantText(t, out, "exit code 0", `met "event":"snapshot"`, "met no space left", `met "state":"failing"`, `met "event":"shipped"`, "exit code 0", "restored", "exit code 0")
+	if said := sqlite3(t, h.path("restored.db"), "SELECT count(*) FROM t"); said != "10001\n" {
+		t.Errorf("%s rows of 10001\n%s", said, out)
+	}
+	if b, err := os.ReadFile(h.path("state.out")); err != nil || strings.Count(string(b), `"event":"snapshot"`) != 1 || !strings.Contains(string(b), "make room") {
+		t.Errorf("%v\n%s", err, b)
+	}
+}

@@ -9,6 +9,8 @@ import (
 	"sync"
 	"time"
 
+	"golang.org/x/sys/unix"
+
 	"github.com/btcdecoded/holdfast/hostagent/replicate"
 	"github.com/btcdecoded/holdfast/hostagent/source/sqlite/tail"
 	"github.com/btcdecoded/holdfast/shared/policy"
@@ -233,6 +235,9 @@ func (f *Follower) cannot(err error) bool {
 	if database {
 		state, hint = replicate.State(s.State), s.Hint
 		err = &tail.StateError{State: s.State, Path: s.Path, Err: s.Err} // its text has the hint as well
+	}
+	if hint == "" && errors.Is(err, unix.ENOSPC) {
+		hint = "make room on the file system of the state directory: it goes on by itself"
 	}
 	f.Unsure()
 	f.State(state, err.Error(), hint)
