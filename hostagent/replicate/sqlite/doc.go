@@ -11,5 +11,6 @@
 //   - The application's database is only read. Its writers, and its checkpoints, never wait.
 //   - Nothing is uploaded twice after a kill, as long as the database has not gone through a reset of its log meanwhile.
 //   - While the store is away, records become fewer and larger: points in time are lost, never the newest state. If the
-//     spool reaches its limit, a snapshot makes up for it once the store is back.
+//     spool reaches its limit, or would take what others need of the disk, the log of the database is read on once the
+//     store is back; if that was reset meanwhile, a snapshot makes up for it.
 package sqlite

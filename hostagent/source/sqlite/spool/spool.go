@@ -12,6 +12,8 @@ import (
 	"fmt"
 	"os"
 	"slices"
+
+	"golang.org/x/sys/unix"
 )
 
 // ErrFull says that the limit of the disk is reached.
@@ -26,6 +28,11 @@ const (
 	DefaultMemory = 8 << 20
 	// DefaultDisk is how many are on disk at most.
 	DefaultDisk = 8 << 30
+	// DefaultLeave is how many bytes of the file system stay free for others, such as the application's database; of a
+	// small one a twentieth, and of one that has little left half of that.
+	DefaultLeave = 1 << 30
+	// lookEvery is how much the file grows before the room that is left is looked at again, in bytes.
+	lookEvery = 1 << 20
 )
 
 // Options are the limits of a spool. The table of page numbers comes on top: about 24 bytes for each page.
@@ -33,6 +40,7 @@ type Options struct {
 	Dir    string // for the file
 	Memory int64  // bytes of pages; 0: DefaultMemory; negative: none
 	Disk   int64  // bytes of pages beyond those; 0: DefaultDisk; negative: none
+	Leave  int64  // bytes of the file system that stay free; 0: DefaultLeave
 }
 
 // Spool is a set of pages of one size. It is not safe for concurrent use.
@@ -46,6 +54,8 @@ type Spool struct {
 	next         uint32
 	arenas       [][]byte
 	file         *os.File
+	looked       int64  // up to which size of the file there was room
+	leave        uint64 // bytes that stay free
 }
 
 // New returns an empty spool. The file is made when it is needed.
@@ -73,7 +83,7 @@ func (s *Spool) Bytes() int64 { return int64(len(s.kept)) * int64(s.pageSize) }
 func (s *Spool) PageSize() int { return s.pageSize }
 
 // Put sets a page aside. One of the same number that was set aside before is replaced. Errors: ErrFull, those of the
-// file system.
+// file system; ENOSPC is one of them also where others need the room that is left.
 func (s *Spool) Put(number uint32, page []byte) error {
 	if s.pageSize == 0 {
 		s.pageSize = len(page)
@@ -197,7 +207,7 @@ func (s *Spool) Close() error {
 		return nil
 	}
 	err := s.file.Close()
-	s.file = nil
+	s.file, s.looked = nil, 0
 	return err
 }
 
@@ -246,9 +256,38 @@ func (s *Spool) write(slot uint32, page []byte) error {
 			return err
 		}
 	}
-	if _, err := s.file.WriteAt(page, s.offset(slot)); err != nil {
+	at := s.offset(slot)
+	err := s.room(at + int64(len(page)))
+	if err == nil {
+		_, err = s.file.WriteAt(page, at)
+	}
+	if err != nil {
 		return fmt.Errorf("write spool: %w", err)
 	}
+	return nil
+}
+
+// room fails where a file of that size would take from a file system what others need.
+func (s *Spool) room(size int64) error {
+	if size <= s.looked {
+		return nil
+	}
+	var st unix.Statfs_t
+	if unix.Fstatfs(int(s.file.Fd()), &st) != nil || st.Blocks == 0 { //nolint:gosec // a descriptor
+		return nil // writing will tell
+	}
+	block := uint64(max(st.Frsize, 1)) //nolint:gosec // a block size
+	free := st.Bavail * block
+	if s.looked == 0 {
+		s.leave = uint64(s.o.Leave) //nolint:gosec // not negative
+		if s.leave == 0 {
+			s.leave = min(DefaultLeave, st.Blocks*block/20, free/2)
+		}
+	}
+	if free < s.leave {
+		return fmt.Errorf("%d bytes are left for others: %w", free, unix.ENOSPC)
+	}
+	s.looked = size + lookEvery
 	return nil
 }
 

@@ -10,6 +10,8 @@ import (
 	"slices"
 	"testing"
 
+	"golang.org/x/sys/unix"
+
 	"github.com/btcdecoded/holdfast/hostagent/source/sqlite/spool"
 )
 
@@ -118,6 +120,22 @@ func TestFull(t *testing.T) {
 	if err := s.Put(1, page(1024, 1)); err != nil {
 		t.Errorf("of another size after Reset: %v", err)
 	}
+}
+
+// TestLeavesRoom has a file system with less free than others need.
+func TestLeavesRoom(t *testing.T) {
+	s := spool.New(spool.Options{Dir: t.TempDir(), Memory: 1024, Leave: 1 << 62})
+	for n := range uint32(2) {
+		if err := s.Put(n+1, page(512, 1)); err != nil {
+			t.Fatalf("in memory: %v", err)
+		}
+	}
+	s.Keep()
+	if err := s.Put(3, page(512, 1)); !errors.Is(err, unix.ENOSPC) {
+		t.Errorf("on disk: %v", err)
+	}
+	s.Drop()
+	compare(t, s, map[uint32]uint64{1: 1, 2: 1}, 512)
 }
 
 // TestNoName wants that nothing of a process that is killed stays.
