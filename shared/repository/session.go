@@ -140,6 +140,9 @@ func (s *Session) Gear() *[256]uint64 { return s.gear }
 // FileID is the keyed hash of a whole file.
 func (s *Session) FileID(content []byte) snapshot.FileID { return s.keys.FileID(content) }
 
+// PageID is the keyed hash of a page of a database, as LearnPages and Pages have it.
+func (s *Session) PageID(content []byte) snapshot.FileID { return s.keys.PageID(content) }
+
 // KnownFile returns the extents of a small file whose content is stored already.
 func (s *Session) KnownFile(id snapshot.FileID, size uint64) ([]snapshot.Extent, bool) {
 	return s.refs.file(id, size)

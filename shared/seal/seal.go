@@ -31,6 +31,7 @@ const (
 	infoKeyID   = "holdfast v1 key id"
 	infoChunkID = "holdfast v1 chunk id"
 	infoFileID  = "holdfast v1 file id"
+	infoPageID  = "holdfast v1 page id" // of the host alone
 	infoGear    = "holdfast v1 gear"
 	infoPack    = "holdfast v1 pack"
 	domainChunk = "holdfast v1 chunk\x00"
@@ -81,6 +82,7 @@ type Keys struct {
 	fileKey []byte
 	chunks  *macs
 	files   *macs
+	pages   *pages
 	scratch sync.Pool // *scratch
 }
 
@@ -89,6 +91,7 @@ func NewKeys(key DataKey, c Context) *Keys {
 	k := &Keys{key: key, fileKey: key.derive(nil, infoFileID, 32)}
 	k.chunks = newMACs(key.derive(nil, infoChunkID, 32))
 	k.files = newMACs(k.fileKey)
+	k.pages = newPages(key.derive(nil, infoPageID, 32))
 	table := key.derive(nil, infoGear, 8*len(k.gear))
 	for i := range k.gear {
 		k.gear[i] = binary.BigEndian.Uint64(table[8*i:])
@@ -122,6 +125,12 @@ func (k *Keys) FileID(content []byte) (id snapshot.FileID) {
 	k.files.put(m)
 	return id
 }
+
+// PageID is the keyed hash by which the pages of a database are compared. It stays on the host, and is not part of the
+// format: a GMAC whose nonce is always the same, which makes it a universal hash. That is several times faster than an
+// HMAC, and enough for what nobody gets to see: without the key, two pages have the same hash with a chance of less than
+// 2^-118.
+func (k *Keys) PageID(content []byte) snapshot.FileID { return k.pages.sum(content) }
 
 // FileHasher returns what computes the id of a file whose content comes bit by bit.
 func (k *Keys) FileHasher() *FileHasher { return &FileHasher{mac: hmac.New(sha256.New, k.fileKey)} }

@@ -60,7 +60,9 @@ type Contents interface {
 
 // Pages knows the pages of database files in the parent. Its methods are called from several goroutines.
 type Pages interface {
-	// Pages returns the hashes (FileID) of the pages of a region of a file, if they are known for exactly these extents.
+	// PageID is the keyed hash of a page.
+	PageID(content []byte) snapshot.FileID
+	// Pages returns the hashes (PageID) of the pages of a region of a file, if they are known for exactly these extents.
 	Pages(path string, region int, extents []snapshot.Extent) (hashes []byte, ok bool)
 	// LearnPages says what the hashes of a region's pages are.
 	LearnPages(path string, region int, extents []snapshot.Extent, hashes []byte)

@@ -106,6 +106,8 @@ func (s *fakeSession) FileID(content []byte) snapshot.FileID {
 	return snapshot.FileID(h.Sum(nil)[:16])
 }
 
+func (s *fakeSession) PageID(content []byte) snapshot.FileID { return s.FileID(content) }
+
 func (s *fakeSession) Chunk(ctx context.Context, kind snapshot.Kind, plain []byte) (snapshot.Ref, error) {
 	if err := ctx.Err(); err != nil {
 		return snapshot.Ref{}, err

@@ -98,7 +98,7 @@ func (w *Writer) Changed(ctx context.Context, number int, data []byte, fn func(p
 	for at, i := 0, 0; at < len(data); at, i = at+page, i+1 {
 		content, k := data[at:min(len(data), at+page)], i*width
 		if k+width <= len(known) && uint64(at+len(content)) <= oldLength {
-			if id := w.Session.FileID(content); string(known[k:k+width]) == string(id[:]) {
+			if id := w.Session.PageID(content); string(known[k:k+width]) == string(id[:]) {
 				continue
 			}
 		}

@@ -34,11 +34,11 @@ const (
 // Session is what a writer needs of the session; repository.Session is one. Its methods are called from several
 // goroutines.
 type Session interface {
-	// FileID is the keyed hash of content.
-	FileID(content []byte) snapshot.FileID
+	// PageID is the keyed hash of a page.
+	PageID(content []byte) snapshot.FileID
 	// Chunk stores a chunk unless it is there. It blocks while the store lags, and keeps nothing of plain.
 	Chunk(ctx context.Context, kind snapshot.Kind, plain []byte) (snapshot.Ref, error)
-	// Pages returns the hashes (FileID) of the pages of a region of a file, if they are known for exactly these extents.
+	// Pages returns the hashes (PageID) of the pages of a region of a file, if they are known for exactly these extents.
 	Pages(path string, region int, extents []snapshot.Extent) (hashes []byte, ok bool)
 	// LearnPages says what the hashes of a region's pages are.
 	LearnPages(path string, region int, extents []snapshot.Extent, hashes []byte)

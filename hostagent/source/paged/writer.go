@@ -212,14 +212,16 @@ func (w *Writer) compare(g *region, data, known []byte, has func(page int) bool)
 				w.Unknown(g.number, i)
 			}
 		}
-		id := w.Session.FileID(content)
+		id := w.Session.PageID(content)
 		if all {
 			g.hashes = append(g.hashes, id[:]...)
 		}
 		// The last page of the parent's file may have been shorter: then its hash is another.
 		same := k+width <= len(known) && string(known[k:k+width]) == string(id[:]) && there
 		if !same {
-			copy(data[changed:], content)
+			if changed != at {
+				copy(data[changed:], content)
+			}
 			changed += len(content)
 		}
 		g.run(!same, uint64(at), uint64(len(content)))

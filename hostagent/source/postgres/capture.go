@@ -52,7 +52,7 @@ type capture struct {
 	mode    int64       // of the data directory
 	newest  time.Time   // change of anything
 	control []byte      // pg_control
-	text    []byte      // of the backup manifest
+	text    spool       // of the backup manifest
 
 	mu     sync.Mutex
 	stored snapshot.Counts // of files that are stored; guarded by mu
@@ -69,6 +69,7 @@ func newCapture(options Options, config *pgconn.Config, session Session, progres
 
 func (c *capture) run(ctx context.Context) (err error) {
 	defer c.all.close()
+	defer func() { _ = c.text.close() }()
 	if err := c.open(ctx); err != nil {
 		return c.wrap(err)
 	}

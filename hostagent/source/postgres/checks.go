@@ -170,16 +170,16 @@ func pathKey(rel string) uint64 {
 
 // manifest takes in the backup manifest, and keeps it for the comparison.
 func (c *capture) manifest(ctx context.Context) error {
-	text, err := io.ReadAll(c.backup)
-	if err != nil {
+	c.text.temp = c.Temp
+	if _, err := io.Copy(&c.text, c.backup); err != nil {
 		return c.disturbed(err)
 	}
-	c.text = text
 	h := *c.owner
-	h.Name, h.Mode, h.Size = manifestFile, c.owner.Mode&0o777&^0o111, int64(len(text))
+	h.Name, h.Mode, h.Size = manifestFile, c.owner.Mode&0o777&^0o111, c.text.size
 	e := c.entry(manifestFile, &h, snapshot.File)
 	e.MTime = snapshot.Time{Sec: c.newest.Unix()}
-	f := &incoming{entry: e, rel: manifestFile, size: uint64(len(text)), content: bytes.NewReader(text)}
+	f := &incoming{entry: e, rel: manifestFile, size: uint64(c.text.size), content: c.text.from(0)}
+	var err error
 	if f.before, err = c.before.find(e.Path); err != nil {
 		return err
 	}
@@ -211,37 +211,43 @@ func (c *capture) prove(ctx context.Context) error {
 // compare checks that what came is what the manifest says, no more and no less.
 func (c *capture) compare() error {
 	const hint = "run the backup again; if it is said again, something between the server and here alters data: look at memory, disks and the network"
-	m, err := postgres.ParseManifest(c.text)
+	var wrong []string
+	more := 0
+	found := func(format string, args ...any) {
+		if len(wrong) == 5 {
+			more++
+			return
+		}
+		wrong = append(wrong, fmt.Sprintf(format, args...))
+	}
+	m, err := postgres.ReadManifest(c.text.from(0), func(f postgres.ManifestFile) error {
+		key := pathKey(f.Path)
+		got, ok := c.sums[key]
+		delete(c.sums, key) // one that it names twice is missing
+		switch {
+		case !ok:
+			found("%s is missing", f.Path)
+		case got.size != uint64(f.Size):
+			found("%s has %d bytes, not %d", f.Path, got.size, f.Size)
+		case f.Algorithm != "CRC32C" || !bytes.Equal(f.Checksum, binary.LittleEndian.AppendUint32(nil, got.crc)):
+			found("%s has another checksum", f.Path)
+		}
+		return nil
+	})
 	if err != nil {
 		return c.failed(hint, "backup manifest: %w", err)
 	}
-	c.text = nil
 	if m.System != 0 && m.System != c.result.System {
 		return c.failed(hint, "the backup manifest is of the system %d, the server of %d", m.System, c.result.System)
 	}
-	wrong := []string{}
-	for i := range m.Files {
-		f := &m.Files[i]
-		key := pathKey(f.Path)
-		got, ok := c.sums[key]
-		delete(c.sums, key)
-		switch {
-		case !ok:
-			wrong = append(wrong, f.Path+" is missing")
-		case got.size != uint64(f.Size):
-			wrong = append(wrong, fmt.Sprintf("%s has %d bytes, not %d", f.Path, got.size, f.Size))
-		case f.Algorithm != "CRC32C" || !bytes.Equal(f.Checksum, binary.LittleEndian.AppendUint32(nil, got.crc)):
-			wrong = append(wrong, f.Path+" has another checksum")
-		}
-	}
 	if len(c.sums) > 0 {
-		wrong = append(wrong, fmt.Sprintf("%d files came that it does not name", len(c.sums)))
+		found("%d files came that it does not name", len(c.sums))
 	}
 	if len(wrong) == 0 {
 		return nil
 	}
-	if more := len(wrong) - 5; more > 0 {
-		wrong = append(wrong[:5], fmt.Sprintf("and %d more", more))
+	if more > 0 {
+		wrong = append(wrong, fmt.Sprintf("and %d more", more))
 	}
 	return c.failed(hint, "what came is not what the server's backup manifest says: %s", strings.Join(wrong, ", "))
 }

@@ -15,10 +15,8 @@ import (
 // parent finds the parent's files by their paths, in any order: a server sends files as its directories have them. The
 // entries are in a buffer, or in a file without a name when there are very many; every 32nd path is in memory.
 type parent struct {
-	buf    bytes.Buffer // as long as there is no file
-	file   *os.File
+	list   spool
 	first  []blockStart
-	size   int64
 	cached int // number of the block that was read last; -1: none
 	block  []*snapshot.Entry
 }
@@ -28,36 +26,53 @@ type blockStart struct {
 	at   int64
 }
 
-// parentWriter appends to what a parent has.
-type parentWriter struct {
-	p    *parent
+// spool keeps bytes in memory, and more than a few MiB in a file without a name.
+type spool struct {
 	temp string
+	buf  bytes.Buffer // as long as there is no file
+	file *os.File
+	size int64
 }
 
-func (w parentWriter) Write(b []byte) (int, error) {
-	p := w.p
-	if p.file == nil && p.buf.Len()+len(b) > heldEntries {
-		f, err := nameless(w.temp)
+func (s *spool) Write(b []byte) (int, error) {
+	if s.file == nil && s.buf.Len()+len(b) > heldEntries {
+		f, err := nameless(s.temp)
 		if err != nil {
 			return 0, err
 		}
-		p.file = f
-		if _, err := f.Write(p.buf.Bytes()); err != nil {
+		s.file = f
+		if _, err := f.Write(s.buf.Bytes()); err != nil {
 			return 0, err
 		}
-		p.buf = bytes.Buffer{}
+		s.buf = bytes.Buffer{}
 	}
-	p.size += int64(len(b))
-	if p.file != nil {
-		return p.file.Write(b)
+	s.size += int64(len(b))
+	if s.file != nil {
+		return s.file.Write(b)
 	}
-	return p.buf.Write(b)
+	return s.buf.Write(b)
+}
+
+// from reads what was written, from an offset on.
+func (s *spool) from(at int64) io.Reader {
+	var r io.ReaderAt = bytes.NewReader(s.buf.Bytes())
+	if s.file != nil {
+		r = s.file
+	}
+	return io.NewSectionReader(r, at, s.size-at)
+}
+
+func (s *spool) close() error {
+	if s.file == nil {
+		return nil
+	}
+	return s.file.Close()
 }
 
 // readParent takes in the parent's files. A parent that can't be read only costs that what is missing is stored again.
 func readParent(ctx context.Context, session Session, temp string) (*parent, error) {
-	p := &parent{cached: -1}
-	w := &blockWriter{w: parentWriter{p, temp}, begun: func(path string, at int64) { p.first = append(p.first, blockStart{path, at}) }}
+	p := &parent{list: spool{temp: temp}, cached: -1}
+	w := &blockWriter{w: &p.list, begun: func(path string, at int64) { p.first = append(p.first, blockStart{path, at}) }}
 	for e, err := range session.Parent(ctx) {
 		if err != nil {
 			if ctx.Err() != nil {
@@ -85,11 +100,7 @@ func (p *parent) find(path string) (*snapshot.Entry, error) {
 		return nil, nil //nolint:nilnil // no entry, no error
 	}
 	if n != p.cached {
-		var r io.ReaderAt = bytes.NewReader(p.buf.Bytes())
-		if p.file != nil {
-			r = p.file
-		}
-		block, err := readBlock(io.NewSectionReader(r, p.first[n].at, p.size-p.first[n].at))
+		block, err := readBlock(p.list.from(p.first[n].at))
 		if err != nil {
 			return nil, fmt.Errorf("read the parent's list again: %w", err)
 		}
@@ -103,9 +114,4 @@ func (p *parent) find(path string) (*snapshot.Entry, error) {
 	return nil, nil //nolint:nilnil // no entry, no error
 }
 
-func (p *parent) close() error {
-	if p.file == nil {
-		return nil
-	}
-	return p.file.Close()
-}
+func (p *parent) close() error { return p.list.close() }

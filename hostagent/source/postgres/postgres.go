@@ -44,6 +44,8 @@ type Session interface {
 	paged.Session
 	// Parent yields the parent's entries in ascending order; nothing without a parent.
 	Parent(ctx context.Context) iter.Seq2[*snapshot.Entry, error]
+	// FileID is the keyed hash of a whole file.
+	FileID(content []byte) snapshot.FileID
 	// KnownFile returns where a file with this content is stored, if it is.
 	KnownFile(id snapshot.FileID, size uint64) ([]snapshot.Extent, bool)
 	// LearnFile says where a file was stored.

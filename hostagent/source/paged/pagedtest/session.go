@@ -99,6 +99,9 @@ func (s *Session) FileID(content []byte) snapshot.FileID {
 	return snapshot.FileID(h.Sum(nil)[:16])
 }
 
+// PageID is a keyed hash.
+func (s *Session) PageID(content []byte) snapshot.FileID { return s.FileID(content) }
+
 // Chunk stores a chunk unless it is there.
 func (s *Session) Chunk(ctx context.Context, kind snapshot.Kind, plain []byte) (snapshot.Ref, error) {
 	if err := ctx.Err(); err != nil {
