@@ -2,8 +2,10 @@ package log_test
 
 import (
 	"bytes"
+	"context"
 	"errors"
 	"fmt"
+	"math/rand/v2"
 	"slices"
 	"strings"
 	"testing"
@@ -316,4 +318,43 @@ func TestNeededTimelines(t *testing.T) {
 	if got := text(end, log.Place{Stream: first.Stream(), Epoch: 2, Sequence: 4}); got != "new/1 from 5, old/2 from 5" {
 		t.Errorf("from both: %s", got)
 	}
+}
+
+// BenchmarkWAL writes 64 MiB of WAL as a follower does, and reads it as a recovery does. Its bytes are of medium entropy.
+func BenchmarkWAL(b *testing.B) {
+	const size, step = 64 * mib, mib
+	content := make([]byte, size)
+	r := rand.New(rand.NewPCG(1, 2)) //nolint:gosec // repeatable
+	for i := range content {
+		if content[i] = byte(r.IntN(256)); i%4 > 0 {
+			content[i] = byte(i >> 6)
+		}
+	}
+	f := repotest.New(b)
+	var from, end log.Place
+	b.Run("write", func(b *testing.B) {
+		b.SetBytes(size)
+		for b.Loop() {
+			w := create(b, f, walOptions(f, 1))
+			from = log.Place{Stream: w.Stream()}
+			for at := 0; at < size; at += step {
+				end = put(b, w, log.Record{Time: f.Now, WAL: &log.WAL{Start: mib + postgres.LSN(at), Bytes: content[at : at+step]}})
+			}
+		}
+	})
+	b.Run("read", func(b *testing.B) {
+		b.SetBytes(size)
+		for b.Loop() {
+			n := 0
+			for r, err := range log.NewReader(f.Repo, f.Source, streams(b, f.Repo, f.Source)).Records(context.Background(), log.Range{From: from, Through: end}) {
+				if err != nil {
+					b.Fatal(err)
+				}
+				n += len(r.WAL.Bytes)
+			}
+			if n != size {
+				b.Fatal(n)
+			}
+		}
+	})
 }
