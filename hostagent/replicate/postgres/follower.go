@@ -40,6 +40,7 @@ type Options struct {
 	Look    time.Duration // how often to look whether another writes the stream; 0: a default; negative: only with each start
 	Grace   time.Duration // for what is not durable yet at the end; 0: a default
 	Watch   time.Duration // how often to look at the slot; 0: a default
+	Ping    time.Duration // how often the server is asked for a sign of life, by which it is known that all is here; 0: a default
 	Silence time.Duration // after how long without a word a connection counts as cut; 0: a default
 	Renew   bool          // begin a new lineage, whatever is known of the last
 }
@@ -47,6 +48,7 @@ type Options struct {
 // Defaults of [Options].
 const (
 	DefaultWatch   = 10 * time.Second
+	DefaultPing    = time.Second
 	DefaultSilence = 20 * time.Second
 )
 
@@ -96,6 +98,7 @@ func New(o Options) *Follower {
 	set(&o.Look, replicate.DefaultLook)
 	set(&o.Grace, replicate.DefaultGrace)
 	set(&o.Watch, DefaultWatch)
+	set(&o.Ping, DefaultPing)
 	set(&o.Silence, DefaultSilence)
 	o.Interval = min(max(o.Interval, replicate.MinInterval), replicate.MaxInterval)
 	return &Follower{

@@ -13,12 +13,8 @@ import (
 	"github.com/btcdecoded/holdfast/shared/postgres"
 )
 
-const (
-	// pingEvery is how often the server is asked for a sign of life: so often it is known that all that was committed is here.
-	pingEvery = time.Second
-	// pongWithin is after how long another one is asked for where none came.
-	pongWithin = 5 * time.Second
-)
+// pongWithin is after how long another sign of life is asked for where none came.
+const pongWithin = 5 * time.Second
 
 // errLineOver says that nothing is shipped any more.
 var errLineOver = errors.New("the log can not go on")
@@ -98,8 +94,7 @@ func (s *session) streams() {
 
 // prove looks whether the server has right before next the same WAL as is stored, and goes on with what comes behind it.
 func (s *session) prove(ctx context.Context, stream *wire.Stream, from, next postgres.LSN, sum *check) error {
-	ctx, stop := s.acknowledging(ctx, stream)
-	defer stop()
+	defer s.acknowledging(ctx, stream)()
 	var before []byte
 	for from+postgres.LSN(len(before)) < next {
 		m, err := s.message(ctx, stream)
@@ -133,8 +128,7 @@ func (s *session) prove(ctx context.Context, stream *wire.Stream, from, next pos
 
 // receive takes what the server sends until it ends the timeline, which is io.EOF.
 func (s *session) receive(ctx context.Context, stream *wire.Stream) error {
-	ctx, stop := s.acknowledging(ctx, stream)
-	defer stop()
+	defer s.acknowledging(ctx, stream)()
 	for {
 		m, err := s.message(ctx, stream)
 		if err != nil {
@@ -185,21 +179,21 @@ func (s *session) message(ctx context.Context, stream *wire.Stream) (wire.Messag
 }
 
 // acknowledging acknowledges what is durable until stop is called, and asks for signs of life.
-func (s *session) acknowledging(ctx context.Context, stream *wire.Stream) (inner context.Context, stop func()) {
-	inner, cancel := context.WithCancel(ctx)
+func (s *session) acknowledging(ctx context.Context, stream *wire.Stream) (stop func()) {
+	ctx, cancel := context.WithCancel(ctx)
 	done := make(chan struct{})
 	go func() {
 		defer close(done)
-		s.acknowledge(inner, stream)
+		s.acknowledge(ctx, stream)
 	}()
-	return ctx, func() {
+	return func() {
 		cancel()
 		<-done
 	}
 }
 
 func (s *session) acknowledge(ctx context.Context, stream *wire.Stream) {
-	ticks := time.NewTicker(pingEvery)
+	ticks := time.NewTicker(s.f.o.Ping)
 	defer ticks.Stop()
 	for {
 		reply := false
@@ -268,7 +262,7 @@ func (s *session) turn(ctx context.Context, stream *wire.Stream) error {
 
 // watch gives the connection up when the server is silent for too long, or nothing is shipped any more.
 func (s *session) watch(ctx context.Context) {
-	ticks := time.NewTicker(max(min(pingEvery, s.f.o.Silence/4), time.Millisecond))
+	ticks := time.NewTicker(max(min(time.Second, s.f.o.Silence/4), time.Millisecond))
 	defer ticks.Stop()
 	for {
 		select {

@@ -105,7 +105,7 @@ func (w *world) options(change func(*follower.Options)) follower.Options {
 	o := follower.Options{
 		Repository: w.repo, Source: w.src, Service: "test", Interval: 50 * time.Millisecond, Dir: filepath.Join(w.dir, "state"), Tool: "test",
 		Slot: "holdfast_db", Config: func() (*pgconn.Config, error) { return pgsource.Config(w.dsn()) }, Base: w.base,
-		Watch: 100 * time.Millisecond,
+		Watch: 100 * time.Millisecond, Ping: 50 * time.Millisecond,
 	}
 	if change != nil {
 		change(&o)
@@ -264,6 +264,12 @@ func (w *world) acknowledged(before postgres.LSN) map[string]bool {
 // restore starts a server on what the repository has: the snapshot and the log that are chosen for a time, zero: the newest.
 func (w *world) restore(at time.Time) *cluster.Server {
 	w.t.Helper()
+	return w.restoreFrom(0, at)
+}
+
+// restoreFrom is restore from a snapshot of a number; 0: from the one that is chosen.
+func (w *world) restoreFrom(number uint64, at time.Time) *cluster.Server {
+	w.t.Helper()
 	ctx := context.Background()
 	repo := w.fix.Open(w.t, w.fix.Store)
 	manifests, err := repo.Manifests(ctx, w.src)
@@ -272,7 +278,9 @@ func (w *world) restore(at time.Time) *cluster.Server {
 	}
 	var points []recovery.Point
 	for _, m := range manifests {
-		points = append(points, recovery.FromManifest(m.Manifest, time.Now()))
+		if number == 0 || number == m.Sequence {
+			points = append(points, recovery.FromManifest(m.Manifest, time.Now()))
+		}
 	}
 	streams, err := log.Streams(ctx, repo, w.src)
 	if err != nil {
