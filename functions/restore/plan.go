@@ -11,6 +11,7 @@ import (
 	"github.com/btcdecoded/holdfast/shared/policy"
 	"github.com/btcdecoded/holdfast/shared/recovery"
 	"github.com/btcdecoded/holdfast/shared/repository"
+	"github.com/btcdecoded/holdfast/shared/repository/log"
 	"github.com/btcdecoded/holdfast/shared/snapshot"
 )
 
@@ -77,17 +78,40 @@ func (f *function) planFor(ctx context.Context, p *policy.Policy, w wanted) (*re
 	if m := h.Restored; m != nil && m.Failed == "" {
 		facts.Measured = &recovery.Measured{Time: m.Time, Took: m.Took, Bytes: m.Bytes}
 	}
-	if chosen, err := recovery.Select(points, w.at); err == nil {
-		if err := f.coldFacts(ctx, repo, manifest(h, chosen.Point.Sequence), w, &facts); err != nil {
+	streams, err := log.Streams(ctx, repo, w.src)
+	if err != nil {
+		return nil, err
+	}
+	facts.Epochs, facts.Space = log.Epochs(streams), f.space(ctx, p, w)
+	plan, err := recovery.MakePlan(points, w.at, facts, f.now())
+	if err == nil {
+		// Now that it is known which snapshot it is: what of it is in cold classes.
+		if err := f.coldFacts(ctx, repo, manifest(h, plan.Selection.Point.Sequence), w, &facts); err != nil {
 			return nil, err
 		}
+		plan, err = recovery.MakePlan(points, w.at, facts, f.now())
 	}
-	facts.Space = f.space(ctx, p, w)
-	plan, err := recovery.MakePlan(points, w.at, facts, f.now())
 	if err != nil {
 		return nil, fmt.Errorf("plan a restore of %s: %w", w.src, err)
 	}
 	return plan, nil
+}
+
+// logUntil is up to when the log is to be applied to the snapshot of a plan; zero: it is that snapshot alone. Records'
+// arrivals stand for their times here, and are later: none that arrived by then is left out. A moment of which nothing is
+// known is an error: which state before or after it is meant, people must say.
+func logUntil(plan *recovery.Plan, at time.Time) (time.Time, error) {
+	s := &plan.Selection
+	for _, gap := range plan.Window.Gaps {
+		if !at.IsZero() && s.Reached.Before(at) && !gap.Open && !at.Before(gap.From) && at.Before(gap.To) && s.Log != nil {
+			return time.Time{}, fmt.Errorf("nothing tells what was committed between %s and %s: %s; ask for a time before or after, or for a snapshot by its number",
+				gap.From.UTC().Format(time.RFC3339), gap.To.UTC().Format(time.RFC3339), gap.Cause)
+		}
+	}
+	if s.Log == nil {
+		return time.Time{}, nil
+	}
+	return s.Reached.UTC(), nil
 }
 
 func manifest(h *observe.History, n uint64) *repository.Stored {

@@ -46,7 +46,7 @@ func (f *function) request(ctx context.Context, r request) (any, error) {
 		return nil, err
 	}
 	w := wanted{
-		src: asked.From(), at: recovery.Selector{Sequence: asked.Snapshot}, host: asked.Host, target: asked.Target, speed: recovery.Speed(r.Thaw),
+		src: asked.From(), at: recovery.Selector{Sequence: asked.Snapshot, At: asked.At}, host: asked.Host, target: asked.Target, speed: recovery.Speed(r.Thaw),
 		days: int(asked.Expires.Sub(asked.Created)/(24*time.Hour)) + int(control.FrozenBeyond/(24*time.Hour)) + 1,
 	}
 	plan, err := f.planFor(ctx, p, w)
@@ -102,6 +102,10 @@ func (f *function) order(ctx context.Context, p *policy.Policy, r request, now t
 	if err != nil {
 		return nil, err
 	}
+	until, err := logUntil(plan, w.at.At)
+	if err != nil {
+		return nil, fmt.Errorf("restore %s: %w", w.src, err)
+	}
 	src := w.src
 	valid := r.Expires.Std()
 	if valid <= 0 {
@@ -109,7 +113,7 @@ func (f *function) order(ctx context.Context, p *policy.Policy, r request, now t
 	}
 	now = now.Truncate(time.Second)
 	q := &approval.Request{
-		Version: approval.Version, ID: approval.NewID(), Host: r.Host, Source: src.String(), Snapshot: plan.Selection.Point.Sequence,
+		Version: approval.Version, ID: approval.NewID(), Host: r.Host, Source: src.String(), Snapshot: plan.Selection.Point.Sequence, At: until,
 		Paths: r.Paths, Target: r.Target, InPlace: r.InPlace, Reason: r.Reason, Created: now, Expires: now.Add(valid),
 	}
 	if q.Host == "" {

@@ -1,6 +1,9 @@
 package recovery
 
-import "time"
+import (
+	"slices"
+	"time"
+)
 
 // Measured is how long a restore took once.
 type Measured struct {
@@ -39,25 +42,28 @@ type Facts struct {
 	Thawing  *Thawing  // nil: nothing is cold
 	Space    *Space    // at the target; nil: not known
 	Measured *Measured // newest measured restore that went well; nil: none
-	Warnings []string  // what else a person should know
+	// Epochs are those of the source's log, whose times are records' arrivals where nobody opened them; none: it has no log.
+	Epochs   []LogEpoch
+	Warnings []string // what else a person should know
 }
 
-// MakePlan chooses a snapshot as [Select] does and says what its restore would cost. What is lost counts up to the time
-// that is wanted, or up to now. An error is a [NotFoundError].
+// MakePlan chooses a state as [SelectMoment] does and says what its restore would cost; a snapshot that is asked for by
+// number, with a time too, is that snapshot and the log after it up to then. What is lost counts up to the time that is
+// wanted, or up to now. An error is a [NotFoundError].
 func MakePlan(candidates []Point, want Selector, f Facts, now time.Time) (*Plan, error) {
-	chosen, err := Select(candidates, want)
+	chosen, err := f.choose(candidates, want)
 	if err != nil {
 		return nil, err
 	}
-	p := &Plan{Selection: chosen, Window: Recoverable(candidates, f.RPO, now), Thawing: f.Thawing, Space: f.Space, Measured: f.Measured, Warnings: f.Warnings}
+	p := &Plan{Selection: chosen, Window: RecoverableMoments(candidates, f.Epochs, f.RPO, now), Thawing: f.Thawing, Space: f.Space, Measured: f.Measured, Warnings: f.Warnings}
 	if f.Thawing != nil {
 		p.Thaw = f.Thawing.Time
 	}
 	until := now
-	if !want.At.IsZero() && want.Sequence == 0 {
+	if !want.At.IsZero() && (want.Sequence == 0 || len(f.Epochs) > 0) {
 		until = want.At
 	}
-	p.Lost = max(0, until.Sub(chosen.Point.Time()))
+	p.Lost = max(0, until.Sub(chosen.Reached))
 	p.Bytes, p.Download = f.Bytes(chosen.Point.Sequence)
 	const most = float64(100 * 365 * 24 * time.Hour)
 	if m := f.Measured; m != nil && m.Bytes > 0 && m.Took > 0 {
@@ -72,6 +78,17 @@ func MakePlan(candidates []Point, want Selector, f Facts, now time.Time) (*Plan,
 	}
 	p.LostMin, p.ThawMin, p.Minutes = minutes(p.Lost), minutes(p.Thaw), minutes(p.Expected)
 	return p, nil
+}
+
+func (f *Facts) choose(candidates []Point, want Selector) (Selection, error) {
+	if want.Sequence == 0 || want.At.IsZero() || len(f.Epochs) == 0 {
+		return SelectMoment(candidates, f.Epochs, want)
+	}
+	at := slices.IndexFunc(candidates, func(p Point) bool { return p.Sequence == want.Sequence })
+	if at < 0 {
+		return Select(candidates, Selector{Sequence: want.Sequence}) // says which are nearest
+	}
+	return SelectMoment(candidates[at:at+1], f.Epochs, Selector{At: want.At})
 }
 
 func minutes(d time.Duration) int { return int((d + time.Minute - 1) / time.Minute) }
