@@ -92,7 +92,8 @@ func (l *lineage) release(c *Capture) {
 		}
 	}
 	if c.pages != nil {
-		_, _ = c.pages.Close(), c.spare.Close() // nothing in them is needed
+		c.pages.Close()
+		c.spare.Close()
 	}
 }
 

@@ -142,7 +142,7 @@ func (l *lineage) close() {
 	l.woken()
 	for _, b := range []*batch{l.open, l.spare, l.flying} {
 		if b != nil {
-			_ = b.pages.Close() // nothing in it is needed
+			b.pages.Close()
 		}
 	}
 	w := l.writer

@@ -56,6 +56,7 @@ type Spool struct {
 	file         *os.File
 	looked       int64  // up to which size of the file there was room
 	leave        uint64 // bytes that stay free
+	closed       bool
 }
 
 // New returns an empty spool. The file is made when it is needed.
@@ -83,11 +84,14 @@ func (s *Spool) Bytes() int64 { return int64(len(s.kept)) * int64(s.pageSize) }
 func (s *Spool) PageSize() int { return s.pageSize }
 
 // Put sets a page aside. One of the same number that was set aside before is replaced. Errors: ErrFull, those of the
-// file system; ENOSPC is one of them also where others need the room that is left.
+// file system, os.ErrClosed; ENOSPC is one of them also where others need the room that is left.
 func (s *Spool) Put(number uint32, page []byte) error {
 	if s.pageSize == 0 {
 		s.pageSize = len(page)
 		s.inMemory = int(s.o.Memory) / max(1, s.pageSize)
+	}
+	if s.closed {
+		return fmt.Errorf("spool of pages: %w", os.ErrClosed)
 	}
 	if len(page) != s.pageSize || len(page) == 0 {
 		return fmt.Errorf("page %d has %d bytes, those before had %d", number, len(page), s.pageSize)
@@ -198,17 +202,16 @@ func (s *Spool) Reset() {
 		clear(s.staged)
 	}
 	s.free, s.next, s.pageSize = s.free[:0], 0, 0
-	_ = s.Close()
+	if s.file != nil {
+		_ = s.file.Close() // nothing in it is needed
+		s.file, s.looked = nil, 0
+	}
 }
 
-// Close gives the file up. The spool is empty after it, as after Reset, if it had one.
-func (s *Spool) Close() error {
-	if s.file == nil {
-		return nil
-	}
-	err := s.file.Close()
-	s.file, s.looked = nil, 0
-	return err
+// Close gives the file up. What the spool holds is lost, and it takes no more.
+func (s *Spool) Close() {
+	s.Reset()
+	s.arenas, s.closed = nil, true
 }
 
 // slot finds room for a page: first where there was one, in memory first of all.

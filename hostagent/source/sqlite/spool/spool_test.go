@@ -63,8 +63,9 @@ func TestAgainstMap(t *testing.T) {
 		s.Keep()
 		maps.Copy(want, staged)
 		compare(t, s, want, size)
-		if err := s.Close(); err != nil {
-			t.Fatal(err)
+		s.Close()
+		if err := s.Put(1, page(size, 1)); !errors.Is(err, os.ErrClosed) || s.Len() > 0 {
+			t.Errorf("%d pages after the end, %v", s.Len(), err)
 		}
 	}
 }
