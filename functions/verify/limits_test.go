@@ -2,8 +2,10 @@ package main
 
 import (
 	"bytes"
+	"context"
 	"encoding/json"
 	"fmt"
+	"math"
 	"path"
 	"slices"
 	"strings"
@@ -363,4 +365,33 @@ func FuzzReread(f *testing.F) {
 			t.Errorf("both of %q", body)
 		}
 	})
+}
+
+// TestRangeWithoutTime: where the time of an invocation is up before anything is read, a range does not ask for itself again:
+// it would do so for ever, and each time costs. It fails instead, and the queue tries it again later and not too often.
+func TestRangeWithoutTime(t *testing.T) {
+	s := newStage(t, 12)
+	s.f.queue = s
+	total, _ := s.stored()
+	s.f.env.Range, s.f.env.RunBytes = int(total/5), 1
+	s.tick()
+	s.f.env.RunBytes = 0
+	s.tick()
+	if len(s.asked) == 0 {
+		t.Fatal("nothing is read in ranges")
+	}
+	r := s.asked[0]
+	s.asked = nil
+	repo, err := s.Repository(t.Context())
+	if err != nil {
+		t.Fatal(err)
+	}
+	ctx, cancel := context.WithTimeout(t.Context(), time.Hour)
+	defer cancel()
+	if err := s.f.readRange(ctx, repo, &r, math.MaxInt); err == nil || len(s.asked) != 0 {
+		t.Errorf("%v, asked for again: %v", err, s.asked)
+	}
+	if err := s.f.readRange(ctx, repo, &r, 1); err != nil || len(s.asked) != 0 {
+		t.Errorf("%v, asked for again: %v", err, s.asked)
+	}
 }

@@ -178,7 +178,7 @@ func (f *function) readRange(ctx context.Context, repo *repository.Repository, r
 		end = time.Now().Add(left / time.Duration(shares))
 	}
 	budget := verify.Budget{Bytes: r.Bytes, Cool: coolShare, Stop: func() bool { return !end.IsZero() && !time.Now().Before(end) }}
-	before := doc.Sweep.Bytes
+	before := doc.Sweep
 	next, result, done, err := verify.Continue(ctx, repo, src, doc.Sweep, budget, f.options())
 	doc.Sweep, doc.Done, doc.Busy, doc.Error = next, done && err == nil, control.Lease{}, ""
 	if err != nil {
@@ -192,7 +192,7 @@ func (f *function) readRange(ctx context.Context, repo *repository.Repository, r
 	if _, werr := statestore.Write(last, f.state, key, doc, tag); werr != nil {
 		return errors.Join(err, fmt.Errorf("save a range: %w", werr)) // what was read is read again
 	}
-	read := next.Bytes - before
+	read := next.Bytes - before.Bytes
 	log.Info("range", "bytes", read, "done", doc.Done, "error", doc.Error)
 	if err != nil {
 		return err
@@ -200,8 +200,12 @@ func (f *function) readRange(ctx context.Context, repo *repository.Repository, r
 	if err := f.report(last, src, "rotation", result.Findings); err != nil {
 		return err
 	}
-	if done {
+	switch {
+	case done:
 		return nil
+	case next.Position == before.Position:
+		// Asking again at once would go on like this for ever. The queue waits, and puts it aside if it stays so.
+		return fmt.Errorf("range %d of %d of %s: the time was up before anything was read", r.Range, r.Ranges, src)
 	}
 	return f.goOn(last, r, read)
 }
