@@ -58,7 +58,7 @@ var layers = map[string][]string{
 	"hostagent/state":    {"shared/snapshot", "shared/compliance", "shared/retention", "shared/policy"},
 	"hostagent/hook":     {"shared/policy"},
 	"hostagent/pgbin":    {},
-	"hostagent/pgserver": {},
+	"hostagent/pgserver": {"hostagent/pgbin"},
 	"hostagent/source":   {"shared", "hostagent/pgbin"},
 	"hostagent/restorer": {"shared", "hostagent/pgbin", "hostagent/pgserver"},
 	"hostagent/proof":    {"shared", "hostagent/pgbin", "hostagent/pgserver"},
