@@ -26,10 +26,7 @@ type followed struct {
 // host, freezes of restores that run are renewed, and those that are done get their report. One in trouble keeps no other
 // waiting; the next tick tries again.
 func (f *function) follow(ctx context.Context) (any, error) {
-	docs, err := f.all(ctx)
-	if err != nil {
-		return nil, err
-	}
+	docs, unread := f.all(ctx)
 	var out followed
 	var errs []error
 	for _, doc := range docs {
@@ -43,8 +40,9 @@ func (f *function) follow(ctx context.Context) (any, error) {
 			invoke.Log(ctx).Error("a restore can not be followed", "restore", doc.ID, "error", err.Error())
 		}
 	}
-	if out.Failed > 0 && out.Failed == out.Restores {
-		return out, errors.Join(errs...) // nothing works: the alarm of failing functions is for that
+	if unread != nil || out.Failed > 0 && out.Failed == out.Restores {
+		// Nothing works, or nobody knows what is to be done: the alarm of failing functions is for that.
+		return out, errors.Join(append(errs, unread)...)
 	}
 	return out, nil
 }

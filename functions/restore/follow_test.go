@@ -134,3 +134,19 @@ func TestProtects(t *testing.T) {
 		}
 	}
 }
+
+// TestDamagedDocument: the document of one restore can't be read. That is an error, and the others go on.
+func TestDamagedDocument(t *testing.T) {
+	l := newLab(t)
+	got := l.restored(t, `{"action":"request","source":"governance-1/app","in_place":true}`)
+	if _, err := l.state.Put(t.Context(), control.RestoreKey("00000000000000000000000000000000"), []byte("{"), ""); err != nil {
+		t.Fatal(err)
+	}
+	l.queue.jobs = nil
+	if _, err := l.call(t, `{"action":"follow"}`); err == nil || len(l.queue.jobs) != 1 {
+		t.Errorf("%v, %+v", err, l.queue.jobs)
+	}
+	if all := l.must(t, `{"action":"list"}`).([]line); len(all) != 1 || all[0].ID != got.ID {
+		t.Errorf("%+v", all)
+	}
+}

@@ -146,8 +146,11 @@ type line struct {
 // list answers with all restores, the newest first.
 func (f *function) list(ctx context.Context) (any, error) {
 	docs, err := f.all(ctx)
-	if err != nil {
+	if len(docs) == 0 && err != nil {
 		return nil, err
+	}
+	if err != nil {
+		invoke.Log(ctx).Error("not all restores can be listed", "error", err.Error())
 	}
 	out := []line{}
 	for _, doc := range docs {
@@ -159,7 +162,7 @@ func (f *function) list(ctx context.Context) (any, error) {
 	return out, nil
 }
 
-// all reads the documents of all restores.
+// all reads the documents of all restores. Those that can't be read are an error beside the others.
 func (f *function) all(ctx context.Context) ([]*control.Restore, error) {
 	var keys []string
 	err := f.state.List(ctx, control.RestoresPrefix, func(key string) error {
@@ -170,17 +173,22 @@ func (f *function) all(ctx context.Context) ([]*control.Restore, error) {
 		return nil, fmt.Errorf("list restores: %w", err)
 	}
 	var out []*control.Restore
+	var errs []error
 	for _, key := range keys {
 		doc, _, err := statestore.Read[control.Restore](ctx, f.state, key)
 		if errors.Is(err, statestore.ErrNotExist) || err == nil && doc.Request == nil {
 			continue
 		}
+		if ctx.Err() != nil {
+			return out, ctx.Err()
+		}
 		if err != nil {
-			return nil, err
+			errs = append(errs, err)
+			continue
 		}
 		out = append(out, doc)
 	}
-	return out, nil
+	return out, errors.Join(errs...)
 }
 
 // cancel ends a restore that no agent has begun.
