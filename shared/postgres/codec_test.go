@@ -241,56 +241,95 @@ func BenchmarkChecksum(b *testing.B) {
 	}
 }
 
-// wal makes WAL of a system from the beginning of a segment of 1 MiB on: records with the sizes given, then nothing.
-func wal(o postgres.Origin, start postgres.LSN, sizes ...int) []byte {
-	b := make([]byte, 0, o.SegmentSize)
+// maker makes WAL of a system from the beginning of a segment of 1 MiB on.
+type maker struct {
+	postgres.Origin
+	start, previous postgres.LSN
+	b               []byte
+}
+
+// page begins a page.
+func (m *maker) page(flags byte, rest int) {
 	le := binary.LittleEndian
-	previous := postgres.LSN(0)
-	rest := 0
-	page := func() {
-		at := start + postgres.LSN(len(b))
-		h := make([]byte, 24)
-		if at%postgres.LSN(o.SegmentSize) == 0 {
-			h = make([]byte, 40)
-			le.PutUint64(h[24:], o.System)
-			le.PutUint32(h[32:], o.SegmentSize)
-			le.PutUint32(h[36:], postgres.BlockSize)
-			h[2] = 2
-		}
-		le.PutUint16(h, 0xD110)
-		le.PutUint32(h[4:], o.Timeline)
-		le.PutUint64(h[8:], uint64(at))
-		if rest > 0 {
-			h[2] |= 1
-			le.PutUint32(h[16:], uint32(rest))
-		}
-		b = append(b, h...)
+	at := m.start + postgres.LSN(len(m.b))
+	h := make([]byte, 24)
+	if at%postgres.LSN(m.SegmentSize) == 0 {
+		h = make([]byte, 40)
+		le.PutUint64(h[24:], m.System)
+		le.PutUint32(h[32:], m.SegmentSize)
+		le.PutUint32(h[36:], postgres.BlockSize)
+		flags |= 2
 	}
+	le.PutUint16(h, 0xD110)
+	h[2] = flags
+	le.PutUint32(h[4:], m.Timeline)
+	le.PutUint64(h[8:], uint64(at))
+	le.PutUint32(h[16:], uint32(rest))
+	m.b = append(m.b, h...)
+}
+
+// record appends a record of a size.
+func (m *maker) record(size int) {
+	le, table := binary.LittleEndian, crc32.MakeTable(crc32.Castagnoli)
+	if len(m.b)%postgres.BlockSize == 0 {
+		m.page(0, 0)
+	}
+	r := bytes.Repeat([]byte{0x5A}, size)
+	le.PutUint32(r, uint32(size))
+	le.PutUint64(r[8:], uint64(m.previous))
+	r[16], r[17] = 0, 10
+	le.PutUint32(r[20:], crc32.Update(crc32.Checksum(r[24:], table), table, r[:20]))
+	m.previous = m.start + postgres.LSN(len(m.b))
+	for len(r) > 0 {
+		if len(m.b)%postgres.BlockSize == 0 {
+			m.page(1, len(r))
+		}
+		n := min(len(r), postgres.BlockSize-len(m.b)%postgres.BlockSize)
+		m.b, r = append(m.b, r[:n]...), r[n:]
+	}
+	for len(m.b)%8 != 0 {
+		m.b = append(m.b, 0)
+	}
+}
+
+// wal is WAL with records of the sizes given, then nothing.
+func wal(o postgres.Origin, start postgres.LSN, sizes ...int) []byte {
+	m := maker{Origin: o, start: start}
 	for _, size := range sizes {
-		r := bytes.Repeat([]byte{0x5A}, size)
-		le.PutUint32(r, uint32(size))
-		le.PutUint64(r[8:], uint64(previous))
-		r[16], r[17] = 0, 10
-		crc := crc32.Checksum(r[24:], crc32.MakeTable(crc32.Castagnoli))
-		le.PutUint32(r[20:], crc32.Update(crc, crc32.MakeTable(crc32.Castagnoli), r[:20]))
-		if len(b)%postgres.BlockSize == 0 {
-			page()
-		}
-		previous = start + postgres.LSN(len(b))
-		for len(r) > 0 {
-			if len(b)%postgres.BlockSize == 0 {
-				rest = len(r)
-				page()
-				rest = 0
+		m.record(size)
+	}
+	return append(m.b, make([]byte, 3*postgres.BlockSize-len(m.b)%postgres.BlockSize)...)
+}
+
+// TestWalkerOverwritten has a crash cut off a record: the next page says that it will never be finished.
+func TestWalkerOverwritten(t *testing.T) {
+	o := postgres.Origin{System: 7, Timeline: 1, SegmentSize: 1 << 20}
+	m := maker{Origin: o, start: 0x500000}
+	m.record(100)
+	first := m.previous
+	m.record(9000)
+	m.b, m.previous = m.b[:postgres.BlockSize], first
+	m.page(8, 0)
+	m.record(40)
+	m.record(50)
+	for _, piece := range []int{1 << 20, 11} {
+		w := postgres.NewWalker(o, m.start)
+		for rest := m.b; len(rest) > 0; {
+			n := min(piece, len(rest))
+			if _, err := w.Write(rest[:n]); err != nil {
+				t.Fatal(err)
 			}
-			n := min(len(r), postgres.BlockSize-len(b)%postgres.BlockSize)
-			b, r = append(b, r[:n]...), r[n:]
+			rest = rest[n:]
 		}
-		for len(b)%8 != 0 {
-			b = append(b, 0)
+		if w.Last() != m.previous || w.End() != m.start+postgres.LSN(len(m.b)) {
+			t.Errorf("the last record is at %s, and ends at %s", w.Last(), w.End())
 		}
 	}
-	return append(b, make([]byte, 3*postgres.BlockSize-len(b)%postgres.BlockSize)...)
+	// Without the flag it is a record that does not go on.
+	m.b[postgres.BlockSize+2] = 0
+	if _, err := postgres.NewWalker(o, m.start).Write(m.b); err == nil || !strings.Contains(err.Error(), "does not go on here") {
+		t.Error(err)
+	}
 }
 
 // TestWalkerSplits lets records end and begin at each place near the end of a page.

@@ -2,8 +2,11 @@ package postgres_test
 
 import (
 	"archive/tar"
+	"bytes"
+	"encoding/binary"
 	"errors"
 	"fmt"
+	"hash/crc32"
 	"io"
 	"io/fs"
 	"os"
@@ -320,6 +323,7 @@ func TestBackup(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
+	s.Run("pg_verifybackup", "-q", to) // for whom it is good, it is for us
 	m, err := postgres.ParseManifest(b)
 	if err != nil {
 		t.Fatal(err)
@@ -329,6 +333,11 @@ func TestBackup(t *testing.T) {
 		info, err := os.Stat(filepath.Join(to, f.Path))
 		if err != nil || info.Size() != f.Size || f.Modified.IsZero() || f.Algorithm != "CRC32C" || len(f.Checksum) != 4 {
 			t.Errorf("%+v: %v", f, err)
+		}
+		content, err := os.ReadFile(filepath.Join(to, f.Path))
+		sum := binary.LittleEndian.AppendUint32(nil, crc32.Checksum(content, crc32.MakeTable(crc32.Castagnoli)))
+		if err != nil || !bytes.Equal(sum, f.Checksum) {
+			t.Errorf("%s: %x, %v", f.Path, sum, err)
 		}
 		if r, ok := postgres.ParseRelation(f.Path); ok {
 			relations++
