@@ -5,7 +5,7 @@ import (
 	"fmt"
 )
 
-// StreamID names a stream of a log: 16 random bytes. It stands where chunks of packs have their chain.
+// StreamID names a stream of a log: 16 bytes, random but for those of WAL. It stands where chunks of packs have their chain.
 type StreamID = ChainID
 
 // LogPlace is a place in the log of a continuous source: right after one of its records.
