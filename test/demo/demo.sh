@@ -4,15 +4,18 @@
 set -euo pipefail
 
 holdfast=$(realpath "$1")
-origin=${2:-$(go env GOROOT)/src}
+here=$(dirname "$(realpath "$0")")
+origin=$(realpath "${2:-$(go env GOROOT)/src}")
 work=$(mktemp -d "${TMPDIR:-/tmp}/holdfast-demo.XXXXXX")
-trap 'chmod -R u+w "$work" 2>/dev/null; rm -rf "$work"' EXIT
+end_databases() { :; }
+trap 'end_databases; chmod -R u+w "$work" 2>/dev/null; rm -rf "$work"' EXIT
 
 # The demo has an identity, a state and a repository of its own.
-for name in $(compgen -e HOLDFAST_ || true); do unset "$name"; done
+for name in $(compgen -e HOLDFAST_ || true) $(compgen -e PG || true); do unset "$name"; done
 export HOME=$work/home HOLDFAST_REPOSITORY=$work/repository HOLDFAST_STATE=$work/state HOLDFAST_POLICY= HOLDFAST_HOST=demo
 unset XDG_CONFIG_HOME XDG_STATE_HOME
 mkdir "$HOME"
+cd /
 tree=$work/tree
 began=$EPOCHREALTIME
 
@@ -21,7 +24,7 @@ run() {
 	printf '  $ holdfast %s\n' "${*//$work/…}"
 	local code=0
 	"$holdfast" "$@" >"$work/output" 2>&1 || code=$?
-	sed -e "s,$work,…,g" -e 's/^/    /' "$work/output"
+	sed -e "s,$work,…,g" -e "s,${home:-$work},…/postgres,g" -e 's/^/    /' "$work/output"
 	return "$code"
 }
 size() { numfmt --to=iec-i --suffix=B "$(du -s --block-size=1 "$1" | cut -f1)" | sed 's/[KMGT]/ &/'; }
@@ -101,5 +104,8 @@ printf '  Exit code %s: the damage is found, and what it hits is named.\n' "$cod
 say "11. The files are still here, so the next backup stores again what was damaged."
 run backup --files "$tree" --name code
 run verify code@3 --level content
+
+# shellcheck source=databases.sh
+. "$here/databases.sh"
 
 say "Done in $(seconds "$began"). Nothing is left behind: $(size "$work") in a temporary directory are removed now."

@@ -11,8 +11,8 @@ import (
 	"github.com/btcdecoded/holdfast/test/program"
 )
 
-// TestDemo runs the demonstration on a part of the Go installation's own source and checks that it tells what it must
-// and leaves nothing behind.
+// TestDemo runs the demonstration on a part of the Go installation's own source, with the PostgreSQL and the SQLite of this
+// machine, and checks that it tells what it must and leaves nothing behind.
 func TestDemo(t *testing.T) {
 	dir := t.TempDir()
 	holdfast, err := program.Holdfast(dir)
@@ -35,7 +35,8 @@ func TestDemo(t *testing.T) {
 	}
 	for _, want := range []string{
 		"code@1 saved: full", "code@2 saved: incremental", "code@2 restored", "all the same", "damaged: v1/demo/code/packs/",
-		"FAIL code@2", "PASS code@3", "Done in",
+		"FAIL code@2", "PASS code@3", "Done in", "Databases: PostgreSQL", "governance-db restored to", "governance-sqlite restored to",
+		"postgres: 0 maintainers", "sqlite: 0 maintainers", ": 1000 maintainers",
 	} {
 		if !strings.Contains(string(out), want) {
 			t.Errorf("the demo does not say %q:\n%s", want, out)
