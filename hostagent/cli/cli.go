@@ -144,7 +144,7 @@ func helpers(root *cobra.Command) {
 func (a *app) commands() []func() *cobra.Command {
 	return []func() *cobra.Command{
 		a.initCommand, a.backupCommand, a.snapshotsCommand, a.lsCommand, a.catCommand, a.diffCommand, a.findCommand,
-		a.restoreCommand, a.mountCommand, a.replicateCommand, a.walFetchCommand, a.agentCommand, a.approveCommand,
+		a.restoreCommand, a.mountCommand, a.replicateCommand, a.walPushCommand, a.walFetchCommand, a.agentCommand, a.approveCommand,
 		a.verifyCommand, a.statusCommand, a.copyCommand, a.repairCommand, a.pruneCommand, a.pinCommand, a.unpinCommand, a.tagCommand,
 		a.keyCommand, a.hostCommand,
 		a.policyCommand,

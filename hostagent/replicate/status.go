@@ -74,7 +74,8 @@ type Status struct {
 	Commits uint64 `json:"commits"` // of this run, durable
 	Gaps    []Gap  `json:"gaps,omitempty"`
 
-	Cluster *Cluster `json:"cluster,omitempty"` // of PostgreSQL
+	Cluster  *Cluster `json:"cluster,omitempty"`  // of PostgreSQL
+	Archived bool     `json:"archived,omitempty"` // its archive_command stores WAL: no process follows it all the time
 
 	Written time.Time `json:"written"`
 }
@@ -97,8 +98,8 @@ func (s *Status) Well() bool {
 
 const statusFile = "follow.json"
 
-// Read returns the status of a source from its state directory, and whether a process follows it now; false also where
-// none ever did.
+// Read returns the status of a source from its state directory, and whether a process follows it now, or archive_command did
+// last; false also where none ever did.
 func Read(dir string) (s *Status, alive bool, err error) {
 	b, err := os.ReadFile(filepath.Join(dir, statusFile))
 	if os.IsNotExist(err) {
@@ -111,7 +112,7 @@ func Read(dir string) (s *Status, alive bool, err error) {
 	if err := json.Unmarshal(b, s); err != nil {
 		return nil, false, fmt.Errorf("read status: %w", err)
 	}
-	alive = Followed(dir)
+	alive = Followed(dir) || s.Archived
 	if !alive && s.State != Superseded && s.State != Stopped {
 		s.State, s.Why = Stopped, "no process follows the source"
 		s.Hint = "`holdfast agent` follows the sources of the policy, `holdfast replicate` in the foreground"

@@ -306,6 +306,9 @@ func (w *world) restoreFrom(number uint64, at time.Time) *cluster.Server {
 		w.unpack(reader, streams, log.RangeOf(*chosen.Log), archive)
 	}
 	account.Give(w.t, archive)
+	if err := os.Remove(filepath.Join(data, "standby.signal")); err != nil && !errors.Is(err, os.ErrNotExist) { // of a standby that was backed up
+		w.t.Fatal(err)
+	}
 	if err := os.WriteFile(filepath.Join(data, "recovery.signal"), nil, 0o600); err != nil {
 		w.t.Fatal(err)
 	}

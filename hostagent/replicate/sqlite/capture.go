@@ -190,5 +190,10 @@ func (c *Capture) Place(ctx context.Context) (*log.Place, error) {
 		}
 		return nil, nil //nolint:nilerr,nilnil // the snapshot is good without
 	}
+	if !c.base {
+		if err := c.l.notedTaken(taken{c.position, c.behind}); err != nil {
+			return nil, fmt.Errorf("place in the log: %w", err)
+		}
+	}
 	return &place, nil
 }

@@ -25,6 +25,8 @@ type lineage struct {
 	origin *log.Place // after which the first record of this lineage goes on; nil: the store must be asked; guarded by asking
 	from   point      // the last place that is known to be durable; guarded by asking
 	after  *point     // one that may be durable; nil: none; guarded by asking
+	stored uint64     // records that are noted as durable; guarded by asking
+	taken  *taken     // nil: no snapshot is ahead of them; guarded by asking
 	mark   *mark      // newest that was noted; nil: the stream has not begun; guarded by asking
 
 	mu        sync.Mutex
@@ -49,6 +51,12 @@ type lineage struct {
 	placing   chan struct{} // closed and made again whenever a record is durable, or the lineage is over; guarded by mu
 
 	news chan struct{} // something waits, or the tail ended
+}
+
+// taken is up to where the database is in a snapshot that is ahead of the records.
+type taken struct {
+	position tail.Position
+	behind   uint64 // records that it has: the next one is not behind it
 }
 
 func newLineage(f *Follower, t *tail.Tail) *lineage {
@@ -77,8 +85,57 @@ func (l *lineage) resume() (ok bool, err error) {
 	if err != nil {
 		return false, err
 	}
-	l.stream, l.from, l.after, l.epoch, l.mark, l.streaming = k.Stream, k.Last, k.Pending, k.Epoch, k, true
+	after, gap, err := l.reached(k)
+	if err != nil {
+		return false, err
+	}
+	if gap != nil {
+		l.f.missed(gap)
+		l.f.known = nil
+		return false, nil
+	}
+	l.stream, l.from, l.after, l.epoch, l.mark, l.streaming = k.Stream, k.Last, after, k.Epoch, k, true
 	return true, nil
+}
+
+// reached looks whether the database still has what is in the repository already and not proven by the last place. A power
+// failure may have taken it: what was committed then does not go on from it, and must never be laid over it. A record
+// that may be durable is left aside: the stream goes on from the one before it. A snapshot can't be: that is a gap.
+func (l *lineage) reached(k *mark) (after *point, gap *tail.GapError, err error) {
+	if after = k.Pending; after != nil {
+		there, err := l.f.has(after.Position)
+		if err != nil {
+			return nil, nil, err
+		}
+		if !there {
+			after = nil
+		}
+	}
+	if k.Taken != nil {
+		there, err := l.f.has(*k.Taken)
+		if err != nil {
+			return nil, nil, err
+		}
+		if !there {
+			return nil, &tail.GapError{Cause: tail.Rewound, Why: "the database's log does not have any more what is in the newest snapshot: a power failure, or a copy put back"}, nil
+		}
+	}
+	return after, nil, nil
+}
+
+// has reports whether the database has come by a place, and nothing else.
+func (f *Follower) has(p tail.Position) (bool, error) {
+	t, err := tail.Open(f.o.Path)
+	if err != nil {
+		return false, err
+	}
+	defer func() { _ = t.Close() }()
+	err = t.Resume(p)
+	var gap *tail.GapError
+	if errors.As(err, &gap) {
+		return false, nil
+	}
+	return err == nil, err
 }
 
 // start begins with the log's present generation, for the snapshot that begins a stream.
@@ -183,16 +240,45 @@ func (l *lineage) note(sync bool) error {
 	l.asking.Lock()
 	defer l.asking.Unlock()
 	k := mark{Path: l.f.o.Path, Stream: l.stream, Epoch: l.epoch, Last: l.from, Pending: l.after}
+	if l.taken != nil {
+		k.Taken = &l.taken.position
+	}
 	l.mark = &k
 	return l.f.marks.Set(k, sync)
 }
 
-// noted changes how far the lineage is, and writes it down.
-func (l *lineage) noted(from point, after *point) error {
+// noted changes which record is on its way, and writes it down.
+func (l *lineage) noted(after *point) error {
 	l.asking.Lock()
-	l.from, l.after = from, after
+	l.after = after
 	l.asking.Unlock()
 	return l.note(false)
+}
+
+// notedDurable notes that a record is durable.
+func (l *lineage) notedDurable(p point) error {
+	l.asking.Lock()
+	l.from, l.after = p, nil
+	l.stored++
+	if l.taken != nil && l.stored > l.taken.behind {
+		l.taken = nil
+	}
+	l.asking.Unlock()
+	return l.note(false)
+}
+
+// notedTaken notes, before it counts, a snapshot that may be ahead of the records.
+func (l *lineage) notedTaken(t taken) error {
+	l.asking.Lock()
+	ahead := l.stored <= t.behind && l.from.Position != t.position
+	if ahead {
+		l.taken = &t
+	}
+	l.asking.Unlock()
+	if !ahead {
+		return nil
+	}
+	return l.note(true)
 }
 
 // poll looks at the database until ctx ends, and once more then. Nobody else touches the tail.

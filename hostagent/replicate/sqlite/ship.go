@@ -50,9 +50,9 @@ func (l *lineage) renamed(sync bool) error {
 	now, idle := l.last.Position, l.open.commits == 0 && l.flying == nil
 	l.mu.Unlock()
 	l.asking.Lock()
-	same := now == l.from.Position || now == tail.Position{}
+	same := now == l.from.Position && l.taken == nil || now == tail.Position{}
 	if idle && !same {
-		l.from.Position = now
+		l.from.Position, l.taken = now, nil
 	}
 	l.asking.Unlock()
 	if same && !sync {
@@ -106,7 +106,7 @@ func (l *lineage) put(ctx context.Context, b *batch, p *replicate.Pace) error {
 	if place := prepared.Place(); place.Sequence > 0 { // that of a large record is known only when it is put
 		after = &point{Place: place, Position: b.position}
 	}
-	if err := l.noted(l.from, after); err != nil {
+	if err := l.noted(after); err != nil {
 		return err
 	}
 	place, err := w.Put(ctx, prepared)
@@ -114,7 +114,7 @@ func (l *lineage) put(ctx context.Context, b *batch, p *replicate.Pace) error {
 		return fmt.Errorf("ship: %w", err)
 	}
 	now := time.Now()
-	if err := l.noted(point{Place: place, Position: b.position}, nil); err != nil {
+	if err := l.notedDurable(point{Place: place, Position: b.position}); err != nil {
 		return err
 	}
 	p.Shipped(now)

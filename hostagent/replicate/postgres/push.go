@@ -1,0 +1,323 @@
+package postgres
+
+import (
+	"context"
+	"encoding/binary"
+	"errors"
+	"fmt"
+	"io"
+	"os"
+	"path/filepath"
+	"time"
+
+	"github.com/btcdecoded/holdfast/hostagent/replicate"
+	"github.com/btcdecoded/holdfast/shared/policy"
+	"github.com/btcdecoded/holdfast/shared/postgres"
+	"github.com/btcdecoded/holdfast/shared/repository/log"
+)
+
+// Pushed is what became of a file that [Push] was given.
+type Pushed struct {
+	Name   string       // of the file
+	Stored int          // bytes of WAL that were added to the log; 0: they were there, or the file holds none that is needed
+	Until  postgres.LSN // all WAL before it is durable
+	Gap    string       // a new lineage begins, for this reason, which needs a base backup; empty: the log goes on
+	Based  bool         // there is a base backup that the lineage begins with, as far as is known here
+}
+
+// Push stores a file of pg_wal, as archive_command gives it, and returns when it is durable: for who can't let the agent
+// stream. The source must not be followed meanwhile. A segment that is stored already, or in part, because the agent
+// streamed until now or a process was killed, is looked at and completed. Of Options neither Config nor Base nor Slot is
+// needed.
+//
+// Only WAL segments are stored; history files come into the log with the first segment of their timeline, and are read beside
+// it. What else archive_command gives holds nothing that is not elsewhere.
+//
+// Errors: replicate.ErrFollowed, replicate.ErrSuperseded, those of the file, of the state directory and of ctx. After each of
+// them the server must keep the file and give it again.
+func Push(ctx context.Context, o Options, path string) (p Pushed, err error) {
+	s, err := openSegment(path)
+	if err != nil || s == nil {
+		return Pushed{Name: filepath.Base(path)}, err
+	}
+	defer func() { _ = s.file.Close() }()
+	held, err := replicate.Lock(o.Dir)
+	if err != nil {
+		return Pushed{}, err
+	}
+	defer func() { err = errors.Join(err, held.Close()) }()
+	o.Join = -1 // a process for each segment has nothing to join
+	f := New(o)
+	known := new(mark)
+	found := false
+	if f.marks, found, err = replicate.OpenMarks(o.Dir, policy.KindPostgres, known); err != nil {
+		return Pushed{}, err
+	}
+	defer func() { err = errors.Join(err, f.marks.Close()) }()
+	if found && !o.Renew {
+		f.known = known
+	}
+	if err := f.settle(ctx); err != nil {
+		return Pushed{}, err
+	}
+	stop := f.Keep()
+	defer stop()
+	f.Set(func(st *replicate.Status) { st.Archived = true })
+	p, err = f.push(ctx, s)
+	if err != nil {
+		f.State(replicate.Failing, err.Error(), replicate.HintOf(err))
+		return p, err
+	}
+	f.note(aboutServer, nil)
+	f.Set(func(st *replicate.Status) {
+		st.Looked = s.modified.UTC()
+		st.Cluster = &replicate.Cluster{System: fmt.Sprint(s.origin.System), Timeline: f.known.Timeline, Durable: f.known.Last.LSN.String(), Sent: f.known.Last.LSN.String()}
+	})
+	f.Follows(func(*replicate.Status) {}) // all that is known of is durable
+	return p, nil
+}
+
+// segmentFile is a WAL segment that is to be stored.
+type segmentFile struct {
+	file     *os.File
+	path     string
+	name     postgres.Name
+	origin   postgres.Origin
+	modified time.Time
+}
+
+func (s *segmentFile) end() postgres.LSN { return s.name.Start + postgres.LSN(s.origin.SegmentSize) }
+
+// openSegment opens a segment; nil for a file that holds nothing to store.
+func openSegment(path string) (*segmentFile, error) {
+	file, err := os.Open(path)
+	if err != nil {
+		return nil, fmt.Errorf("open WAL: %w", err)
+	}
+	s := &segmentFile{file: file, path: path}
+	keep, err := s.read()
+	if err != nil || !keep {
+		return nil, errors.Join(err, file.Close())
+	}
+	return s, nil
+}
+
+// read reads what a segment says of itself, and reports whether it is one.
+func (s *segmentFile) read() (bool, error) {
+	info, err := s.file.Stat()
+	if err != nil {
+		return false, fmt.Errorf("read WAL: %w", err)
+	}
+	base := filepath.Base(s.path)
+	size := uint32(postgres.DefaultSegmentSize)
+	if len(base) == len("000000010000000000000001") {
+		if info.Size() > postgres.MaxSegmentSize || postgres.CheckSegmentSize(uint32(info.Size())) != nil { //nolint:gosec // not larger than that
+			return false, fmt.Errorf("read %s: it has %d bytes, which no WAL segment has: it is not complete", base, info.Size())
+		}
+		size = uint32(info.Size()) //nolint:gosec // as above
+	}
+	if s.name, err = postgres.ParseName(base, size); err != nil {
+		return false, fmt.Errorf("read %s: it is no file of pg_wal: %w", base, err)
+	}
+	if s.name.Kind != postgres.Segment {
+		return false, nil
+	}
+	var header [40]byte
+	if _, err := s.file.ReadAt(header[:], 0); err != nil {
+		return false, fmt.Errorf("read %s: %w", base, err)
+	}
+	s.modified = info.ModTime()
+	s.origin = postgres.Origin{
+		System: binary.LittleEndian.Uint64(header[24:]), Timeline: s.name.Timeline, SegmentSize: size, PageSize: binary.LittleEndian.Uint32(header[36:]),
+	}
+	if err := s.origin.Check(s.name.Start, header[:]); err != nil {
+		return false, fmt.Errorf("read %s: %w", base, err)
+	}
+	return true, nil
+}
+
+// errOldTimeline says that WAL comes of a timeline that the log has left.
+var errOldTimeline = errors.New("the log has gone on to a later timeline: this may be the primary of before a failover, whose archive_command should be switched off")
+
+// push stores a segment after what is known.
+func (f *Follower) push(ctx context.Context, s *segmentFile) (Pushed, error) {
+	p := Pushed{Name: filepath.Base(s.path)}
+	m := f.known
+	switch {
+	case m == nil:
+	case m.System != s.origin.System:
+		return p, &foreignError{s.origin.System, m.System}
+	case s.name.Timeline < m.Timeline:
+		return p, fmt.Errorf("store %s: %w", p.Name, errOldTimeline)
+	case s.name.Timeline == m.Timeline && s.end() <= m.Last.LSN:
+		p.Until, p.Based = m.Last.LSN, m.Based
+		return p, s.same(m)
+	}
+	t, why, err := f.pushPlan(s)
+	if err != nil {
+		return p, err
+	}
+	if m == nil || why != "" {
+		if m, err = newMark(s.origin.System, s.name.Timeline, s.origin.SegmentSize, s.name.Start); err != nil {
+			return p, err
+		}
+		p.Gap = why
+		if why != "" {
+			f.Missed(why, 0)
+		}
+	} else if t == nil {
+		if err := s.same(m); err != nil {
+			return p, err
+		}
+	}
+	if err := f.marks.Set(m, true); err != nil {
+		return p, err
+	}
+	f.known = m
+	err = f.pushLine(ctx, s, t, &p)
+	p.Until, p.Based = f.known.Last.LSN, f.known.Based
+	return p, err
+}
+
+// foreignError says that WAL is of another cluster.
+type foreignError struct{ got, want uint64 }
+
+func (e *foreignError) Error() string {
+	return fmt.Sprintf("the WAL is of another cluster (system identifier %d) than the log (%d): it is not stored", e.got, e.want)
+}
+
+func (*foreignError) Hint() string {
+	return "give this cluster a source of its own, or begin anew with `holdfast wal-push --new-stream`"
+}
+
+// pushPlan finds out how a segment comes into the log: through a turn to its timeline, or, for a reason, in a new lineage.
+func (f *Follower) pushPlan(s *segmentFile) (t *turn, why string, err error) {
+	m := f.known
+	switch {
+	case m == nil:
+		return nil, "", nil
+	case m.Segment != s.origin.SegmentSize:
+		return nil, fmt.Sprintf("WAL segments are of %d bytes now, and were of %d", s.origin.SegmentSize, m.Segment), nil
+	case s.name.Timeline == m.Timeline:
+		if s.name.Start > m.Last.LSN {
+			return nil, fmt.Sprintf("WAL from %s to %s was not given to wal-push", m.Last.LSN, s.name.Start), nil
+		}
+		return nil, "", nil
+	}
+	content, err := s.history()
+	if err != nil {
+		return nil, "", err
+	}
+	h, err := postgres.ParseHistory(s.name.Timeline, content)
+	if err != nil {
+		return nil, "", err
+	}
+	at, ok := h.SwitchOf(m.Timeline)
+	parent, _ := h.Parent()
+	start := at.SegmentStart(m.Segment)
+	switch {
+	case !ok || parent != m.Timeline:
+		return nil, fmt.Sprintf("timeline %d did not come from timeline %d of the log", s.name.Timeline, m.Timeline), nil
+	case s.name.Start != start || m.Last.LSN < start:
+		return nil, fmt.Sprintf("WAL from %s to %s was not given to wal-push", min(m.Last.LSN, start), s.name.Start), nil
+	}
+	t = &turn{timeline: s.name.Timeline, at: at, history: content, time: time.Now()}
+	if m.Last.LSN > at {
+		place, ok := m.bound(start)
+		if !ok || place.Sequence == 0 {
+			return nil, fmt.Sprintf("timeline %d begins at %s, long before %s, up to where the log has timeline %d", s.name.Timeline, at, m.Last.LSN, m.Timeline), nil
+		}
+		t.after = &place
+	}
+	return t, "", nil
+}
+
+// history reads the history file of the segment's timeline, which stands beside it.
+func (s *segmentFile) history() ([]byte, error) {
+	path := filepath.Join(filepath.Dir(s.path), postgres.HistoryName(s.name.Timeline))
+	b, err := os.ReadFile(path)
+	if err != nil {
+		return nil, fmt.Errorf("read the history of timeline %d: %w", s.name.Timeline, err)
+	}
+	return b, nil
+}
+
+// same proves that a segment, of which the log has the beginning or all, is the one that the log has.
+func (s *segmentFile) same(m *mark) error {
+	c := m.Last.Check
+	if c == nil || c.From < s.name.Start || m.Last.LSN > s.end() {
+		return nil // nothing tells
+	}
+	b := make([]byte, m.Last.LSN-c.From)
+	if _, err := s.file.ReadAt(b, int64(c.From-s.name.Start)); err != nil {
+		return fmt.Errorf("read %s: %w", filepath.Base(s.path), err)
+	}
+	if *checkOf(c.From, b) != *c {
+		return fmt.Errorf("%s holds other WAL right before %s than what is stored: the server was put back to an older state, or is another one", filepath.Base(s.path), m.Last.LSN)
+	}
+	return nil
+}
+
+// pushLine puts what the log does not have of a segment.
+func (f *Follower) pushLine(ctx context.Context, s *segmentFile, t *turn, p *Pushed) (err error) {
+	l := &line{f: f, m: f.known, q: newIntake(f.known.Last, f.known.Segment, 1<<31-1), landed: make(chan struct{}, 1)}
+	defer func() {
+		f.known = l.m
+		if l.writer != nil {
+			err = errors.Join(err, l.writer.Close())
+		}
+	}()
+	if l.m.Last.Place.Sequence == 0 && s.name.Timeline > 1 {
+		if l.history, err = s.history(); err != nil {
+			return err
+		}
+	}
+	if t != nil {
+		if err := l.turn(ctx, t); err != nil {
+			return err
+		}
+		l.q = newIntake(l.m.Last, l.m.Segment, 1<<31-1)
+	}
+	now := time.Now()
+	buf := make([]byte, log.MaxWAL)
+	for at := l.m.Last.LSN; at < s.end(); {
+		n, err := s.file.ReadAt(buf[:min(log.MaxWAL, int(s.end()-at))], int64(at-s.name.Start))
+		if err != nil && !errors.Is(err, io.EOF) || n == 0 {
+			return fmt.Errorf("read %s: %w", p.Name, errors.Join(err, io.ErrUnexpectedEOF))
+		}
+		if err := s.origin.Check(at, buf[:n]); err != nil {
+			return fmt.Errorf("read %s: %w", p.Name, err)
+		}
+		if err := l.q.add(ctx, at, buf[:n], now, now); err != nil {
+			return err
+		}
+		at += postgres.LSN(n)
+		p.Stored += n
+		if err := l.pushAll(ctx); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// pushAll puts all that is in the intake.
+func (l *line) pushAll(ctx context.Context) error {
+	for {
+		now := time.Now()
+		b, _ := l.q.take(now, true, func(time.Time) time.Time { return now })
+		if b == nil {
+			return nil
+		}
+		flight, err := l.ready(ctx, b, now)
+		if err != nil {
+			return err
+		}
+		if err := l.depart(ctx, flight); err != nil {
+			return err
+		}
+		<-flight.done
+		if err := l.land(flight); err != nil {
+			return err
+		}
+	}
+}

@@ -1,0 +1,182 @@
+package postgres_test
+
+import (
+	"errors"
+	"os"
+	"path/filepath"
+	"slices"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/btcdecoded/holdfast/hostagent/replicate"
+	follower "github.com/btcdecoded/holdfast/hostagent/replicate/postgres"
+	"github.com/btcdecoded/holdfast/test/cluster"
+)
+
+// archive gives all files that a server has kept for its archive to wal-push, in the server's order: histories first.
+func (w *world) archive(kept string, want func(name string) bool) (pushed []follower.Pushed) {
+	w.t.Helper()
+	entries, err := os.ReadDir(kept)
+	if err != nil {
+		w.t.Fatal(err)
+	}
+	slices.SortStableFunc(entries, func(a, b os.DirEntry) int {
+		return strings.Compare(filepath.Ext(b.Name()), filepath.Ext(a.Name()))
+	})
+	for _, e := range entries {
+		if want != nil && !want(e.Name()) {
+			continue
+		}
+		p, err := follower.Push(w.t.Context(), w.options(nil), filepath.Join(kept, e.Name()))
+		if err != nil {
+			w.t.Fatalf("%s: %v", e.Name(), err)
+		}
+		pushed = append(pushed, p)
+	}
+	return pushed
+}
+
+// TestPush stores WAL by archive_command: over a promotion, over processes, over a change to streaming and back; what comes
+// twice, out of order, from elsewhere or damaged is told apart.
+func TestPush(t *testing.T) {
+	t.Parallel()
+	place := cluster.Account(t).Dir(t)
+	kept := filepath.Join(place, "kept")
+	if err := os.Mkdir(kept, 0o755); err != nil {
+		t.Fatal(err)
+	}
+	cluster.Account(t).Give(t, kept)
+	w := newWorld(t, cluster.Options{SegmentSize: 1, Config: map[string]string{
+		"archive_mode": "on", "archive_command": "cp %p " + kept + "/%f", "wal_keep_size": "64MB",
+	}})
+	first := w.server
+	w.write("a", 100)()
+	first.Psql("SELECT pg_switch_wal()")
+	settled := func() {
+		t.Helper()
+		for end := time.Now().Add(limit); ; time.Sleep(10 * time.Millisecond) {
+			ready, err := filepath.Glob(filepath.Join(w.server.Dir, "pg_wal", "archive_status", "*.ready"))
+			if err == nil && len(ready) == 0 {
+				return
+			}
+			if time.Now().After(end) {
+				t.Fatal("the server archives nothing")
+			}
+		}
+	}
+	settled()
+	if pushed := w.archive(kept, nil); len(pushed) == 0 || pushed[0].Gap != "" || pushed[0].Based || pushed[0].Stored != 1<<20 {
+		t.Fatalf("%+v", pushed)
+	}
+	if n, err := w.base(t.Context()); n != 1 || err != nil {
+		t.Fatal(n, err)
+	}
+	w.write("b", 100)()
+	first.Psql("SELECT pg_switch_wal()")
+	settled()
+	for _, p := range w.archive(kept, nil) { // the first ones come again
+		if p.Gap != "" {
+			t.Errorf("%+v", p)
+		}
+	}
+	if s, alive, err := replicate.Read(w.options(nil).Dir); err != nil || !alive || !s.Archived || s.State != replicate.Following || time.Since(s.Until()) > limit {
+		t.Errorf("status %+v, %v, %v", s, alive, err)
+	}
+	w.wantRows(w.restore(time.Time{}), w.acknowledged(anyLSN))
+
+	// The agent takes over, in the midst of a segment, and gives it back.
+	r := w.follow(nil)
+	r.await("it begins with a base backup of its own", func(s replicate.Status) bool { return following(s) && s.Base == 2 })
+	w.write("e", 20)()
+	r.caughtUp()
+	r.stop()
+	first.Psql("SELECT pg_switch_wal()")
+	settled()
+	for _, p := range w.archive(kept, nil) {
+		if p.Gap != "" || !p.Based && p.Until != 0 {
+			t.Errorf("%+v", p)
+		}
+	}
+	w.wantRows(w.restore(time.Time{}), w.acknowledged(anyLSN))
+	t.Run("files", func(t *testing.T) { w.pushWrong(t, kept) })
+
+	// A standby is promoted, and goes on to archive.
+	second := first.Standby(t)
+	w.write("c", 50)()
+	second.Follow(first)
+	first.Stop("fast")
+	second.Promote()
+	w.leads(second, 0)
+	w.write("d", 100)()
+	second.Psql("SELECT pg_switch_wal()")
+	settled()
+	for _, p := range w.archive(kept, func(name string) bool { return strings.HasPrefix(name, "00000001") && len(name) == 24 }) {
+		if p.Gap != "" {
+			t.Errorf("%+v", p)
+		}
+	}
+	for _, p := range w.archive(kept, func(name string) bool { return strings.HasPrefix(name, "00000002") }) {
+		if p.Gap != "" {
+			t.Errorf("%+v", p)
+		}
+	}
+	w.wantRows(w.restore(time.Time{}), w.acknowledged(anyLSN))
+}
+
+// pushWrong gives files that must not be stored.
+func (w *world) pushWrong(t *testing.T, kept string) {
+	segments, err := filepath.Glob(filepath.Join(kept, "0000000100000000000000??"))
+	if err != nil || len(segments) == 0 {
+		t.Fatal(err)
+	}
+	last := segments[len(segments)-1]
+	whole, err := os.ReadFile(last)
+	if err != nil {
+		t.Fatal(err)
+	}
+	dir := t.TempDir()
+	push := func(name string, b []byte) (follower.Pushed, error) {
+		path := filepath.Join(dir, name)
+		if err := os.WriteFile(path, b, 0o600); err != nil {
+			t.Fatal(err)
+		}
+		return follower.Push(t.Context(), w.options(nil), path)
+	}
+	base := filepath.Base(last)
+	next := base[:22] + nextHex(base[22:])
+	foreign := slices.Clone(whole)
+	foreign[24] ^= 1
+	for what, c := range map[string]struct {
+		name string
+		b    []byte
+		want string
+	}{
+		"a part of a segment":         {base, whole[:len(whole)/2+1], "not complete"},
+		"another segment's":           {next, whole, "the page is of"},
+		"no file of PostgreSQL":       {"notes.txt", []byte("x"), "no file of pg_wal"},
+		"of another cluster":          {base, foreign, "another cluster"},
+		"a segment of before changed": {base, slices.Concat(whole[:len(whole)-8192], make([]byte, 8192)), ""},
+	} {
+		p, err := push(c.name, c.b)
+		if c.want == "" {
+			continue // whether it shows depends on where the segment ended
+		}
+		if err == nil || !strings.Contains(err.Error(), c.want) {
+			t.Errorf("%s: %+v, %v", what, p, err)
+		}
+	}
+	if p, err := push("00000005.history", []byte("1\t0/1\n")); err != nil || p.Stored != 0 {
+		t.Errorf("a history: %+v, %v", p, err)
+	}
+	if _, err := follower.Push(t.Context(), w.options(nil), filepath.Join(dir, "none")); !errors.Is(err, os.ErrNotExist) {
+		t.Errorf("no file: %v", err)
+	}
+}
+
+func nextHex(s string) string {
+	const digits = "0123456789ABCDEF"
+	a, b := strings.IndexByte(digits, s[0]), strings.IndexByte(digits, s[1])
+	n := a*16 + b + 1
+	return string([]byte{digits[n/16], digits[n%16]})
+}

@@ -1,0 +1,208 @@
+package sqlite_test
+
+import (
+	"bytes"
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"os"
+	"os/exec"
+	"strings"
+	"sync/atomic"
+	"syscall"
+	"testing"
+	"time"
+
+	follower "github.com/btcdecoded/holdfast/hostagent/replicate/sqlite"
+	"github.com/btcdecoded/holdfast/shared/objstore"
+	"github.com/btcdecoded/holdfast/shared/objstore/mem"
+	"github.com/btcdecoded/holdfast/shared/repository/log"
+	"github.com/btcdecoded/holdfast/shared/repository/repotest"
+)
+
+// shell is an application that does what it is told, and keeps the database open.
+type shell struct {
+	t   *testing.T
+	cmd *exec.Cmd
+	in  io.WriteCloser
+	out *bytes.Buffer
+}
+
+func (w *world) shell() *shell {
+	w.t.Helper()
+	cmd := exec.Command("sqlite3", "-bail", "-batch", w.path)
+	cmd.SysProcAttr = &syscall.SysProcAttr{Pdeathsig: syscall.SIGKILL}
+	in, err := cmd.StdinPipe()
+	if err != nil {
+		w.t.Fatal(err)
+	}
+	s := &shell{t: w.t, cmd: cmd, in: in}
+	cmd.Stderr = w.t.Output()
+	if err := cmd.Start(); err != nil {
+		w.t.Fatal(err)
+	}
+	w.t.Cleanup(s.kill)
+	s.run("PRAGMA wal_autocheckpoint = 0")
+	return s
+}
+
+// run runs a statement, and returns when it is done.
+func (s *shell) run(text string) {
+	s.t.Helper()
+	done := s.t.TempDir() + "/done"
+	if _, err := fmt.Fprintf(s.in, "%s;\n.output %s\nSELECT 'done';\n.output stdout\n", text, done); err != nil {
+		s.t.Fatal(err)
+	}
+	for limit := time.Now().Add(time.Minute); ; time.Sleep(2 * time.Millisecond) {
+		if b, err := os.ReadFile(done); err == nil && strings.HasPrefix(string(b), "done") {
+			return
+		}
+		if time.Now().After(limit) {
+			s.t.Fatalf("%s: no answer", text)
+		}
+	}
+}
+
+func (s *shell) kill() {
+	_ = s.cmd.Process.Kill()
+	_ = s.cmd.Wait()
+}
+
+// ask opens a database, and returns what a query answers.
+func ask(t *testing.T, path, query string) string {
+	t.Helper()
+	out, err := exec.Command("sqlite3", "-bail", path, query).CombinedOutput()
+	if err != nil {
+		t.Fatalf("%s: %v\n%s", query, err, out)
+	}
+	return strings.TrimSpace(string(out))
+}
+
+const rowsOfEach = "SELECT group_concat(v || ' ' || n, ', ') FROM (SELECT v, count(*) n FROM t GROUP BY v ORDER BY v)"
+
+// lose puts back the log as it was, as a power failure does that takes what was not synced.
+func (w *world) lose(s *shell, wal []byte) *shell {
+	w.t.Helper()
+	s.kill()
+	if err := errors.Join(os.WriteFile(w.path+"-wal", wal, 0o600), os.Remove(w.path+"-shm")); err != nil {
+		w.t.Fatal(err)
+	}
+	return w.shell()
+}
+
+// newest restores the newest state: of the last snapshot, and what follows it in the highest epoch that goes on from there.
+func (w *world) newest() string {
+	w.t.Helper()
+	ctx := context.Background()
+	repo := w.fix.Open(w.t, w.fix.Store)
+	manifests, err := repo.Manifests(ctx, w.src)
+	if err != nil {
+		w.t.Fatal(err)
+	}
+	streams, err := log.Streams(ctx, repo, w.src)
+	if err != nil {
+		w.t.Fatal(err)
+	}
+	m := manifests[len(manifests)-1]
+	tree, err := repotest.Restore(ctx, repo, m)
+	if err != nil {
+		w.t.Fatal(err)
+	}
+	db := tree[w.path]
+	for _, s := range streams {
+		if m.Log == nil || s.ID != m.Log.Stream {
+			continue
+		}
+		e := s.Epochs[len(s.Epochs)-1]
+		runs := e.Runs()
+		through := log.Place{Stream: s.ID, Epoch: e.Epoch, Sequence: runs[len(runs)-1].Last}
+		if through.Epoch == m.Log.Epoch && through.Sequence <= m.Log.Sequence {
+			continue
+		}
+		for rec, err := range log.NewReader(repo, w.src, streams).Records(ctx, log.Range{From: *m.Log, Through: through}) {
+			if err != nil {
+				w.t.Fatal(err)
+			}
+			size := int(rec.PageSize)
+			if need := int(rec.Pages) * size; need > len(db) {
+				db = append(db, make([]byte, need-len(db))...)
+			}
+			err := rec.Each(func(number uint32, page []byte) error {
+				copy(db[int(number-1)*size:], page)
+				return nil
+			})
+			if err != nil {
+				w.t.Fatal(err)
+			}
+		}
+	}
+	path := w.t.TempDir() + "/copy.db"
+	if err := os.WriteFile(path, db, 0o600); err != nil {
+		w.t.Fatal(err)
+	}
+	return ask(w.t, path, rowsOfEach)
+}
+
+// TestPowerFailure takes commits from the database that are in the repository: in a record of which the follower does not
+// know that it is durable, or in a snapshot. What is committed then is not mixed with them.
+func TestPowerFailure(t *testing.T) {
+	for _, in := range []string{"a record", "a snapshot"} {
+		t.Run(in, func(t *testing.T) {
+			t.Parallel()
+			w := newWorld(t)
+			s := w.shell()
+			s.run("PRAGMA journal_mode = WAL; CREATE TABLE t(id INTEGER PRIMARY KEY, v TEXT, data BLOB)")
+			s.run("WITH RECURSIVE n(i) AS (SELECT 1 UNION ALL SELECT i+1 FROM n WHERE i < 50) INSERT INTO t SELECT i, 'old', randomblob(3000) FROM n")
+			// Of a snapshot nothing may be in a record: the second one is due long after the first.
+			interval := map[string]time.Duration{"a record": 50 * time.Millisecond, "a snapshot": time.Hour}[in]
+			r := w.follow(func(o *follower.Options) { o.Grace, o.Interval = time.Millisecond, interval })
+			r.await("the first snapshot", following)
+			s.run("UPDATE t SET v = 'kept' WHERE id = 1")
+			r.caughtUp()
+			wal, err := os.ReadFile(w.path + "-wal")
+			if err != nil {
+				t.Fatal(err)
+			}
+			// From now on the follower hears of no piece of the log that it is durable.
+			var pieces atomic.Int64
+			w.fix.Store.SetHook(func(c mem.Call) mem.Fault {
+				if c.Op != mem.Put || !strings.Contains(c.Key, "/log/") {
+					return mem.Fault{}
+				}
+				pieces.Add(1)
+				return mem.Fault{Err: objstore.Transient(errors.New("no answer")), Persisted: in == "a record"}
+			})
+			s.run("UPDATE t SET v = 'lost'")
+			if in == "a snapshot" {
+				c, err := r.Capture(t.Context())
+				if err != nil {
+					t.Fatal(err)
+				}
+				if _, err := w.snapshot(t.Context(), c); err != nil {
+					t.Fatal(err)
+				}
+				c.Close()
+			} else {
+				for limit := time.Now().Add(time.Minute); pieces.Load() == 0 && time.Now().Before(limit); {
+					time.Sleep(time.Millisecond)
+				}
+			}
+			r.stop()
+			w.fix.Store.SetHook(nil)
+			s = w.lose(s, wal)
+			s.run("UPDATE t SET v = 'new' WHERE id = 2")
+			r = w.follow(func(o *follower.Options) { o.Interval = interval })
+			r.await("the follower", following)
+			r.caughtUp()
+			r.stop()
+			const want = "kept 1, new 1, old 48"
+			if got := w.newest(); got != want {
+				t.Errorf("the newest state that can be restored is %q, want %q", got, want)
+			}
+			if got := ask(t, w.path, rowsOfEach); got != want {
+				t.Errorf("the database has %q", got)
+			}
+		})
+	}
+}
