@@ -184,16 +184,14 @@ func (c *Capture) Place(ctx context.Context) (*log.Place, error) {
 		return nil, errors.New("place in the log: the log was not read")
 	}
 	place, err := c.l.placed(ctx, c.behind)
+	if err == nil && !c.base {
+		err = c.l.notedTaken(taken{c.position, c.behind})
+	}
 	if err != nil {
 		if ctx.Err() != nil || c.base {
 			return nil, fmt.Errorf("place in the log: %w", err)
 		}
 		return nil, nil //nolint:nilerr,nilnil // the snapshot is good without
-	}
-	if !c.base {
-		if err := c.l.notedTaken(taken{c.position, c.behind}); err != nil {
-			return nil, fmt.Errorf("place in the log: %w", err)
-		}
 	}
 	return &place, nil
 }

@@ -10,6 +10,8 @@
 //
 //   - The application's database is only read. Its writers, and its checkpoints, never wait.
 //   - Nothing is uploaded twice after a kill, as long as the database has not gone through a reset of its log meanwhile.
+//   - What a power failure takes from the database, because its application does not sync each commit, stays restorable if it
+//     was shipped, and is never mixed with what is committed then.
 //   - While the store is away, records become fewer and larger: points in time are lost, never the newest state. If the
 //     spool reaches its limit, or would take what others need of the disk, the log of the database is read on once the
 //     store is back; if that was reset meanwhile, a snapshot makes up for it.

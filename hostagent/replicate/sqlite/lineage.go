@@ -28,6 +28,7 @@ type lineage struct {
 	stored uint64     // records that are noted as durable; guarded by asking
 	taken  *taken     // nil: no snapshot is ahead of them; guarded by asking
 	mark   *mark      // newest that was noted; nil: the stream has not begun; guarded by asking
+	closed bool       // nothing is noted any more; guarded by asking
 
 	mu        sync.Mutex
 	open      *batch        // that collects; guarded by mu
@@ -53,99 +54,12 @@ type lineage struct {
 	news chan struct{} // something waits, or the tail ended
 }
 
-// taken is up to where the database is in a snapshot that is ahead of the records.
-type taken struct {
-	position tail.Position
-	behind   uint64 // records that it has: the next one is not behind it
-}
-
 func newLineage(f *Follower, t *tail.Tail) *lineage {
 	pages := spool.Options{Dir: f.o.Dir, Memory: f.o.Memory, Disk: f.o.Disk}
 	return &lineage{
 		f: f, tail: t, open: &batch{pages: spool.New(pages)}, spare: &batch{pages: spool.New(pages)},
 		placing: make(chan struct{}), looking: make(chan struct{}), news: make(chan struct{}, 1),
 	}
-}
-
-// resume goes on where the last lineage was, if the database's log still has that place. Otherwise a snapshot must begin a
-// stream.
-func (l *lineage) resume() (ok bool, err error) {
-	k := l.f.known
-	if k == nil {
-		return false, nil
-	}
-	// What may be durable is read again all the same: which it is only the store knows, and an idle database should
-	// not ask it.
-	err = l.tail.Resume(k.Last.Position)
-	if gap := (*tail.GapError)(nil); errors.As(err, &gap) {
-		l.f.missed(gap)
-		l.f.known = nil
-		return false, nil
-	}
-	if err != nil {
-		return false, err
-	}
-	after, gap, err := l.reached(k)
-	if err != nil {
-		return false, err
-	}
-	if gap != nil {
-		l.f.missed(gap)
-		l.f.known = nil
-		return false, nil
-	}
-	l.stream, l.from, l.after, l.epoch, l.mark, l.streaming = k.Stream, k.Last, after, k.Epoch, k, true
-	return true, nil
-}
-
-// reached looks whether the database still has what is in the repository already and not proven by the last place. A power
-// failure may have taken it: what was committed then does not go on from it, and must never be laid over it. A record
-// that may be durable is left aside: the stream goes on from the one before it. A snapshot can't be: that is a gap.
-func (l *lineage) reached(k *mark) (after *point, gap *tail.GapError, err error) {
-	if after = k.Pending; after != nil {
-		there, err := l.f.has(after.Position)
-		if err != nil {
-			return nil, nil, err
-		}
-		if !there {
-			after = nil
-		}
-	}
-	if k.Taken != nil {
-		there, err := l.f.has(*k.Taken)
-		if err != nil {
-			return nil, nil, err
-		}
-		if !there {
-			return nil, &tail.GapError{Cause: tail.Rewound, Why: "the database's log does not have any more what is in the newest snapshot: a power failure, or a copy put back"}, nil
-		}
-	}
-	return after, nil, nil
-}
-
-// has reports whether the database has come by a place, and nothing else.
-func (f *Follower) has(p tail.Position) (bool, error) {
-	t, err := tail.Open(f.o.Path)
-	if err != nil {
-		return false, err
-	}
-	defer func() { _ = t.Close() }()
-	err = t.Resume(p)
-	var gap *tail.GapError
-	if errors.As(err, &gap) {
-		return false, nil
-	}
-	return err == nil, err
-}
-
-// start begins with the log's present generation, for the snapshot that begins a stream.
-func (l *lineage) start() error {
-	stream, err := newStream()
-	if err != nil {
-		return err
-	}
-	l.stream, l.from.Place = stream, log.Place{Stream: stream}
-	return l.tail.Start()
 }
 
 // run follows until ctx ends, which is no error, or what is followed does. If base is not nil, it makes the snapshot with
@@ -194,6 +108,9 @@ func (l *lineage) because(err error) error {
 
 // close gives up what a lineage holds.
 func (l *lineage) close() {
+	l.asking.Lock()
+	l.closed = true
+	l.asking.Unlock()
 	l.mu.Lock()
 	l.done = true
 	l.woken()
@@ -219,66 +136,6 @@ func (f *Follower) follows(l *lineage) {
 	f.mu.Lock()
 	defer f.mu.Unlock()
 	f.live = l
-}
-
-// based notes that the snapshot is there that the stream begins with.
-func (l *lineage) based(c *Capture) error {
-	if !c.polled {
-		return errors.New("begin a stream: the snapshot was made without the log")
-	}
-	l.asking.Lock()
-	l.from.Position = c.position
-	l.asking.Unlock()
-	l.mu.Lock()
-	l.streaming = true
-	l.mu.Unlock()
-	return l.note(true)
-}
-
-// note writes down how far the lineage is.
-func (l *lineage) note(sync bool) error {
-	l.asking.Lock()
-	defer l.asking.Unlock()
-	k := mark{Path: l.f.o.Path, Stream: l.stream, Epoch: l.epoch, Last: l.from, Pending: l.after}
-	if l.taken != nil {
-		k.Taken = &l.taken.position
-	}
-	l.mark = &k
-	return l.f.marks.Set(k, sync)
-}
-
-// noted changes which record is on its way, and writes it down.
-func (l *lineage) noted(after *point) error {
-	l.asking.Lock()
-	l.after = after
-	l.asking.Unlock()
-	return l.note(false)
-}
-
-// notedDurable notes that a record is durable.
-func (l *lineage) notedDurable(p point) error {
-	l.asking.Lock()
-	l.from, l.after = p, nil
-	l.stored++
-	if l.taken != nil && l.stored > l.taken.behind {
-		l.taken = nil
-	}
-	l.asking.Unlock()
-	return l.note(false)
-}
-
-// notedTaken notes, before it counts, a snapshot that may be ahead of the records.
-func (l *lineage) notedTaken(t taken) error {
-	l.asking.Lock()
-	ahead := l.stored <= t.behind && l.from.Position != t.position
-	if ahead {
-		l.taken = &t
-	}
-	l.asking.Unlock()
-	if !ahead {
-		return nil
-	}
-	return l.note(true)
 }
 
 // poll looks at the database until ctx ends, and once more then. Nobody else touches the tail.

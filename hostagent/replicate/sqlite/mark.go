@@ -1,6 +1,8 @@
 package sqlite
 
 import (
+	"errors"
+
 	"github.com/btcdecoded/holdfast/hostagent/source/sqlite/tail"
 	"github.com/btcdecoded/holdfast/shared/snapshot"
 )
@@ -22,4 +24,78 @@ type mark struct {
 type point struct {
 	Place    snapshot.LogPlace `json:"place"`
 	Position tail.Position     `json:"position"`
+}
+
+// taken is up to where the database is in a snapshot that is ahead of the records.
+type taken struct {
+	position tail.Position
+	behind   uint64 // records that it has: the next one is not behind it
+}
+
+// based notes that the snapshot is there that the stream begins with.
+func (l *lineage) based(c *Capture) error {
+	if !c.polled {
+		return errors.New("begin a stream: the snapshot was made without the log")
+	}
+	l.asking.Lock()
+	l.from.Position = c.position
+	l.asking.Unlock()
+	l.mu.Lock()
+	l.streaming = true
+	l.mu.Unlock()
+	return l.note(true)
+}
+
+// note writes down how far the lineage is.
+func (l *lineage) note(sync bool) error {
+	l.asking.Lock()
+	defer l.asking.Unlock()
+	return l.noteLocked(sync)
+}
+
+// noteLocked is note. The caller holds asking.
+func (l *lineage) noteLocked(sync bool) error {
+	k := mark{Path: l.f.o.Path, Stream: l.stream, Epoch: l.epoch, Last: l.from, Pending: l.after}
+	if l.taken != nil {
+		k.Taken = &l.taken.position
+	}
+	l.mark = &k
+	return l.f.marks.Set(k, sync)
+}
+
+// noted changes which record is on its way, and writes it down.
+func (l *lineage) noted(after *point) error {
+	l.asking.Lock()
+	defer l.asking.Unlock()
+	l.after = after
+	return l.noteLocked(false)
+}
+
+// notedDurable notes that a record is durable.
+func (l *lineage) notedDurable(p point) error {
+	l.asking.Lock()
+	defer l.asking.Unlock()
+	l.from, l.after = p, nil
+	l.stored++
+	if l.taken != nil && l.stored > l.taken.behind {
+		l.taken = nil
+	}
+	return l.noteLocked(false)
+}
+
+// notedTaken notes, before it counts, a snapshot that is ahead of the record after which it stands: after a power failure
+// the stream must not go on from there unless the database still has what is in the snapshot. It fails with errOver where
+// that can't be noted any more: then the snapshot must not stand in the log.
+func (l *lineage) notedTaken(t taken) error {
+	l.asking.Lock()
+	defer l.asking.Unlock()
+	switch {
+	case l.from.Position == t.position:
+		return nil // it is not ahead
+	case l.closed:
+		return errOver
+	case l.stored <= t.behind:
+		l.taken = &t
+	}
+	return l.noteLocked(true)
 }

@@ -173,27 +173,35 @@ func (l *lineage) epochWriter(ctx context.Context, b *batch) (*log.Writer, error
 // settle finds out after which record the first of this lineage goes on: the store knows whether the last one of a process
 // that was killed had become durable.
 func (l *lineage) settle(ctx context.Context) (log.Place, error) {
-	l.asking.Lock()
-	defer l.asking.Unlock()
-	for wait := replicate.FirstRetry; l.origin == nil; wait = min(2*wait, replicate.MostRetry) {
-		from := l.from
-		if l.after != nil {
-			place, err := log.Resume(ctx, l.f.o.Repository, l.f.o.Source, l.from.Place, []log.Place{l.after.Place})
-			if ctx.Err() != nil {
-				return place, ctx.Err()
-			}
-			if err != nil {
-				l.f.Trouble(err)
-				replicate.Sleep(ctx, wait)
-				continue
-			}
-			if place == l.after.Place {
-				from = *l.after // its pages come once more with the next record: the tail began before them
-			}
+	for wait := replicate.FirstRetry; ; wait = min(2*wait, replicate.MostRetry) {
+		l.asking.Lock()
+		from, after := l.from, l.after
+		if l.origin == nil && after == nil {
+			l.origin = &from.Place
 		}
-		l.origin, l.from, l.after = &from.Place, from, nil
+		origin := l.origin
+		l.asking.Unlock()
+		if origin != nil {
+			return *origin, nil
+		}
+		place, err := log.Resume(ctx, l.f.o.Repository, l.f.o.Source, from.Place, []log.Place{after.Place})
+		if ctx.Err() != nil {
+			return place, ctx.Err()
+		}
+		if err != nil {
+			l.f.Trouble(err)
+			replicate.Sleep(ctx, wait)
+			continue
+		}
+		if place == after.Place {
+			from = *after // its pages come once more with the next record: the tail began before them
+		}
+		l.asking.Lock()
+		if l.origin == nil {
+			l.origin, l.from, l.after = &from.Place, from, nil
+		}
+		l.asking.Unlock()
 	}
-	return *l.origin, nil
 }
 
 // tend joins small pieces of the log, and looks whether somebody else writes the stream, as long as records are shipped.
