@@ -129,6 +129,20 @@ until_true() {
 	done
 }
 
+source_of() {
+	case $1 in
+	postgres) echo governance-db ;;
+	sqlite) echo governance-sqlite ;;
+	esac
+}
+
+# logged SOURCE: whether the repository knows of commits after the moment.
+logged() {
+	local last
+	last=$("$holdfast" snapshots "$1" --points --json | grep -o '"to": *"[^"]*"' | tail -n 1 | cut -d '"' -f 4)
+	[[ $last > $moment ]]
+}
+
 # back KIND SOURCE: restores a source in place to the moment, and says how long that took and what is there.
 back() {
 	local start=$EPOCHREALTIME before
@@ -156,26 +170,34 @@ if ((${#kinds[@]} > 0)); then
 	printf '  $ holdfast replicate &\n'
 	"$holdfast" replicate >"$work/follower.log" 2>&1 &
 	follower=$!
-	[[ -z $postgres ]] || until_true "the first snapshot of governance-db" "$holdfast" ls governance-db
-	[[ -z $sqlite ]] || until_true "the first snapshot of governance-sqlite" "$holdfast" ls governance-sqlite
+	sources=()
+	for kind in "${kinds[@]}"; do
+		sources+=("$(source_of "$kind")")
+		until_true "the first snapshot of $kind" "$holdfast" ls "$(source_of "$kind")"
+	done
 	sleep 2
 	for kind in "${kinds[@]}"; do printf '    %s: %s\n' "$kind" "$(counts "$kind")"; done
 
 	say "13. Somebody deletes all maintainers, by mistake, and the applications go on."
 	for kind in "${kinds[@]}"; do "ask_$kind" 'SELECT count(*) FROM votes' >"$work/votes-$kind"; done
+	# What is counted here is in the repository when the log has something later.
+	moment=$(date -u +%FT%T.%3NZ)
+	for source in "${sources[@]}"; do until_true "the log of $source behind $moment" logged "$source"; done
 	moment=$(date -u +%FT%T.%3NZ)
 	sleep 1
 	for kind in "${kinds[@]}"; do
 		printf '  %s: DELETE FROM maintainers\n' "$kind"
 		"ask_$kind" 'DELETE FROM maintainers'
 	done
-	sleep 2
-	for kind in "${kinds[@]}"; do printf '    %s: %s\n' "$kind" "$(counts "$kind")"; done
+	for kind in "${kinds[@]}"; do
+		until_true "the log of $kind behind $moment" logged "$(source_of "$kind")"
+		printf '    %s: %s\n' "$kind" "$(counts "$kind")"
+	done
+	run snapshots --points "${sources[@]}"
 
 	say "14. Back to the second before: $moment. The new database is made beside the old one and must answer the policy's
     query; only then the application is stopped, for as long as it takes to exchange the two."
-	[[ -z $postgres ]] || back postgres governance-db
-	[[ -z $sqlite ]] || back sqlite governance-sqlite
+	for kind in "${kinds[@]}"; do back "$kind" "$(source_of "$kind")"; done
 
 	kill "$follower"
 	wait "$follower" || true
