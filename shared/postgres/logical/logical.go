@@ -2,7 +2,7 @@
 // ([PathOf], [IndexPath], [GlobalsPath]), the [Index], and the SQL that makes a database again as it was ([Create],
 // [Properties]). It does no I/O.
 //
-// The format of the index is part of the repository's format: docs/format.md, "Content of snapshots by kind".
+// The format of the index is part of the repository's format: docs/format.md, "Manifest".
 package logical
 
 import (
