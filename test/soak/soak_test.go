@@ -59,6 +59,11 @@ func run(m *testing.M) int {
 		return 1
 	}
 	defer func() { _ = os.RemoveAll(dir) }()
+	// Servers of PostgreSQL run the program as another user.
+	if err := os.Chmod(dir, 0o755); err != nil { //nolint:gosec // so that they may
+		fmt.Fprintln(os.Stderr, err)
+		return 1
+	}
 	if test.holdfast, err = program.Holdfast(dir); err != nil {
 		fmt.Fprintln(os.Stderr, err)
 		return 1
