@@ -23,8 +23,8 @@ before it:
   structure  every object is there with its size; all documents are signed and linked (one listing; proves no bytes)
   bytes      every object is read again and its bytes match its name
   content    everything is opened: each chunk's id is computed again, trees are complete, files whole; needs the identity
-  restore    the newest state of a database, or a snapshot of it, is restored to a scratch file, which must pass
-             integrity_check, foreign_key_check and the queries of the policy, and is removed; only sqlite
+  restore    the newest state of a database, or a snapshot of it, is restored to a scratch file or on a server that is started
+             for it, must pass what the policy asks for, and is removed; only sqlite and postgres
 
 --sample 1/30 reads a thirtieth of the packs; run every day, all packs are read once in 30 days.
 
