@@ -56,7 +56,7 @@ func (a *app) verifyRestores(ctx context.Context, args []string, scratch string,
 	if err != nil {
 		return err
 	}
-	ids, err := a.databases(ctx, repo, args)
+	ids, failed, err := a.databases(ctx, repo, args)
 	if err != nil {
 		return err
 	}
@@ -70,7 +70,7 @@ func (a *app) verifyRestores(ctx context.Context, args []string, scratch string,
 		}
 	}
 	doc := verifyDoc{
-		Level: levelRestore, Pass: true, Started: a.now().UTC(), Recorded: receipts,
+		Level: levelRestore, Pass: len(failed) == 0, Started: a.now().UTC(), Recorded: receipts,
 		Snapshots: []verifiedSnapshot{}, Findings: []findingLine{}, Restores: []restoredSnapshot{},
 	}
 	for _, id := range ids {
@@ -83,7 +83,13 @@ func (a *app) verifyRestores(ctx context.Context, args []string, scratch string,
 		}
 		r, err := try(ctx, repo, id.ID, cmp.Or(scratch, filepath.Join(a.statePath(), scratchDir)))
 		if err != nil {
-			return fmt.Errorf("verify %s by a restore: %w", id.Source, err)
+			err = fmt.Errorf("verify %s by a restore: %w", id.Source, err)
+			if failed = append(failed, err); ctx.Err() != nil || len(ids) == 1 {
+				return together(failed...)
+			}
+			// The others get their verdict.
+			doc.Pass = false
+			continue
 		}
 		if receipts {
 			if err := r.record(ctx, repo); err != nil {
@@ -98,6 +104,9 @@ func (a *app) verifyRestores(ctx context.Context, args []string, scratch string,
 	if err := a.printRestores(doc); err != nil {
 		return err
 	}
+	if len(failed) > 0 {
+		return together(failed...)
+	}
 	if !doc.Pass {
 		return outcome(exitDamaged)
 	}
@@ -105,17 +114,17 @@ func (a *app) verifyRestores(ctx context.Context, args []string, scratch string,
 }
 
 // databases are the snapshots that arguments name, without a number where the newest state is meant; without arguments all
-// databases of this host.
-func (a *app) databases(ctx context.Context, repo *repository.Repository, args []string) ([]databaseID, error) {
+// databases of this host, but for those of which nothing can be said: failed has why.
+func (a *app) databases(ctx context.Context, repo *repository.Repository, args []string) (out []databaseID, failed []error, err error) {
 	all := len(args) == 0
 	if all {
 		own, err := a.host()
 		if err != nil {
-			return nil, err
+			return nil, nil, err
 		}
 		sources, err := repo.Sources(ctx)
 		if err != nil {
-			return nil, err
+			return nil, nil, err
 		}
 		for _, src := range sources {
 			if src.Host == own {
@@ -123,15 +132,20 @@ func (a *app) databases(ctx context.Context, repo *repository.Repository, args [
 			}
 		}
 	}
-	var out []databaseID
 	for _, arg := range args {
 		sel, err := selector(arg)
 		if err != nil {
-			return nil, err
+			return nil, nil, err
 		}
 		m, err := a.find(ctx, repo, arg, "")
+		if all && err != nil && ctx.Err() == nil {
+			if !errors.Is(err, repository.ErrNoSnapshot) {
+				failed = append(failed, fmt.Errorf("verify %s by a restore: %w", arg, err))
+			}
+			continue
+		}
 		if err != nil {
-			return nil, err
+			return nil, nil, err
 		}
 		id := m.ID()
 		cluster := m.Kind == policy.KindPostgres && m.Postgres != nil
@@ -140,14 +154,14 @@ func (a *app) databases(ctx context.Context, repo *repository.Repository, args [
 			if all {
 				continue
 			}
-			return nil, usagef("verify %s: level restore is for databases, it is of kind %s", id.Source, m.Kind)
+			return nil, nil, usagef("verify %s: level restore is for databases, it is of kind %s", id.Source, m.Kind)
 		}
 		if sel.Sequence == 0 && !sel.Latest {
 			id.Sequence = 0 // with its log
 		}
 		out = append(out, databaseID{id, cluster, dumps})
 	}
-	return out, nil
+	return out, failed, nil
 }
 
 // databaseID names a snapshot of a database.
