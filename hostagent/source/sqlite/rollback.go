@@ -98,6 +98,10 @@ func (c *capture) reflink(ctx context.Context) (done bool, err error) {
 	if err := unix.IoctlFileClone(int(clone.Fd()), int(c.file.Fd())); err != nil {
 		return false, &Error{Path: c.Path, Err: fmt.Errorf("clone: %w", err)}
 	}
+	// The first clone may have been longer, and its end is still there.
+	if err := clone.Truncate(c.stat.Size); err != nil {
+		return false, &Error{Path: c.Path, Err: fmt.Errorf("clone: %w", err)}
+	}
 	back, err := c.rollBack()
 	h.release()
 	if err != nil {
