@@ -8,6 +8,8 @@ import (
 	"io"
 	"os"
 	"os/exec"
+	"path/filepath"
+	"slices"
 	"strings"
 	"sync/atomic"
 	"syscall"
@@ -17,6 +19,8 @@ import (
 	follower "github.com/btcdecoded/holdfast/hostagent/replicate/sqlite"
 	"github.com/btcdecoded/holdfast/shared/objstore"
 	"github.com/btcdecoded/holdfast/shared/objstore/mem"
+	"github.com/btcdecoded/holdfast/shared/recovery"
+	"github.com/btcdecoded/holdfast/shared/repository"
 	"github.com/btcdecoded/holdfast/shared/repository/log"
 	"github.com/btcdecoded/holdfast/shared/repository/repotest"
 )
@@ -50,7 +54,7 @@ func (w *world) shell() *shell {
 // run runs a statement, and returns when it is done.
 func (s *shell) run(text string) {
 	s.t.Helper()
-	done := s.t.TempDir() + "/done"
+	done := filepath.Join(s.t.TempDir(), "done")
 	if _, err := fmt.Fprintf(s.in, "%s;\n.output %s\nSELECT 'done';\n.output stdout\n", text, done); err != nil {
 		s.t.Fatal(err)
 	}
@@ -91,7 +95,7 @@ func (w *world) lose(s *shell, wal []byte) *shell {
 	return w.shell()
 }
 
-// newest restores the newest state: of the last snapshot, and what follows it in the highest epoch that goes on from there.
+// newest restores the newest state, as it is chosen among all that there is.
 func (w *world) newest() string {
 	w.t.Helper()
 	ctx := context.Background()
@@ -104,23 +108,23 @@ func (w *world) newest() string {
 	if err != nil {
 		w.t.Fatal(err)
 	}
-	m := manifests[len(manifests)-1]
-	tree, err := repotest.Restore(ctx, repo, m)
+	var points []recovery.Point
+	for _, m := range manifests {
+		points = append(points, recovery.FromManifest(m.Manifest, time.Time{}))
+	}
+	reader := log.NewReader(repo, w.src, streams)
+	chosen, err := reader.Select(ctx, points, log.Epochs(streams), recovery.Selector{})
+	if err != nil {
+		w.t.Fatal(err)
+	}
+	i := slices.IndexFunc(manifests, func(m *repository.Stored) bool { return m.Sequence == chosen.Point.Sequence })
+	tree, err := repotest.Restore(ctx, repo, manifests[i])
 	if err != nil {
 		w.t.Fatal(err)
 	}
 	db := tree[w.path]
-	for _, s := range streams {
-		if m.Log == nil || s.ID != m.Log.Stream {
-			continue
-		}
-		e := s.Epochs[len(s.Epochs)-1]
-		runs := e.Runs()
-		through := log.Place{Stream: s.ID, Epoch: e.Epoch, Sequence: runs[len(runs)-1].Last}
-		if through.Epoch == m.Log.Epoch && through.Sequence <= m.Log.Sequence {
-			continue
-		}
-		for rec, err := range log.NewReader(repo, w.src, streams).Records(ctx, log.Range{From: *m.Log, Through: through}) {
+	if chosen.Log != nil {
+		for rec, err := range reader.Records(ctx, log.RangeOf(*chosen.Log)) {
 			if err != nil {
 				w.t.Fatal(err)
 			}
@@ -137,7 +141,7 @@ func (w *world) newest() string {
 			}
 		}
 	}
-	path := w.t.TempDir() + "/copy.db"
+	path := filepath.Join(w.t.TempDir(), "copy.db")
 	if err := os.WriteFile(path, db, 0o600); err != nil {
 		w.t.Fatal(err)
 	}
