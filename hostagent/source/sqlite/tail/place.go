@@ -200,7 +200,7 @@ func (t *Tail) resume() error {
 		t.pos.File, t.file = p.File, p.File
 	}
 	if t.files != nil && s.ok && s.log.Salt == p.Salt && (!s.live || s.index.Salt == p.Salt || s.index.MaxFrame == 0) {
-		return t.resumeLog(s)
+		return t.resumeLog(s, p.File)
 	}
 	switch {
 	case s.live && s.index.Salt == p.Salt && p.Salt != (sqlite.Salt{}) && p.Frames == 0:
@@ -217,8 +217,9 @@ func (t *Tail) resume() error {
 	return t.lose(Unproven, "the log was reset since", 0)
 }
 
-// resumeLog finds the position in a log that still has its generation.
-func (t *Tail) resumeLog(s sight) error {
+// resumeLog finds the position in a log that still has its generation. file is the database file's stamp at the position, if
+// it had all by then.
+func (t *Tail) resumeLog(s sight, file Stamp) error {
 	p := t.pos
 	chain, last, err := t.walk(context.Background(), part{chain: s.log.Chain(), from: 1, to: p.Frames}, nothing)
 	if p.Frames == 0 {
@@ -233,17 +234,21 @@ func (t *Tail) resumeLog(s sight) error {
 		return t.lose(Rewound, "the log ends before the frames that were read", 0)
 	}
 	t.verify = mark{frames: p.Frames, sum: p.Checksum}
-	if !s.live || s.index.Salt == p.Salt {
-		t.pos.HasChange = false
-		return nil
-	}
-	// The index was reset, the log not yet overwritten. Frames that are in it and were never committed can't be told from
-	// others, but counted.
 	rest := part{chain: chain, from: p.Frames + 1}
 	c, err := t.commits(context.Background(), &rest)
 	if err != nil {
 		return err
 	}
+	if !s.live || s.index.Salt == p.Salt {
+		t.pos.HasChange = false
+		if file != (Stamp{}) && file.content() != s.db.stamp.content() && c.most == 0 {
+			// The file had all before the position, and there is nothing that a checkpoint could have written to it since.
+			return t.touched()
+		}
+		return nil
+	}
+	// The index was reset, the log not yet overwritten. Frames that are in it and were never committed can't be told from
+	// others, but counted.
 	if n, sure := t.doubled.count(&c); !p.HasChange || !sure || s.index.Change-p.Change != uint32(n) {
 		return t.lose(Unproven, "the log was reset since", 0)
 	}

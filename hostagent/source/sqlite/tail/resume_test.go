@@ -153,3 +153,45 @@ func TestPowerFailure(t *testing.T) {
 		}
 	}
 }
+
+// TestOverwrittenUnseen has an old copy put over the file while nobody follows it, with the log of before still beside it:
+// all of that was in the file, so nothing but a checkpoint of what came after it may have written there.
+func TestOverwrittenUnseen(t *testing.T) {
+	t.Parallel()
+	for _, alive := range []bool{true, false} {
+		a := database(t, python)
+		a.add(3)
+		a.run("PRAGMA wal_checkpoint(PASSIVE)")
+		old, err := os.ReadFile(a.path)
+		must(t, err)
+		a.add(3)
+		a.run("PRAGMA wal_checkpoint(PASSIVE)")
+		r := follow(t, a.path)
+		waitFor(t, func() bool { r.want(0); return r.tail.Position().File != (Stamp{}) })
+		p := position(t, r)
+		must(t, resume(t, r, p))
+		if !alive {
+			a.kill()
+			must(t, resume(t, r, p))
+		}
+		if err := overwrite(a.path, old); err != nil {
+			t.Fatal(err)
+		}
+		if err := resume(t, r, p); gapOf(err) != Unproven {
+			t.Errorf("alive %v: %v", alive, err)
+		}
+		if alive {
+			a.kill()
+		}
+	}
+}
+
+// overwrite puts other content into a file that stays the same one.
+func overwrite(path string, content []byte) error {
+	f, err := os.OpenFile(path, os.O_WRONLY|os.O_TRUNC, 0)
+	if err != nil {
+		return err
+	}
+	_, err = f.Write(content)
+	return errors.Join(err, f.Close())
+}
