@@ -104,12 +104,13 @@ type order struct {
 	control.Order
 }
 
-// wanted returns all new runs in the order in which they get slots. Slots are for backups: who verifies hinders none.
+// wanted returns all new runs in the order in which they get slots, and those that are asked for again. Slots are for
+// backups: who verifies hinders none.
 func wanted(looks []*look) []order {
 	var out []order
 	for _, l := range looks {
 		for _, o := range l.step.Orders {
-			if o.New && o.Job.Kind == events.Backup {
+			if o.Job.Kind == events.Backup {
 				out = append(out, order{l.host, o})
 			}
 		}

@@ -93,3 +93,28 @@ func TestPolicyChanges(t *testing.T) {
 		t.Errorf("%+v", h.Sources)
 	}
 }
+
+// TestSlotsOfTheDead: a host that takes no job, and one whose attempts fail, keep no other from being backed up: the limit is
+// for backups that run.
+func TestSlotsOfTheDead(t *testing.T) {
+	w := calm(t, three)
+	w.must(w.tick())
+	if w.sent["c"] != 1 {
+		t.Fatalf("not the turn of c: %v", w.sent)
+	}
+	w.run(20 * time.Minute) // c does not take it
+	job := w.one("b")
+	w.tell(w.accepted(job), w.finished(job, events.Failed, 0))
+	// b is asked again in five minutes, and in half an hour, whoever is at work by then.
+	w.run(8 * time.Minute)
+	if job = w.one("b"); job.Attempt != 1 {
+		t.Fatalf("b is not asked again: %+v", job)
+	}
+	w.tell(w.accepted(job), w.finished(job, events.Failed, 0))
+	w.run(8 * time.Minute)
+	w.tell(w.accepted(w.one("a")))
+	w.run(23 * time.Minute)
+	if job = w.one("b"); job.Attempt != 2 {
+		t.Errorf("b is not asked again: %+v", job)
+	}
+}

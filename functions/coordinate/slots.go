@@ -28,7 +28,8 @@ func (s *slots) has(first string) bool {
 	return s.limit == 0 || s.granted[first]
 }
 
-// reserve takes slots for runs, the first ones first.
+// reserve takes slots for runs, the first ones first. One that is asked for again does not wait: it has waited before, and is
+// behind its time. It counts from then on, so that new ones begin when there is room again.
 func (s *slots) reserve(ctx context.Context, orders []order, now time.Time) error {
 	if s.limit == 0 || len(orders) == 0 {
 		return nil
@@ -38,7 +39,14 @@ func (s *slots) reserve(ctx context.Context, orders []order, now time.Time) erro
 		got = map[string]bool{}
 		before := len(d.Held)
 		for _, o := range orders {
-			got[o.First] = d.Take(o.First, control.Slot{Host: o.host, Source: o.Source, Since: now}, s.limit)
+			if !o.New {
+				d.Put(o.First, control.Slot{Host: o.host, Source: o.Source, Since: now})
+			}
+		}
+		for _, o := range orders {
+			if o.New {
+				got[o.First] = d.Take(o.First, control.Slot{Host: o.host, Source: o.Source, Since: now}, s.limit)
+			}
 		}
 		d.Version = 1
 		if len(d.Held) == before {
@@ -70,7 +78,8 @@ func (s *slots) release(ctx context.Context, firsts []string) error {
 	})
 }
 
-// clean frees slots of runs that are not open: those of a crash, or of hosts that left the policy.
+// clean frees slots of runs that are not at work: those of a crash, of hosts that left the policy or take no job, and those
+// whose attempt has failed and that wait for the next.
 func (s *slots) clean(ctx context.Context, p *policy.Policy, now time.Time) error {
 	d, tag, err := statestore.Read[control.Slots](ctx, s.state, control.SlotsKey)
 	switch {

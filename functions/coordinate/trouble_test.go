@@ -12,6 +12,7 @@ import (
 	"github.com/btcdecoded/holdfast/events"
 	"github.com/btcdecoded/holdfast/shared/control"
 	"github.com/btcdecoded/holdfast/shared/policy"
+	"github.com/btcdecoded/holdfast/shared/snapshot"
 	"github.com/btcdecoded/holdfast/shared/statestore/memstate"
 )
 
@@ -118,4 +119,27 @@ func TestTimeIsUp(t *testing.T) {
 			t.Errorf("host %s got %d jobs", host, w.sent[host])
 		}
 	}
+}
+
+// TestJobOfAWrongClock: the function's clock was a year ahead for one tick. What it asked for then is no run of now, and keeps
+// none from being asked for; nor is any taken for settled when that job ends.
+func TestJobOfAWrongClock(t *testing.T) {
+	w := calm(t, hourly)
+	w.skew = 400 * 24 * time.Hour
+	w.must(w.tick())
+	wrong := w.one("web-1")
+	w.skew = 0
+	w.tell(w.accepted(wrong))
+	w.run(2 * time.Minute)
+	right := w.take("web-1")
+	if len(right) == 0 || right[0].Due.After(w.clock) {
+		t.Fatalf("%s: asked for %+v", w.clock, right)
+	}
+	w.tell(w.accepted(right[0]), w.finished(right[0], events.OK, w.put("web-1/etc", snapshot.Incremental, w.clock)))
+	w.tell(w.finished(wrong, events.Failed, 0))
+	w.run(time.Hour)
+	if next := w.one("web-1"); !next.Due.After(right[0].Due) || next.Due.After(w.clock) {
+		t.Errorf("%s: %+v after %+v", w.clock, next, right[0])
+	}
+	w.wantState("web-1/etc", control.StateRunning)
 }

@@ -103,6 +103,9 @@ func (s *Slots) Take(first string, slot Slot, limit int) bool {
 	return true
 }
 
+// Put takes a slot for a run whatever the limit is.
+func (s *Slots) Put(first string, slot Slot) { s.Take(first, slot, len(s.Held)+1) }
+
 // Release frees the slots of runs that have ended; false: none of them held one.
 func (s *Slots) Release(firsts ...string) bool {
 	before := len(s.Held)
@@ -125,12 +128,16 @@ func (s *Slots) Doubtful(now time.Time) []string {
 	return out
 }
 
-// Runs reports whether the run with this first id is open on the host.
+// Runs reports whether the run with this first id is open on the host, and may be at work: one whose attempt has failed is
+// not until it is asked for again, nor is one that nobody takes.
 func (h *HostJobs) Runs(first string) bool {
 	for _, sj := range h.Sources {
-		if sj.Open != nil && sj.Open.First == first {
-			return true
+		if j := sj.Open; j != nil && j.First == first {
+			return j.Retry.IsZero() && (!j.Accepted.IsZero() || j.Sends <= untaken)
 		}
 	}
 	return false
 }
+
+// untaken is how many messages nobody has answered when it is said that an agent has not taken the job.
+const untaken = 2

@@ -226,6 +226,9 @@ func (f *follower) open(name string, s *policy.Source, sj *SourceJobs) {
 	j := sj.Open
 	var silent, wait time.Duration
 	switch {
+	case j.Due.After(f.now.Add(skew)):
+		f.disown(sj)
+		return
 	case !j.Retry.IsZero():
 		if at := j.Retry; f.now.Before(at) && at.Sub(f.now) <= backoff(f.limits.attempts()) {
 			f.later(at)
@@ -262,7 +265,7 @@ func (f *follower) open(name string, s *policy.Source, sj *SourceJobs) {
 				j.Sends = min(j.Sends+1, maxSends)
 			}
 			j.Sent = f.now
-			if j.Sends > 2 {
+			if j.Sends > untaken {
 				j.Error = "the agent has not taken the job yet"
 			}
 			f.send(name, s, sj)
@@ -271,6 +274,14 @@ func (f *follower) open(name string, s *policy.Source, sj *SourceJobs) {
 		f.later(j.NotAfter.Add(time.Second))
 	}
 	f.later(f.now.Add(min(wait-silent, followEvery)))
+}
+
+// disown forgets a job that was asked for by a clock that was ahead. It is no run of now: neither must one wait for it, nor be
+// taken for settled when it ends. What it makes counts by its manifest.
+func (f *follower) disown(sj *SourceJobs) {
+	f.step.Closed = append(f.step.Closed, sj.Open.First)
+	sj.Open, f.step.Changed = nil, true
+	sj.enter(StateOK, "", f.now)
 }
 
 // send orders the message of the open job again.
