@@ -12,7 +12,9 @@ import (
 
 	"github.com/google/go-cmp/cmp"
 
+	"github.com/btcdecoded/holdfast/shared/objstore"
 	"github.com/btcdecoded/holdfast/shared/postgres"
+	"github.com/btcdecoded/holdfast/shared/repository"
 	"github.com/btcdecoded/holdfast/shared/repository/layout"
 	"github.com/btcdecoded/holdfast/shared/repository/record"
 	"github.com/btcdecoded/holdfast/shared/seal"
@@ -261,4 +263,26 @@ func lines(b []byte) []byte {
 		b = b[n:]
 	}
 	return []byte(out.String())
+}
+
+func TestHoleError(t *testing.T) {
+	damage := &repository.DamageError{Key: "k", Err: ErrTorn}
+	gone := &repository.DamageError{Key: "k", Err: objstore.ErrNotExist}
+	for _, tt := range []struct {
+		first, last uint64
+		err         error
+		want        string
+	}{
+		{7, 7, nil, "record 7 of epoch 2 of stream s is missing"},
+		{7, 9, nil, "records 7 to 9 of epoch 2 of stream s are missing"},
+		{7, 0, nil, "record 7 and later ones of epoch 2 of stream s are missing"},
+		{7, 7, damage, "record 7 of epoch 2 of stream s is damaged: " + damage.Error()},
+		{7, 7, gone, "record 7 of epoch 2 of stream s is missing: " + gone.Error()},
+		{1, 9, ErrNoHead, "records 1 to 9 of epoch 2 of stream s can't be read: the epoch has no head that counts"},
+		{7, 7, &PositionError{Timeline: 1, Want: 1 << 24, Got: 1 << 25}, "record 7 of epoch 2 of stream s can't be applied: WAL of timeline 1 from 0/1000000 to 0/2000000 is missing"},
+	} {
+		if got := (&HoleError{Stream: "s", Epoch: 2, First: tt.first, Last: tt.last, Err: tt.err}).Error(); got != tt.want {
+			t.Errorf("%s, want %s", got, tt.want)
+		}
+	}
 }

@@ -27,6 +27,8 @@ import (
 	"errors"
 	"fmt"
 
+	"github.com/btcdecoded/holdfast/shared/objstore"
+	"github.com/btcdecoded/holdfast/shared/repository"
 	"github.com/btcdecoded/holdfast/shared/repository/record"
 	"github.com/btcdecoded/holdfast/shared/snapshot"
 )
@@ -61,27 +63,35 @@ var (
 	ErrNoHead = errors.New("the epoch has no head that counts")
 )
 
-// HoleError says that records are missing which should be there.
+// HoleError says that records are missing which should be there, or can't be used.
 type HoleError struct {
 	Stream      string
 	Epoch       uint64
-	First, Last uint64 // that are missing; Last 0: not known how many
+	First, Last uint64 // of which; Last 0: not known how many
 	Err         error  // why, if it is not just that they are missing
 }
 
 func (e *HoleError) Error() string {
-	what := fmt.Sprintf("record %d and later ones", e.First)
+	what, is := fmt.Sprintf("record %d and later ones", e.First), "are"
 	switch {
 	case e.Last == e.First:
-		what = fmt.Sprintf("record %d", e.First)
+		what, is = fmt.Sprintf("record %d", e.First), "is"
 	case e.Last > e.First:
 		what = fmt.Sprintf("records %d to %d", e.First, e.Last)
 	}
-	msg := fmt.Sprintf("%s of epoch %d of stream %s are missing", what, e.Epoch, e.Stream)
-	if e.Err != nil {
-		return msg + ": " + e.Err.Error()
+	what = fmt.Sprintf("%s of epoch %d of stream %s", what, e.Epoch, e.Stream)
+	var damage *repository.DamageError
+	switch {
+	case e.Err == nil:
+		return fmt.Sprintf("%s %s missing", what, is)
+	case errors.As(e.Err, &damage) && !errors.Is(e.Err, objstore.ErrNotExist):
+		return fmt.Sprintf("%s %s damaged: %v", what, is, e.Err)
+	case errors.Is(e.Err, ErrNoHead):
+		return fmt.Sprintf("%s can't be read: %v", what, e.Err)
+	case errors.As(e.Err, new(*PositionError)):
+		return fmt.Sprintf("%s can't be applied: %v", what, e.Err)
 	}
-	return msg
+	return fmt.Sprintf("%s %s missing: %v", what, is, e.Err)
 }
 
 func (e *HoleError) Unwrap() error { return e.Err }
