@@ -13,22 +13,32 @@ import (
 
 // TestDumps runs testdata/dumps/*.txt beside a real server, which is reached by the services admin and app. Passwords are
 // asked for, and stand in .pgpass.
-func TestDumps(t *testing.T) {
-	s := cluster.Start(t, cluster.Options{Password: "secret-of-admin", HBA: "host all all 127.0.0.1/32 scram-sha-256\nlocal all all trust\n"})
+func TestDumps(t *testing.T) { serverScripts(t, "testdata/dumps") }
+
+// TestOutOfCluster runs testdata/out/*.txt beside a server of its own: single databases and tables out of base backups.
+func TestOutOfCluster(t *testing.T) { serverScripts(t, "testdata/out") }
+
+func serverScripts(t *testing.T, dir string) {
+	t.Helper()
+	s := cluster.Start(t, cluster.Options{Password: "secret-of-admin", HBA: "host all all 127.0.0.1/32 scram-sha-256\nhost replication all 127.0.0.1/32 scram-sha-256\nlocal all all trust\n"})
 	owner := cluster.Account(t)
 	scratch := owner.Dir(t)
 	testscript.Run(t, testscript.Params{
-		Dir: "testdata/dumps",
+		Dir: dir,
 		Setup: func(e *testscript.Env) error {
 			e.Setenv("HOME", e.WorkDir+"/home")
-			e.Setenv("HOLDFAST_STATE", e.WorkDir+"/state")
+			e.Setenv("HOLDFAST_STATE", scratch+"/state") // servers that restores start must be able to enter it
 			e.Setenv("HOLDFAST_HOST", "testhost")
 			e.Setenv("HOLDFAST_POLICY", "")
 			e.Setenv("TMPDIR", scratch)
 			e.Setenv("GORACE", quickEnd)
 			e.Setenv("PGSERVICEFILE", e.WorkDir+"/home/pg_service.conf")
 			e.Setenv("PGPASSFILE", e.WorkDir+"/home/pgpass")
-			e.Setenv("PATH", filepath.Dir(cluster.Bin(t, 0, "psql"))+string(os.PathListSeparator)+e.Getenv("PATH"))
+			// They run it themselves, to fetch WAL.
+			if err := reachable(e, filepath.Join(scratch, "bin")); err != nil {
+				return err
+			}
+			e.Setenv("PATH", filepath.Join(scratch, "bin")+string(os.PathListSeparator)+filepath.Dir(cluster.Bin(t, 0, "psql"))+string(os.PathListSeparator)+e.Getenv("PATH"))
 			if err := os.MkdirAll(e.WorkDir+"/home", 0o700); err != nil {
 				return err
 			}
@@ -43,4 +53,19 @@ func TestDumps(t *testing.T) {
 		RequireExplicitExec: true,
 		RequireUniqueNames:  true,
 	})
+}
+
+// reachable puts the command where servers that restores start can run it.
+func reachable(e *testscript.Env, dir string) error {
+	for _, at := range filepath.SplitList(e.Getenv("PATH")) {
+		b, err := os.ReadFile(filepath.Join(at, "holdfast"))
+		if err != nil {
+			continue
+		}
+		if err := os.MkdirAll(dir, 0o755); err != nil {
+			return err
+		}
+		return os.WriteFile(filepath.Join(dir, "holdfast"), b, 0o755)
+	}
+	return os.ErrNotExist
 }

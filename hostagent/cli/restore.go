@@ -101,10 +101,10 @@ func (a *app) restoreCommand() *cobra.Command {
 	p.BoolVar(&f.byName, "owners-by-name", false, "set owners by name where this host knows it, not by id")
 	p.BoolVar(&f.showIt, "list", false, "print each thing that is done")
 	p.StringSliceVar(&f.checks, "checks", nil, "what a database must pass, a `LIST` of integrity, quick, foreign-keys, queries, amcheck; or none (default: as the policy says)")
-	p.StringVar(&f.toDatabase, "to-database", "", "restore a dump into a new database, `NAME`, beside what is there")
+	p.StringVar(&f.toDatabase, "to-database", "", "restore a dump, or one DATABASE out of a cluster, into a new database, `NAME`, beside what is there")
 	p.StringArrayVar(&f.tables, "table", nil, "with --to-database, only the rows of `TABLE` or SCHEMA.TABLE; * and ? fit (repeatable)")
 	p.StringArrayVar(&f.schemas, "schema", nil, "with --to-database, only the rows of the tables of this `SCHEMA` (repeatable)")
-	p.StringVar(&f.service, "service", "", "restore dumps to this `SERVICE` of pg_service.conf (default: the policy's)")
+	p.StringVar(&f.service, "service", "", "with --to-database, and dumps in place: into this `SERVICE` of pg_service.conf (default: the policy's)")
 	p.BoolVar(&f.globals, "globals", false, "make roles and tablespaces first that are missing")
 	p.BoolVar(&f.noOwner, "no-owner", false, "what dumps restore belongs to who restores it; no rights are granted")
 	p.IntVar(&f.jobs, "jobs", 0, "`N` processes of pg_restore (default: one for each processor, at most 4)")
@@ -147,6 +147,8 @@ func (a *app) restore(ctx context.Context, f restoreFlags, args []string) error 
 		return a.restoreDatabase(ctx, repo, m, f, args)
 	case isDump(m.Manifest) && (f.inPlace || f.toDatabase != ""):
 		return a.restoreDumps(ctx, repo, m, f, args)
+	case m.Kind == policy.KindPostgres && m.Postgres != nil && f.toDatabase != "":
+		return a.restoreOut(ctx, repo, m, f, args)
 	case f.dumpsOnly():
 		return usagef("restore %s: --to-database, --table, --schema, --service, --globals, --no-owner and --jobs restore dumps into a server", a.name(m.ID()))
 	case isDump(m.Manifest):

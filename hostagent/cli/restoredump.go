@@ -62,7 +62,7 @@ func (a *app) restoreDumps(ctx context.Context, repo *repository.Repository, m *
 	if err := r.choose(args[1:]); err != nil {
 		return err
 	}
-	if err := r.findServer(); err != nil {
+	if r.server, r.source, err = a.dumpServer(m.ID().Source, f.service); err != nil {
 		return err
 	}
 	return r.run(ctx)
@@ -123,36 +123,35 @@ func (r *dumpRestore) has() string {
 	return "it has dumps of " + strings.Join(names, ", ")
 }
 
-// findServer finds out to which server: that of --service, or of the policy.
-func (r *dumpRestore) findServer() error {
-	a := r.app
+// dumpServer finds out into which server databases of a source are restored: that of --service, or of the policy. source is
+// what this host's policy says of it; nil: nothing.
+func (a *app) dumpServer(src snapshot.Source, service string) (server string, source *policy.Source, err error) {
 	p, err := a.loadPolicy()
 	if err != nil {
-		return err
+		return "", nil, err
 	}
 	own, err := a.host()
 	if err != nil {
-		return err
+		return "", nil, err
 	}
-	if p != nil && own == r.stored.Host {
-		if s, err := p.Lookup(own, r.stored.Source); err == nil && s.Postgres != nil {
-			r.source = s
-			r.server = s.Postgres.Service
+	if p != nil && own == src.Host {
+		if s, err := p.Lookup(own, src.Name); err == nil && s.Postgres != nil {
+			source, server = s, s.Postgres.Service
 		}
 	}
-	if r.flags.service != "" {
-		r.server = r.flags.service
+	if service != "" {
+		server = service
 	}
-	if r.server == "" {
-		return hinted{
-			usagef("restore %s: to which server?", r.stored.Source),
-			"no policy of this host has the source: --service NAME names an entry of pg_service.conf; --to DIR restores the dumps as files",
+	if server == "" {
+		return "", nil, hinted{
+			usagef("restore %s: to which server?", src.Name),
+			"no policy of this host has the source: --service NAME names an entry of pg_service.conf; --to DIR restores to files",
 		}
 	}
-	if err := pgbin.CheckConnection(r.server); err != nil {
-		return usageError{err}
+	if err := pgbin.CheckConnection(server); err != nil {
+		return "", nil, usageError{err}
 	}
-	return nil
+	return server, source, nil
 }
 
 func (r *dumpRestore) run(ctx context.Context) error {
@@ -198,7 +197,7 @@ func (r *dumpRestore) run(ctx context.Context) error {
 		r.measure(began, result.Result, err)
 	}
 	if err != nil {
-		return r.explain(err)
+		return explainDump(err, r.stored.Source)
 	}
 	return r.app.printDumps(result)
 }
@@ -346,8 +345,8 @@ func (r *dumpRestore) measure(began time.Time, result *dump.Result, err error) {
 	}
 }
 
-// explain adds to an error what its reader can do.
-func (r *dumpRestore) explain(err error) error {
+// explainDump adds to an error of a restore of dumps what its reader can do.
+func explainDump(err error, source string) error {
 	var e *dump.StepError
 	if !errors.As(err, &e) {
 		return err
@@ -361,9 +360,9 @@ func (r *dumpRestore) explain(err error) error {
 	case errors.Is(err, dump.ErrExists):
 		return hinted{err, "--to-database makes a new database: name one that is not there"}
 	case errors.Is(err, dump.ErrNoTable):
-		return hinted{err, "`holdfast cat " + r.stored.Source + " DATABASE | pg_restore --list` shows what is in a dump"}
+		return hinted{err, "`holdfast cat " + source + " DATABASE | pg_restore --list` shows what is in a dump"}
 	case errors.Is(err, errProof):
-		return hinted{err, fmt.Sprintf("nothing was changed; `holdfast snapshots %s` shows other dumps, --checks none restores without asking", r.stored.Source)}
+		return hinted{err, fmt.Sprintf("nothing was changed; `holdfast snapshots %s` shows other dumps, --checks none restores without asking", source)}
 	case e.Hint() != "":
 		return hinted{err, e.Hint()}
 	}

@@ -20,6 +20,7 @@ type dumpRestored struct {
 	InPlace  bool
 	Seconds  float64
 	Expected uint64 // bytes of the dumps
+	Cluster  bool   // out of a base backup and its log
 	name     string
 	id       snapshot.ID
 }
@@ -83,12 +84,16 @@ func (a *app) printDumps(r dumpRestored) error {
 			fmt.Fprintf(w, "role %s was made\n", printable(name))
 		}
 		for _, d := range r.Databases {
-			fmt.Fprintf(w, "database %s restored to %s: the dump of %s\n", printable(d.Database), printable(d.Name), exact(r.Moment))
+			what := "dump"
+			if r.Cluster {
+				what = "state"
+			}
+			fmt.Fprintf(w, "database %s restored to %s: the %s of %s\n", printable(d.Database), printable(d.Name), what, exact(r.Moment))
 			if d.Safety != "" {
 				fmt.Fprintf(w, "  what was there before is database %s; drop it when it is not needed any more\n", printable(d.Safety))
 			}
 		}
-		fmt.Fprintf(w, "  from %s: %s in %s (", r.name, size(r.Bytes), duration(time.Duration(r.Seconds*float64(time.Second))))
+		fmt.Fprintf(w, "  from %s: %s in %s (", r.name, size(r.Expected), duration(time.Duration(r.Seconds*float64(time.Second))))
 		for i, s := range r.Steps {
 			if i > 0 {
 				fmt.Fprint(w, ", ")

@@ -134,6 +134,9 @@ func (d *dumpDrill) run(ctx context.Context, scratch string, progress interface 
 	if err != nil {
 		return err
 	}
+	if err := d.app.passable(scratch); err != nil {
+		return err
+	}
 	progress.Current("an empty server")
 	dirs := []string{scratch, filepath.Join(os.TempDir(), "holdfast-scratch")}
 	server, err := pgserver.StartEmpty(ctx, dirs, bin, index.Major, account)

@@ -146,17 +146,17 @@ func Output(ctx context.Context, path string, args ...string) ([]byte, error) {
 // database, unless it is empty, takes the place of theirs.
 func Conninfo(connection, database string) string {
 	if !strings.Contains(connection, "=") {
-		connection = "service=" + quote(connection)
+		connection = "service=" + Quote(connection)
 	}
 	if database != "" {
-		connection += " dbname=" + quote(database)
+		connection += " dbname=" + Quote(database)
 	}
 	return connection
 }
 
-// quote writes a value of a connection string: https://www.postgresql.org/docs/current/libpq-connect.html, "Keyword/Value
+// Quote writes a value of a connection string: https://www.postgresql.org/docs/current/libpq-connect.html, "Keyword/Value
 // Connection Strings".
-func quote(value string) string {
+func Quote(value string) string {
 	return "'" + strings.NewReplacer(`\`, `\\`, `'`, `\'`).Replace(value) + "'"
 }
 

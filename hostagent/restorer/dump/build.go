@@ -149,7 +149,7 @@ func (w *work) fetch(ctx context.Context) error {
 	if err := w.dump.Write(ctx, &counted{w: f, progress: w.Progress}); err != nil {
 		return err
 	}
-	if end, err := f.Seek(0, io.SeekCurrent); err != nil || uint64(end) != w.dump.Bytes { //nolint:gosec // no offset is negative
+	if end, err := f.Seek(0, io.SeekCurrent); err != nil || w.dump.Bytes > 0 && uint64(end) != w.dump.Bytes { //nolint:gosec // no offset is negative
 		return fmt.Errorf("the dump has %d bytes instead of %d: %w", end, w.dump.Bytes, errors.Join(ErrSize, err))
 	}
 	return nil

@@ -28,7 +28,7 @@ import (
 	"github.com/btcdecoded/holdfast/shared/postgres/logical"
 )
 
-// Dump is one dump to restore.
+// Dump is one dump to restore. Its Bytes are 0 where its size is not known.
 type Dump struct {
 	logical.Database
 	Reader int // major version of pg_restore that reads it, or any later
@@ -165,6 +165,17 @@ func Beside(ctx context.Context, d Dump, name string, o Options) (*Result, error
 	}
 	defer r.close(ctx)
 	return r.result, r.beside(ctx, d, name)
+}
+
+// Free reports whether a database of the name could be made by [Beside]: for those to whom making the dump costs much.
+// Errors: *StepError.
+func Free(ctx context.Context, name string, o Options) error {
+	r, err := begin(ctx, o)
+	if err != nil {
+		return err
+	}
+	defer r.close(ctx)
+	return r.free(ctx, name)
 }
 
 // InPlace restores dumps over the databases that they are of, which need not be there. Errors: *StepError.

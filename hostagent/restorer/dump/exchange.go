@@ -27,11 +27,8 @@ type place struct {
 
 // beside restores into a new database.
 func (r *run) beside(ctx context.Context, d Dump, name string) error {
-	fail := func(err error) error { return &StepError{Step: StepPrepare, Database: name, Err: err} }
-	if found, err := r.exists(ctx, name); err != nil {
-		return fail(err)
-	} else if found {
-		return fail(ErrExists)
+	if err := r.free(ctx, name); err != nil {
+		return err
 	}
 	r.apart = true
 	p := place{name: name, fresh: newName(), ours: fmt.Sprintf("%s %s of %s, dumped %s", logical.Marker, d.Name, r.Source, d.Started.UTC().Format(time.RFC3339))}
@@ -48,6 +45,18 @@ func (r *run) beside(ctx context.Context, d Dump, name string) error {
 	}
 	r.inPlaces([]place{p})
 	r.result.Databases = []Restored{{Database: d.Name, Name: name}}
+	return nil
+}
+
+// free refuses a name that a database has.
+func (r *run) free(ctx context.Context, name string) error {
+	found, err := r.exists(ctx, name)
+	if err == nil && found {
+		err = ErrExists
+	}
+	if err != nil {
+		return &StepError{Step: StepPrepare, Database: name, Err: err}
+	}
 	return nil
 }
 

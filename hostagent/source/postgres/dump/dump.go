@@ -1,4 +1,4 @@
-// Package dump captures databases of a PostgreSQL server as dumps: begin with [Capture].
+// Package dump captures databases of a PostgreSQL server as dumps: begin with [Capture]. [Databases] tells which there are.
 //
 // Each database becomes one file, as `pg_dump --format=custom --compress=0` writes it: uncompressed, so that what has not
 // changed since the dump before is not stored again, and readable by every pg_restore that is not older. Roles and

@@ -70,6 +70,16 @@ func look(ctx context.Context, connect func(context.Context, string) (*pgconn.Pg
 	return s, nil
 }
 
+// Databases are the databases of a server that can be connected to, with what they are made with, and its major version.
+// Errors: those of connect and of the connection.
+func Databases(ctx context.Context, connect func(context.Context, string) (*pgconn.PgConn, error)) (list []logical.Database, major int, err error) {
+	s, err := look(ctx, connect)
+	if err != nil {
+		return nil, 0, err
+	}
+	return s.Databases, s.major(), nil
+}
+
 // major is the server's major version.
 func (s *server) major() int { return s.Number / 10000 }
 
