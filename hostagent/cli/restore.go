@@ -50,7 +50,8 @@ Dumps of PostgreSQL databases (mode logical) are of their own moments and of no 
 is there; --in-place restores all of the snapshot, or the DATABASEs that are named instead of PATHs: into new databases first,
 which the policy's queries must pass; then the stop hook runs, old and new databases exchange their names in one step, start and
 health hooks run. The old databases are kept under other names, and take their places again where anything fails. --to DIR
-restores the dumps as files.
+restores the dumps as files. --to-database also takes one DATABASE, or with --table the rows of some tables, out of a cluster (mode
+physical), as of any moment: a server recovers beside, and what is wanted is dumped from there.
 
 ` + clusterHelp
 

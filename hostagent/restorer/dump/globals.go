@@ -35,45 +35,57 @@ func Globals(ctx context.Context, connect func(context.Context, string) (*pgconn
 		return nil, err
 	}
 	defer func() { _ = conn.Close(context.WithoutCancel(ctx)) }()
-	there := map[bool]map[string]bool{}
+	g := &globals{conn: conn, result: &GlobalsResult{}, passed: map[bool]map[string]bool{}}
 	for tablespace, sql := range map[bool]string{false: "SELECT rolname FROM pg_roles", true: "SELECT spcname FROM pg_tablespace"} {
 		got, err := rows(ctx, conn, sql)
 		if err != nil {
 			return nil, err
 		}
-		there[tablespace] = map[string]bool{}
+		g.passed[tablespace] = map[string]bool{}
 		for _, row := range got {
-			there[tablespace][row[0]] = true
+			g.passed[tablespace][row[0]] = true
 		}
 	}
-	out := &GlobalsResult{}
-	failed := map[bool]map[string]bool{false: {}, true: {}}
 	for _, s := range list {
-		name := s.Makes + s.Of
-		if name != "" && (there[s.Tablespace][name] || failed[s.Tablespace][name]) {
+		if name := s.Makes + s.Of; name != "" && g.passed[s.Tablespace][name] {
 			continue
 		}
-		err := execute(ctx, conn, s.Text)
-		var refused *pgconn.PgError
-		switch {
-		case err == nil && s.Makes != "" && s.Tablespace:
-			out.Tablespaces = append(out.Tablespaces, s.Makes)
-		case err == nil && s.Makes != "":
-			out.Roles = append(out.Roles, s.Makes)
-		case err == nil:
-		case !errors.As(err, &refused) || ctx.Err() != nil:
-			return out, err
-		case s.Makes != "" && !s.Tablespace:
-			return out, fmt.Errorf("make role %s: %s (SQLSTATE %s)", s.Makes, refused.Message, refused.Code)
-		default:
-			if s.Makes != "" {
-				failed[s.Tablespace][s.Makes] = true
-			}
-			// Its text may hold the hash of a password.
-			out.Warnings = append(out.Warnings, fmt.Sprintf("%s: %s", about(s), refused.Message))
+		if err := g.run(ctx, s); err != nil {
+			return g.result, err
 		}
 	}
-	return out, nil
+	return g.result, nil
+}
+
+// globals is one run of [Globals].
+type globals struct {
+	conn   *pgconn.PgConn
+	result *GlobalsResult
+	passed map[bool]map[string]bool // roles, and tablespaces, that were there, or can't be made
+}
+
+// run runs one statement.
+func (g *globals) run(ctx context.Context, s logical.Statement) error {
+	err := execute(ctx, g.conn, s.Text)
+	var refused *pgconn.PgError
+	switch {
+	case err == nil && s.Makes == "":
+	case err == nil && s.Tablespace:
+		g.result.Tablespaces = append(g.result.Tablespaces, s.Makes)
+	case err == nil:
+		g.result.Roles = append(g.result.Roles, s.Makes)
+	case !errors.As(err, &refused) || ctx.Err() != nil:
+		return err
+	case s.Makes != "" && !s.Tablespace:
+		return fmt.Errorf("make role %s: %s (SQLSTATE %s)", s.Makes, refused.Message, refused.Code)
+	default:
+		if s.Makes != "" {
+			g.passed[s.Tablespace][s.Makes] = true
+		}
+		// Its text may hold the hash of a password.
+		g.result.Warnings = append(g.result.Warnings, fmt.Sprintf("%s: %s", about(s), refused.Message))
+	}
+	return nil
 }
 
 // about names a statement without its text.
