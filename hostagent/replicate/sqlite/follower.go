@@ -92,7 +92,7 @@ func (f *Follower) Run(ctx context.Context) (err error) {
 		return err
 	}
 	defer func() { err = errors.Join(err, f.marks.Close()) }()
-	if found && known.Path == f.o.Path && !f.o.Renew {
+	if found && known.Path == f.o.Path && known.Stream != "" && !f.o.Renew {
 		f.known = known
 	}
 	defer f.Keep()()
@@ -197,15 +197,14 @@ func (f *Follower) ended(ctx context.Context, l *lineage, err error) (time.Durat
 	switch {
 	case errors.Is(err, replicate.ErrSuperseded):
 		return 0, err
-	case ctx.Err() != nil || err == nil:
-		return 0, nil //nolint:nilerr // it was asked to end
-	case errors.As(err, &gap):
+	case errors.As(errors.Join(err, l.over), &gap): // also where it was asked to end meanwhile
 		f.missed(gap)
-		f.known = nil
 		if l.mark == nil { // the snapshot itself: a database that outruns it is not read all the time
 			f.rest = time.Now().Add(f.backoff())
 		}
 		return 0, nil
+	case ctx.Err() != nil || err == nil:
+		return 0, nil //nolint:nilerr // it was asked to end
 	case f.cannot(err):
 		return lookAgain, nil
 	case l.mark == nil: // the stream did not begin
@@ -221,9 +220,12 @@ func (f *Follower) backoff() time.Duration {
 	return wait
 }
 
-// missed notes a gap.
+// missed notes a gap. No later process goes on with the stream, even if it would find nothing wrong.
 func (f *Follower) missed(gap *tail.GapError) {
-	f.gap = gap
+	f.gap, f.known = gap, nil
+	if err := f.marks.Set(mark{Path: f.o.Path}, true); err != nil {
+		f.Trouble(err) // as long as this process lives, it knows
+	}
 	f.Missed(gap.Error(), gap.Missed)
 }
 

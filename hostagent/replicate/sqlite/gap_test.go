@@ -1,11 +1,14 @@
 package sqlite_test
 
 import (
+	"context"
+	"errors"
 	"os"
 	"path/filepath"
 	"testing"
 
 	"github.com/btcdecoded/holdfast/hostagent/replicate"
+	follower "github.com/btcdecoded/holdfast/hostagent/replicate/sqlite"
 	"github.com/btcdecoded/holdfast/shared/repository/log"
 )
 
@@ -57,4 +60,35 @@ func TestGap(t *testing.T) {
 	if err != nil || len(streams) < 3 {
 		t.Errorf("%d streams, %v", len(streams), err)
 	}
+}
+
+// TestGapIsRemembered ends a follower amid a gap, before there was a snapshot that makes up for it. The database is as it was
+// by the time that another one begins: that must not go on as if nothing had been.
+func TestGapIsRemembered(t *testing.T) {
+	w := newWorld(t)
+	w.app(19)
+	w.hold()
+	r := w.follow(nil)
+	r.await("the first snapshot", following)
+	w.app(5)
+	r.caughtUp()
+	r.stop()
+	r = w.follow(func(o *follower.Options) {
+		o.Base = func(context.Context, *follower.Capture) (uint64, error) { return 0, errors.New("not now") }
+	})
+	r.caughtUp()
+	aside := w.path + ".aside"
+	if err := errors.Join(os.Rename(w.path, aside), os.WriteFile(w.path, []byte("no database"), 0o600)); err != nil {
+		t.Fatal(err)
+	}
+	r.await("the gap", func(s replicate.Status) bool { return len(s.Gaps) > 0 })
+	r.stop()
+	if err := os.Rename(aside, w.path); err != nil {
+		t.Fatal(err)
+	}
+	r = w.follow(nil)
+	if s := r.await("a new stream", following); s.Base != 2 {
+		t.Errorf("%+v", s)
+	}
+	r.stop()
 }

@@ -10,7 +10,7 @@ import (
 // mark is what a follower must know after it was killed: how far it came.
 type mark struct {
 	Path    string `json:"path"`
-	Stream  string `json:"stream"`
+	Stream  string `json:"stream"`  // empty: something was missed, and none has begun since
 	Epoch   uint64 `json:"epoch"`   // the highest that this host knows of, or is about to open
 	Last    point  `json:"last"`    // durable
 	Pending *point `json:"pending"` // on its way

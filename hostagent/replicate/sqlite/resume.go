@@ -19,7 +19,6 @@ func (l *lineage) resume() (ok bool, err error) {
 	err = l.tail.Resume(k.Last.Position)
 	if gap := (*tail.GapError)(nil); errors.As(err, &gap) {
 		l.f.missed(gap)
-		l.f.known = nil
 		return false, nil
 	}
 	if err != nil {
@@ -31,7 +30,6 @@ func (l *lineage) resume() (ok bool, err error) {
 	}
 	if gap != nil {
 		l.f.missed(gap)
-		l.f.known = nil
 		return false, nil
 	}
 	l.stream, l.from, l.after, l.epoch, l.mark, l.streaming = k.Stream, k.Last, after, k.Epoch, k, true
