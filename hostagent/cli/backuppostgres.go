@@ -4,6 +4,8 @@ import (
 	"context"
 	"fmt"
 	"io"
+	"net/url"
+	"strings"
 	"time"
 
 	pgsource "github.com/btcdecoded/holdfast/hostagent/source/postgres"
@@ -39,10 +41,26 @@ func (f backupFlags) clusterJob(src snapshot.Source) ([]job, error) {
 	if f.selects() {
 		return nil, usagef("backup: patterns and limits are for --files; a cluster is captured whole")
 	}
+	if hasPassword(f.cluster) {
+		return nil, hinted{
+			usagef("backup: --postgres: a password does not belong into an argument, which other users of this host can see"),
+			"it stands in .pgpass, or in the service of pg_service.conf",
+		}
+	}
 	if _, err := pgsource.Config(f.cluster); err != nil {
 		return nil, err
 	}
 	return []job{{source: src, cluster: &pgsource.Options{Connection: f.cluster}}}, nil
+}
+
+// hasPassword reports whether a connection string has a password in it.
+func hasPassword(connection string) bool {
+	if u, err := url.Parse(connection); err == nil && u.User != nil {
+		if _, ok := u.User.Password(); ok {
+			return true
+		}
+	}
+	return strings.Contains(connection, "=") && strings.Contains(strings.ToLower(connection), "password")
 }
 
 func clusterOptions(p *policy.Postgres) *pgsource.Options {
