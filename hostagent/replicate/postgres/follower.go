@@ -444,10 +444,13 @@ func (f *Follower) show() {
 	f.State(c.state, c.why, c.hint)
 }
 
+// mostWarnings bounds how many different ones are told in the life of a process.
+const mostWarnings = 100
+
 // warn tells of something that should be set otherwise, once.
 func (f *Follower) warn(why, hint string) {
 	f.mu.Lock()
-	known := f.warned[why]
+	known := f.warned[why] || len(f.warned) > mostWarnings
 	f.warned[why] = true
 	f.mu.Unlock()
 	if !known {

@@ -279,7 +279,7 @@ func (s *session) watch(ctx context.Context) {
 			silent := now.Sub(s.heard)
 			s.mu.Unlock()
 			if silent > s.f.o.Silence {
-				s.cancel(&silenceError{silent})
+				s.cancel(&silenceError{s.f.o.Silence})
 				return
 			}
 		}
@@ -290,7 +290,7 @@ func (s *session) watch(ctx context.Context) {
 type silenceError struct{ d time.Duration }
 
 func (e *silenceError) Error() string {
-	return fmt.Sprintf("stream WAL: the server has not been heard for %s: the connection counts as cut", e.d.Round(time.Second))
+	return fmt.Sprintf("stream WAL: the server has not been heard for more than %s: the connection counts as cut", e.d)
 }
 
 func (*silenceError) Hint() string { return "look at the network between this host and the server" }

@@ -217,7 +217,9 @@ func (f *Follower) watchSlot(ctx context.Context, srv server) {
 				_ = q.Close(context.WithoutCancel(ctx))
 				q = nil
 			}
-			f.unseen(err)
+			if !wire.IsTransient(err) {
+				f.unseen(err)
+			}
 			continue
 		}
 		if srv.local {
@@ -275,20 +277,21 @@ func danger(s *replicate.Slot, standby bool) *condition {
 	if standby {
 		hint += "; of a standby, checkpoints of the primary do not count"
 	}
-	kept := humanize.IBytes(s.Retained)
+	// The texts stay the same as long as the danger does, so that it is told once; the figures are in the status.
 	switch {
 	case s.State == walLost:
 		return &condition{replicate.Endangered, fmt.Sprintf("slot %s is lost: the server does not keep its WAL any more", s.Name), hint}
 	case s.State == walUnreserved:
-		return &condition{replicate.Endangered, fmt.Sprintf("slot %s keeps %s of WAL, more than the server allows: its next checkpoint removes some of it", s.Name, kept), hint}
+		return &condition{replicate.Endangered, fmt.Sprintf("slot %s keeps more WAL than the server allows: its next checkpoint removes some of it", s.Name), hint}
 	case s.Safe != nil && s.Limit != nil && *s.Limit > 0 && s.Retained > *s.Limit/2 && *s.Safe < int64(*s.Limit)/leastSafe: //nolint:gosec // of megabytes
 		return &condition{replicate.Endangered, fmt.Sprintf(
-			"slot %s keeps %s of WAL, and may keep %s more: then it is lost", s.Name, kept, humanize.IBytes(uint64(max(*s.Safe, 0))), //nolint:gosec // not negative
+			"slot %s is about to be lost: of the %s of WAL that the server keeps for it, less than a fifth is left", s.Name, humanize.IBytes(*s.Limit),
 		), hint}
 	case s.Free != nil && s.Disk != nil && s.Retained >= notable && *s.Free < *s.Disk/leastFree:
-		return &condition{replicate.Endangered, fmt.Sprintf(
-			"slot %s keeps %s of WAL, and the server's disk has %s left", s.Name, kept, humanize.IBytes(*s.Free),
-		), "make room, or let WAL be stored again: " + hint}
+		return &condition{
+			replicate.Endangered, fmt.Sprintf("slot %s keeps WAL on the server's disk, of which less than a tenth is free", s.Name),
+			"make room, or let WAL be stored again: " + hint,
+		}
 	}
 	return nil
 }
