@@ -124,10 +124,14 @@ func (a *app) requested(ctx context.Context, arg, at string) (snapshot.ID, time.
 		return snapshot.ID{}, log, err
 	}
 	m, err := a.find(ctx, repo, arg, "")
-	if err == nil && m.Kind == policy.KindSQLite && sel.Sequence == 0 {
+	switch {
+	case err != nil:
+		return snapshot.ID{}, log, err
+	case sel.Sequence == 0 && (m.Kind == policy.KindSQLite || m.Kind == policy.KindPostgres && !isDump(m.Manifest)):
 		return a.requestedMoment(ctx, repo, m.ID().Source, at)
-	}
-	if err == nil && at != "" {
+	case at != "" && isDump(m.Manifest):
+		m, err = a.dumpAt(ctx, repo, m.ID().Source, arg, at)
+	case at != "":
 		m, err = a.find(ctx, repo, arg, at)
 	}
 	if err != nil {

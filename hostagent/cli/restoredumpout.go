@@ -39,7 +39,10 @@ func (r *dumpRestored) document() any {
 		Reached   time.Time     `json:"reached"` // the moment of the first dump
 		Databases []line        `json:"databases"`
 		Roles     []string      `json:"roles"` // that were made
+		Files     uint64        `json:"files"` // databases
 		Bytes     uint64        `json:"bytes"`
+		Written   uint64        `json:"written_bytes"`
+		Failed    uint64        `json:"failed"`
 		Seconds   float64       `json:"seconds"`
 		Steps     []stepLine    `json:"steps"`
 		Dropped   []string      `json:"dropped"` // what a restore had left that did not come to its end
@@ -51,6 +54,7 @@ func (r *dumpRestored) document() any {
 	}
 	list := r.Planned
 	if r.Result != nil {
+		doc.Files, doc.Written = uint64(len(r.Databases)), r.Expected
 		list = r.Databases
 		for _, s := range r.Steps {
 			doc.Steps = append(doc.Steps, stepLine{s.Name, s.Took.Seconds()})
