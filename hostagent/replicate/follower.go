@@ -26,8 +26,8 @@ const (
 	DefaultGrace = 30 * time.Second // for what is not durable yet at the end
 )
 
+// FirstRetry and MostRetry bound the wait after something that failed, which doubles each time.
 const (
-	// FirstRetry and MostRetry bound the wait after something that failed, which doubles each time.
 	FirstRetry = time.Second
 	MostRetry  = time.Minute
 )

@@ -119,9 +119,15 @@ func (m *Marks) Set(mark any, sync bool) error {
 		return fmt.Errorf("write mark: %w", err)
 	}
 	if sync {
-		if err := m.f.Sync(); err != nil {
-			return fmt.Errorf("write mark: %w", err)
-		}
+		return m.Sync()
+	}
+	return nil
+}
+
+// Sync puts on the disk what Set has noted by now. It may be called beside Set.
+func (m *Marks) Sync() error {
+	if err := m.f.Sync(); err != nil {
+		return fmt.Errorf("write mark: %w", err)
 	}
 	return nil
 }

@@ -327,8 +327,14 @@ func (f *Follower) prepare(ctx context.Context, c *wire.Conn, s server, step ste
 		}
 		t = &turn{timeline: step.timeline, at: step.at, history: content, time: m.Last.Time, after: &step.place}
 	}
+	history := s.content
+	if m.Last.Place.Sequence == 0 && m.Timeline > 1 && m.Timeline != s.timeline { // nothing was stored before a promotion
+		if _, history, err = c.History(within, m.Timeline); err != nil {
+			return err
+		}
+	}
 	f.line = f.newLine(ctx, m)
-	f.line.history = s.content
+	f.line.history = history
 	if t != nil {
 		f.line.mu.Lock()
 		f.line.acked = 0 // what is stored is not this server's
@@ -344,7 +350,7 @@ func (f *Follower) ran(ctx context.Context, err error) (time.Duration, error) {
 	var g *gapError
 	switch {
 	case ctx.Err() != nil:
-		return 0, nil
+		return 0, nil //nolint:nilerr // it was asked to end
 	case errors.As(err, &g):
 		return 0, f.over(ctx, g.why)
 	case wire.IsRemoved(err) && !f.remake:

@@ -124,17 +124,23 @@ func TestAway(t *testing.T) {
 		return mem.Fault{}
 	})
 	before := r.Status().Cluster.Durable
+	acked := func() string {
+		return w.server.Psql("SELECT flush_lsn || '|' || s.restart_lsn FROM pg_stat_replication, pg_replication_slots s")
+	}
+	r.await("all is acknowledged", func(replicate.Status) bool { return acked() == before+"|"+before })
 	w.server.Psql("CREATE TABLE much AS SELECT i, repeat(md5(i::text), 30) FROM generate_series(1, 8000) i")
 	w.write("b", 20)()
 	s := r.await("memory is full", func(s replicate.Status) bool { return s.Pending.Bytes >= memory })
 	if most := int64(memory + 256<<10); s.Pending.Bytes > most || s.Oldest.IsZero() || s.Cluster.Durable != before {
 		t.Errorf("while the store is away: %+v %+v", s, s.Cluster)
 	}
-	flushed := w.server.Psql("SELECT flush_lsn || '|' || s.restart_lsn FROM pg_stat_replication, pg_replication_slots s")
-	if flushed != before+"|"+before {
+	if flushed := acked(); flushed != before+"|"+before {
 		t.Errorf("acknowledged up to %s, durable up to %s", flushed, before)
 	}
 	r.await("the slot keeps what is not durable", func(s replicate.Status) bool { return s.Cluster.Slot.Retained > 7<<20 })
+	// Nobody has to wait for us who stops the server.
+	w.server.Stop("fast")
+	w.server.Restart()
 	mu.Lock()
 	away = false
 	mu.Unlock()

@@ -17,7 +17,7 @@ import (
 type line struct {
 	f      *Follower
 	q      *intake
-	landed chan struct{} // something is durable
+	safe   chan struct{} // something may be acknowledged
 	begun  chan struct{} // closed when the server streams what comes next
 	stop   context.CancelFunc
 	others sync.WaitGroup
@@ -51,7 +51,7 @@ func (e *gapError) Error() string { return e.why }
 func (f *Follower) newLine(ctx context.Context, m *mark) *line {
 	l := &line{
 		f: f, m: m, receiving: m.Timeline, q: newIntake(m.Last, m.Segment, f.o.Memory),
-		landed: make(chan struct{}, 1), begun: make(chan struct{}), done: make(chan struct{}),
+		safe: make(chan struct{}, 1), begun: make(chan struct{}), done: make(chan struct{}),
 	}
 	if m.Last.Place.Sequence > 0 {
 		l.acked = m.Last.LSN
@@ -229,7 +229,8 @@ func (f *flight) point(place log.Place) point {
 // 1. The mark says which record comes, and up to where it has WAL. A crash from here on is settled by a listing: the
 // record is there, or it is not.
 // 2. The record is put.
-// 3. The mark says that it is durable (land), and only then is its WAL acknowledged.
+// 3. The mark says that it is durable (land). Its WAL is acknowledged when that is on the disk (tend): after a power cut the
+// server still has what comes after the mark.
 func (l *line) depart(ctx context.Context, f *flight) error {
 	after := f.point(f.prepared.Place())
 	if err := l.note(false, func(m *mark) { m.Pending = &after }); err != nil {
@@ -255,7 +256,6 @@ func (l *line) land(f *flight) error {
 		return err
 	}
 	l.mu.Lock()
-	l.acked = max(l.acked, f.b.end())
 	l.puts++
 	timeline := l.m.Timeline
 	l.mu.Unlock()
@@ -263,7 +263,6 @@ func (l *line) land(f *flight) error {
 	l.f.Landed(groups, f.place, now)
 	bytes := len(f.b.data)
 	l.q.done()
-	replicate.Nudge(l.landed)
 	l.f.Calm()
 	l.f.show()
 	l.f.Tell(replicate.Event{
@@ -387,22 +386,45 @@ func (l *line) turn(ctx context.Context, t *turn) error {
 	if err != nil {
 		return err
 	}
-	l.mu.Lock()
-	l.acked = max(l.acked, o.Next)
-	l.mu.Unlock()
+	l.acknowledge(o.Next)
 	l.f.Tell(replicate.Event{Kind: replicate.Promoted, Place: place, LSN: t.at.String(), Timeline: t.timeline})
 	return nil
 }
 
-// tend joins small pieces of the log, and looks whether somebody else writes the stream, as long as records are shipped.
+// acknowledge lets the server forget the WAL before an LSN.
+func (l *line) acknowledge(at postgres.LSN) {
+	l.mu.Lock()
+	l.acked = max(l.acked, at)
+	l.mu.Unlock()
+	replicate.Nudge(l.safe)
+}
+
+// sync puts the mark on the disk, if it has changed since, and acknowledges what it says.
+func (l *line) sync(synced *mark) *mark {
+	m := l.mark()
+	if m == synced || m.Last.Place.Sequence == 0 {
+		return m
+	}
+	if err := l.f.marks.Sync(); err != nil {
+		l.f.Tell(replicate.Event{Kind: replicate.Trouble, Why: err.Error()})
+		return synced
+	}
+	l.acknowledge(m.Last.LSN)
+	return m
+}
+
+// tend acknowledges, joins small pieces of the log, and looks whether somebody else writes the stream, as long as records are
+// shipped.
 func (l *line) tend(ctx context.Context) {
 	joined, looked := time.Now(), time.Now()
 	var joinedAt, lookedAt uint64 // records by then
+	var synced *mark
 	for {
 		replicate.Sleep(ctx, time.Second)
 		if ctx.Err() != nil {
 			return
 		}
+		synced = l.sync(synced)
 		l.mu.Lock()
 		w, records := l.writer, l.puts
 		l.mu.Unlock()

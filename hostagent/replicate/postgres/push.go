@@ -260,7 +260,7 @@ func (s *segmentFile) same(m *mark) error {
 
 // pushLine puts what the log does not have of a segment.
 func (f *Follower) pushLine(ctx context.Context, s *segmentFile, t *turn, p *Pushed) (err error) {
-	l := &line{f: f, m: f.known, q: newIntake(f.known.Last, f.known.Segment, 1<<31-1), landed: make(chan struct{}, 1)}
+	l := &line{f: f, m: f.known, q: newIntake(f.known.Last, f.known.Segment, 1<<31-1), safe: make(chan struct{}, 1)}
 	defer func() {
 		f.known = l.m
 		if l.writer != nil {

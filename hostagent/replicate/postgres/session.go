@@ -33,6 +33,8 @@ type session struct {
 	answered time.Time    // when the ping was sent that was answered last
 	caught   bool         // all that the server had when it sent the newest WAL is here
 	acked    postgres.LSN // was acknowledged
+	wanted   time.Time    // since when the server asks for answers again and again; zero: it does not
+	wantedAt time.Time    // when it asked last
 }
 
 // stream receives WAL until something ends that: the connection, the line, or ctx.
@@ -43,7 +45,7 @@ func (f *Follower) stream(ctx context.Context, c *wire.Conn, srv server) error {
 	defer others.Wait()
 	defer cancel(nil)
 	others.Go(func() { s.watch(ctx) })
-	others.Go(func() { f.watchSlot(ctx, srv) })
+	others.Go(func() { f.watchSlot(ctx, srv, func() { cancel(&stoppingError{}) }) })
 	err := s.timelines(ctx)
 	if cause := context.Cause(ctx); cause != nil && !errors.Is(err, cause) {
 		return cause // why the connection was given up
@@ -165,9 +167,13 @@ func (s *session) message(ctx context.Context, stream *wire.Stream) (wire.Messag
 		s.answered, s.pinged = s.pinged, time.Time{}
 		s.caught = true
 	}
+	stops := m.ReplyRequested && s.insists(now)
 	s.mu.Unlock()
 	if m.ReplyRequested {
 		replicate.Nudge(s.asked)
+	}
+	if stops {
+		return m, &stoppingError{}
 	}
 	s.l.mu.Lock()
 	s.l.server = m.ServerEnd
@@ -177,6 +183,32 @@ func (s *session) message(ctx context.Context, stream *wire.Stream) (wire.Messag
 	s.l.mu.Unlock()
 	return m, nil
 }
+
+const (
+	// patience is for how long a server that is being stopped waits for us, at most.
+	patience = 5 * time.Second
+	// A server that hears from us all the time has no reason to ask, but at its end: then it asks again at once.
+	insisting = 500 * time.Millisecond
+)
+
+// insists notes that the server wants an answer, and reports whether it is kept from stopping by us: it waits until all is
+// acknowledged that it has sent, for ever if we go on to answer. The caller holds mu.
+func (s *session) insists(now time.Time) bool {
+	if s.wanted.IsZero() || now.Sub(s.wantedAt) > insisting {
+		s.wanted = now
+	}
+	s.wantedAt = now
+	return now.Sub(s.wanted) > patience
+}
+
+// stoppingError says that a server is being stopped.
+type stoppingError struct{}
+
+func (*stoppingError) Error() string {
+	return "stream WAL: the server is being stopped, and what it has sent is not durable yet: it is not kept waiting, its slot keeps the WAL"
+}
+
+func (*stoppingError) Hint() string { return "start the server again; look why WAL is not stored" }
 
 // acknowledging acknowledges what is durable until stop is called, and asks for signs of life.
 func (s *session) acknowledging(ctx context.Context, stream *wire.Stream) (stop func()) {
@@ -200,7 +232,7 @@ func (s *session) acknowledge(ctx context.Context, stream *wire.Stream) {
 		select {
 		case <-ctx.Done():
 			return
-		case <-s.l.landed:
+		case <-s.l.safe:
 		case <-s.asked:
 		case now := <-ticks.C:
 			reply = s.ping(now)

@@ -191,8 +191,16 @@ func (s *seenSlot) space() {
 	}
 }
 
-// watchSlot looks at the slot again and again: what it keeps, and what threatens it.
-func (f *Follower) watchSlot(ctx context.Context, srv server) {
+// stops reports whether a server said that it is being stopped, or has ended a connection because of it. One that streams
+// is not starting.
+func stops(err error) bool {
+	var e *wire.Error
+	return errors.As(err, &e) && (e.Code == "57P01" || e.Code == "57P03")
+}
+
+// watchSlot looks at the slot again and again: what it keeps, and what threatens it. It calls stopping when it finds out
+// that the server is being stopped: while the store is away the stream is not read, and nothing else would tell.
+func (f *Follower) watchSlot(ctx context.Context, srv server, stopping func()) {
 	var q *pgconn.PgConn
 	defer func() {
 		if q != nil {
@@ -217,7 +225,10 @@ func (f *Follower) watchSlot(ctx context.Context, srv server) {
 				_ = q.Close(context.WithoutCancel(ctx))
 				q = nil
 			}
-			if !wire.IsTransient(err) {
+			if stops(err) {
+				replicate.Sleep(ctx, patience)
+				stopping()
+			} else if !wire.IsTransient(err) {
 				f.unseen(err)
 			}
 			continue
