@@ -42,7 +42,7 @@ type options struct {
 	time                             time.Duration // of each run of -sqlite
 	rate                             float64
 	scale, chain, s3, months, render bool
-	sqlite                           bool
+	sqlite, postgres                 bool
 }
 
 func main() {
@@ -85,6 +85,7 @@ func parse(args []string, errors io.Writer) (options, error) {
 	f.BoolVar(&o.s3, "s3", false, "measure an S3 server that is far away")
 	f.DurationVar(&o.latency, "latency", 25*time.Millisecond, "with -s3: added to each round trip")
 	f.BoolVar(&o.sqlite, "sqlite", false, "measure how databases are followed, beside litestream")
+	f.BoolVar(&o.postgres, "postgres", false, "measure base backups of PostgreSQL, beside pg_basebackup and, if it is installed, pgbackrest; -size 1700MB")
 	f.DurationVar(&o.time, "time", followTime, "with -sqlite: of each run")
 	f.Float64Var(&o.rate, "rate", 500, "with -sqlite: transactions a second")
 	f.BoolVar(&o.months, "months", false, "measure 90 days of changes with retention")
@@ -177,6 +178,8 @@ func start(ctx context.Context, args []string, out, progress io.Writer) error {
 		mode = b.monthly
 	case o.sqlite:
 		mode = b.followers
+	case o.postgres:
+		mode = b.clusters
 	}
 	r, err := mode(ctx)
 	if err != nil {
