@@ -3,15 +3,18 @@ package cli
 import (
 	"context"
 	"encoding/json"
+	"errors"
 	"fmt"
 	"iter"
 	"slices"
 	"strings"
+	"time"
 
 	"github.com/btcdecoded/holdfast/hostagent/restorer/postgres"
 	pg "github.com/btcdecoded/holdfast/shared/postgres"
 	"github.com/btcdecoded/holdfast/shared/recovery"
 	"github.com/btcdecoded/holdfast/shared/repository"
+	"github.com/btcdecoded/holdfast/shared/repository/inventory"
 	"github.com/btcdecoded/holdfast/shared/repository/log"
 	"github.com/btcdecoded/holdfast/shared/snapshot"
 )
@@ -78,6 +81,9 @@ func (m *moments) chooseCluster(ctx context.Context, want clusterWant) (*cluster
 		return nil, err
 	}
 	c := &clusterMoment{moment: out, target: want.target}
+	if err := m.unreadable(want, chosen); err != nil {
+		return nil, err
+	}
 	if err := m.gapAt(ctx, reader, epochs, want, chosen); err != nil {
 		return nil, err
 	}
@@ -91,6 +97,36 @@ func (m *moments) chooseCluster(ctx context.Context, want clusterWant) (*cluster
 		return nil, fmt.Errorf("source %s: timeline %d can not be reached: what is stored leads to timeline %d", m.src, want.timeline, c.timelineOf())
 	}
 	return c, nil
+}
+
+// unreadable tells that a part of the log can't be read at all, because its head is no good: what was committed then is
+// in it, and a restore without it would lack that silently.
+func (m *moments) unreadable(want clusterWant, chosen recovery.Selection) error {
+	if want.alone || !want.target.Time.IsZero() && !want.target.Time.After(chosen.Reached) {
+		return nil
+	}
+	for _, s := range m.streams {
+		for _, e := range s.Epochs {
+			if e.Err == nil || !arrivedAfter(e, chosen.Reached) {
+				continue
+			}
+			return hinted{
+				fmt.Errorf("source %s: epoch %d of stream %s of the log can not be read, and holds what came after %s: %w", m.src, e.Epoch, e.Stream, exact(chosen.Reached), e.Err),
+				fmt.Sprintf("`holdfast repair --from COPY` puts back what a copy has; --at %s restores without it", exact(chosen.Reached)),
+			}
+		}
+	}
+	return nil
+}
+
+// arrivedAfter reports whether something of an epoch arrived after a time.
+func arrivedAfter(e *log.Epoch, at time.Time) bool {
+	for _, all := range [][]inventory.LogPiece{e.Pieces, e.Segments} {
+		if n := len(all); n > 0 && all[n-1].Arrived().After(at) {
+			return true
+		}
+	}
+	return false
 }
 
 // gapAt tells that what happened at a time is not known.
@@ -238,6 +274,9 @@ func (c *clusterMoment) open(ctx context.Context, a *app) (*postgres.Source, err
 	if c.stream == nil {
 		return src, nil
 	}
+	if err := c.readable(ctx); err != nil {
+		return nil, fmt.Errorf("source %s: %w", c.src, err)
+	}
 	if src.Log, err = c.log(ctx, c.chosen.Log.From, c.through); err != nil {
 		return nil, fmt.Errorf("source %s: %w", c.src, err)
 	}
@@ -247,6 +286,41 @@ func (c *clusterMoment) open(ctx context.Context, a *app) (*postgres.Source, err
 	}
 	src.Log.Reader, err = json.Marshal(settings)
 	return src, err
+}
+
+// lookBack is how many records at the end of a log are tried, where the last one can't be read.
+const lookBack = 1000
+
+// readable makes sure that the branch ends with a record that can be read. Where its last ones can't, it ends before them if
+// the time that is wanted does.
+func (c *clusterMoment) readable(ctx context.Context) error {
+	reader := log.NewReader(c.repo, c.src, c.streams)
+	_, fault := reader.Record(ctx, c.through.Stream, c.through.Epoch, c.through.Sequence)
+	var hole *log.HoleError
+	if !errors.As(fault, &hole) {
+		return fault
+	}
+	first := uint64(1)
+	for _, e := range c.stream.Epochs {
+		if e.Epoch == c.through.Epoch && e.Described != nil && e.Described.Continues != nil {
+			first = e.Described.Continues.Sequence + 1
+		}
+	}
+	for n := c.through.Sequence - 1; n >= first && n+lookBack > c.through.Sequence; n-- {
+		r, err := reader.Record(ctx, c.through.Stream, c.through.Epoch, n)
+		if errors.As(err, &hole) {
+			continue
+		}
+		if err != nil {
+			return err
+		}
+		if at := c.target.Time; c.target.Kind == postgres.Time && !at.After(r.Time) {
+			c.through.Sequence = n
+			return nil
+		}
+		return hinted{fault, fmt.Sprintf("the log is good up to %s: `holdfast restore %s --at %s`", exact(r.Time), c.src.Name, exact(r.Time))}
+	}
+	return hinted{fault, "`holdfast verify` names everything that is hit; `holdfast repair --from COPY` puts back what a copy has"}
 }
 
 // majorOf reads the major version of what a server says: "15.18 (Debian …)", "18rc1".

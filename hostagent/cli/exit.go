@@ -143,7 +143,10 @@ func code(ctx context.Context, err error) (int, string) {
 		return exitDamaged, "something else was backed up into one of the two: look at both with `holdfast snapshots -r`, then copy the one that is right to a new place"
 	}
 	if errors.As(err, &damage) || errors.As(err, &rollback) {
-		return exitDamaged, "`holdfast verify` names everything that is hit; `holdfast repair --from COPY` puts back what a copy has"
+		if hint == "" {
+			hint = "`holdfast verify` names everything that is hit; `holdfast repair --from COPY` puts back what a copy has"
+		}
+		return exitDamaged, hint
 	}
 	for _, row := range exitTable() {
 		if errors.Is(err, row.is) {

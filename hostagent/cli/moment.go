@@ -96,6 +96,9 @@ func (m *moments) choose(ctx context.Context, want recovery.Selector) (*moment, 
 	if err != nil {
 		return nil, fmt.Errorf("source %s: %w", m.src, err)
 	}
+	if want.Sequence == 0 && (want.At.IsZero() || want.At.After(chosen.Reached)) {
+		chosen.Warnings = append(chosen.Warnings, m.unheard(chosen.Reached)...)
+	}
 	if at := want.At; !at.IsZero() && chosen.Reached.Before(at) && len(epochs) > 0 {
 		if err := reader.Times(ctx, epochs); err != nil {
 			return nil, fmt.Errorf("source %s: %w", m.src, err)
@@ -111,6 +114,19 @@ func (m *moments) choose(ctx context.Context, want recovery.Selector) (*moment, 
 		return nil, fmt.Errorf("source %s: %w", m.src, repository.ErrNoSnapshot)
 	}
 	return &moment{moments: m, base: m.history.Manifests[i], chosen: chosen}, nil
+}
+
+// unheard names what of the log can't be read at all, because its head is no good, and holds what came after a time.
+func (m *moments) unheard(after time.Time) []string {
+	var out []string
+	for _, s := range m.streams {
+		for _, e := range s.Epochs {
+			if e.Err != nil && arrivedAfter(e, after) {
+				out = append(out, fmt.Sprintf("epoch %d of stream %s of the log can not be read, and what came after %s is in it: %v", e.Epoch, e.Stream, exact(after), e.Err))
+			}
+		}
+	}
+	return out
 }
 
 // errNoDatabase says that a snapshot is not one of a database.

@@ -17,6 +17,7 @@ import (
 	"github.com/btcdecoded/holdfast/hostagent/hook"
 	"github.com/btcdecoded/holdfast/hostagent/pgbin"
 	"github.com/btcdecoded/holdfast/hostagent/pgserver"
+	"github.com/btcdecoded/holdfast/hostagent/progress"
 	proof "github.com/btcdecoded/holdfast/hostagent/proof/postgres"
 	"github.com/btcdecoded/holdfast/hostagent/restorer/postgres"
 	pgsource "github.com/btcdecoded/holdfast/hostagent/source/postgres"
@@ -119,7 +120,7 @@ func (a *app) restoreCluster(ctx context.Context, repo *repository.Repository, m
 	}
 	began := a.now()
 	meter := a.meter()
-	options.Progress, options.Began = meter, meter.Current
+	options.Progress, options.Phase, options.Began = meter, meter.Phase, phases(meter)
 	err = meter.Run("restore "+r.src.Name, func() (err error) {
 		if f.inPlace {
 			result.Result, err = postgres.InPlace(ctx, target, r.open, options)
@@ -137,6 +138,16 @@ func (a *app) restoreCluster(ctx context.Context, repo *repository.Repository, m
 		return r.explain(err)
 	}
 	return a.printCluster(result)
+}
+
+// phases lets a meter say which step is done, but for that whose files and bytes it counts.
+func phases(meter *progress.Meter) func(step string) {
+	return func(step string) {
+		if step == postgres.StepLayOut {
+			step = ""
+		}
+		meter.Phase(step)
+	}
 }
 
 // wanted reads which state is wanted.
@@ -416,6 +427,8 @@ func (r *clusterRestore) explain(err error) error {
 		return hinted{err, "--setting shared_preload_libraries=NAME loads it during the recovery"}
 	case errors.Is(err, errProof):
 		return hinted{err, fmt.Sprintf("`holdfast snapshots %s --points` shows other moments; --checks none restores without looking", name)}
+	case !e.Good.IsZero() && e.Good.After(r.moment.base.Finished):
+		return hinted{err, fmt.Sprintf("the log is good up to there: `holdfast restore %s --at %s`; `holdfast verify %s` names what is damaged", name, exact(e.Good), name)}
 	case errors.Is(err, postgres.ErrShort) || rottenCluster(err):
 		return hinted{err, fmt.Sprintf("`holdfast verify %s` names what is damaged; `holdfast snapshots %s --points` shows what can be had", name, name)}
 	}

@@ -129,7 +129,7 @@ func (r *clusterRestored) write(a *app, w io.Writer) {
 	}
 	fmt.Fprintln(w)
 	if r.report == nil {
-		fmt.Fprintln(w, "  not checked")
+		fmt.Fprintln(w, "  no queries of a policy to ask; --checks amcheck looks through tables and indexes, `holdfast verify "+r.moment.src.Name+" --level restore` tries it beside")
 	} else {
 		fmt.Fprint(w, "  passed")
 		for i, s := range r.report.Steps {

@@ -36,7 +36,7 @@ func (a *app) verifyCluster(ctx context.Context, repo *repository.Repository, id
 		return nil, err
 	}
 	meter := a.meter()
-	o := postgres.Options{Target: want.target, Progress: meter, Now: a.now, Began: meter.Current, Temp: a.tempPath()}
+	o := postgres.Options{Target: want.target, Progress: meter, Phase: meter.Phase, Now: a.now, Began: phases(meter), Temp: a.tempPath()}
 	a.serverOptions(&o, "", source)
 	if o.Fetch, err = fetchCommand(); err != nil {
 		return nil, err
@@ -47,7 +47,7 @@ func (a *app) verifyCluster(ctx context.Context, repo *repository.Repository, id
 	var report *proof.Report
 	o.Prove = func(ctx context.Context, s *pgserver.Server) (err error) {
 		checks := a.drillChecks(ctx, s, source, m.base)
-		checks.Began = meter.Current
+		checks.Began = meter.Phase
 		report, err = a.proveCluster(ctx, s, checks, source)
 		return err
 	}

@@ -145,7 +145,7 @@ func (o Account) Reaches(dir string) (stopped string, ok bool) {
 // same: they may not list them. Nothing is done where this program is not root, for servers run as who runs it then, nor
 // where dir does not lie below top.
 func Passable(dir, top string) error {
-	if err := os.MkdirAll(dir, 0o700); err != nil {
+	if err := os.MkdirAll(dir, 0o711); err != nil { //nolint:gosec // to be gone through, not listed
 		return err
 	}
 	rel, err := filepath.Rel(top, dir)

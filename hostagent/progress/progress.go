@@ -50,6 +50,7 @@ type Meter struct {
 	done    Counts
 	total   Counts // zero: unknown
 	current string
+	phase   string // what is done that can't be counted; empty: what is counted
 	rate    rate
 	shown   bool // a terminal line is there to be erased
 }
@@ -81,6 +82,13 @@ func (m *Meter) Current(path string) {
 	m.current = path
 }
 
+// Phase says in words what is done from now on, where files and bytes say nothing of it; empty: they count again.
+func (m *Meter) Phase(text string) {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	m.phase = text
+}
+
 // Total says how much work there is in all, as soon as that is known.
 func (m *Meter) Total(files, bytes uint64) {
 	m.mu.Lock()
@@ -99,7 +107,7 @@ func (m *Meter) Done() Counts {
 func (m *Meter) Run(what string, work func() error) error {
 	m.mu.Lock()
 	m.what, m.began = what, m.now()
-	m.done, m.total, m.current, m.rate = Counts{}, Counts{}, "", rate{}
+	m.done, m.total, m.current, m.phase, m.rate = Counts{}, Counts{}, "", "", rate{}
 	m.mu.Unlock()
 	if m.mode == Off {
 		return work()
@@ -159,6 +167,9 @@ func (m *Meter) Show() {
 // line is the progress in words. The caller holds mu.
 func (m *Meter) line(now time.Time) string {
 	parts := []string{m.what + ": " + clock(now.Sub(m.began))}
+	if m.phase != "" {
+		return parts[0] + ", " + m.phase
+	}
 	if part, ok := m.share(); ok {
 		parts = append(parts, fmt.Sprintf("%.1f %%", 100*part))
 	}
@@ -186,6 +197,7 @@ func of(done, total string, known bool) string {
 func (m *Meter) document(now time.Time) any {
 	doc := struct {
 		Progress   string   `json:"progress"`
+		Phase      string   `json:"phase,omitempty"`
 		Seconds    float64  `json:"seconds"`
 		Files      uint64   `json:"files"`
 		Bytes      uint64   `json:"bytes"`
@@ -194,7 +206,7 @@ func (m *Meter) document(now time.Time) any {
 		Rate       uint64   `json:"bytes_per_second"`
 		Left       *float64 `json:"seconds_left,omitempty"`
 	}{
-		m.what, now.Sub(m.began).Seconds(), m.done.Files, m.done.Bytes, m.total.Files, m.total.Bytes,
+		m.what, m.phase, now.Sub(m.began).Seconds(), m.done.Files, m.done.Bytes, m.total.Files, m.total.Bytes,
 		uint64(m.rate.perSecond()), nil,
 	}
 	if left, ok := m.left(now); ok {

@@ -12,6 +12,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	pg "github.com/btcdecoded/holdfast/shared/postgres"
+	"github.com/btcdecoded/holdfast/shared/repository/log"
 	"github.com/btcdecoded/holdfast/shared/snapshot"
 )
 
@@ -47,10 +48,12 @@ type feed struct {
 	walker  *pg.Walker                    // proves that it is WAL, and finds its true end; nil: nothing was read yet
 	walked  uint32                        // the walker's timeline
 	broken  error                         // what the walker found
+	last    time.Time                     // of the last record that was good
+	cut     error                         // the log was left where it is damaged, behind all that was needed
 }
 
-func newFeed(log *Log, plan *Plan, s *spool) *feed {
-	f := &feed{log: log, plan: plan, spool: s, index: map[segment]snapshot.LogPlace{}, asked: map[segment]int{}}
+func newFeed(l *Log, plan *Plan, s *spool) *feed {
+	f := &feed{log: l, plan: plan, spool: s, index: map[segment]snapshot.LogPlace{}, asked: map[segment]int{}}
 	f.changed = sync.NewCond(&f.mu)
 	if plan.Target.Kind == Time {
 		f.until = plan.Target.Time
@@ -108,6 +111,9 @@ func (f *feed) pass(ctx context.Context, from snapshot.LogPlace) (err error) {
 	a := &assembly{feed: f, place: from}
 	defer func() { err = errors.Join(err, a.close()) }()
 	for r, err := range f.log.Records(ctx, from) {
+		if err != nil && f.enough(err) {
+			break
+		}
 		if err != nil {
 			return err
 		}
@@ -288,6 +294,35 @@ func (f *feed) passed(r *Record, end pg.LSN) {
 	f.walk(r)
 }
 
+// enough reports whether the log may end where it is damaged: all that counts for the time that is wanted is before that.
+func (f *feed) enough(err error) bool {
+	var hole *log.HoleError
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	if !errors.As(err, &hole) || f.until.IsZero() || f.last.IsZero() || f.until.After(f.last) {
+		return false
+	}
+	f.cut = err
+	return true
+}
+
+// cutBy is what is wrong with the log behind all that was needed; nil: nothing was met.
+func (f *feed) cutBy() error {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	return f.cut
+}
+
+// goodUntil is the time of the last record before what is wrong with the log; zero: nothing is, or that is not known.
+func (f *feed) goodUntil() time.Time {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	if f.err == nil && f.broken == nil {
+		return time.Time{}
+	}
+	return f.last
+}
+
 // walk lets the walker see a record, once. The caller holds mu.
 func (f *feed) walk(r *Record) {
 	if f.broken != nil || r.Timeline < f.walked {
@@ -303,7 +338,9 @@ func (f *feed) walk(r *Record) {
 	if r.Start != f.walker.Next() {
 		return // it was seen before
 	}
-	_, f.broken = f.walker.Write(r.WAL)
+	if _, f.broken = f.walker.Write(r.WAL); f.broken == nil {
+		f.last = r.Time
+	}
 }
 
 // wholeEnd is the end of the last record of WAL that is whole; what follows in the log is the beginning of another one. It

@@ -96,6 +96,7 @@ type Options struct {
 	Temp     string            // as [restorer.Options] has it
 	Now      func() time.Time  // nil: time.Now
 	Began    func(step string) // is told which step begins; may be nil
+	Phase    func(text string) // is told how far the recovery is; may be nil
 	Note     func(text string) // is told what a person may want to know on the way; may be nil
 
 	// Of a restore in place:
@@ -169,10 +170,12 @@ type Result struct {
 
 // StepError says which step ended a restore and what became of the place.
 type StepError struct {
-	Step   string
-	Path   string
-	Err    error
-	Words  string // of the server; empty: it had no last words
+	Step  string
+	Path  string
+	Err   error
+	Words string // of the server; empty: it had no last words
+	// Good is the time up to which the log was good, where the log is what failed; zero: not known.
+	Good   time.Time
 	Safety string // what was there before is here, and not in its place; empty: all is as it was
 	Failed string // what was restored, and had to leave its place again, is here; empty: nothing did
 	Back   error  // why what was there before could not be put back; nil: it was, or it never left

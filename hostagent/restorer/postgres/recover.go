@@ -92,6 +92,9 @@ func (b *build) reach(ctx context.Context) (*watch, error) {
 	// The log ends, and nothing in it lies behind the target: its end is the state at the target. A server that was told a
 	// target does not promote before it, so it is told none.
 	b.options.note("nothing in the log is later than the target: its end is what was wanted")
+	if cut := b.feed.cutBy(); cut != nil {
+		b.result.Warnings = append(b.result.Warnings, fmt.Sprintf("all that was committed until then is there; behind it the log is no good: %v", cut))
+	}
 	_ = w.conn.Close(ctx)
 	if err := b.server.Stop(true); err != nil {
 		return nil, err
@@ -136,7 +139,6 @@ type watch struct {
 	replayed pg.LSN
 	time     time.Time
 	atTarget bool // it has stopped where it was told to, not where the log ends
-	told     uint64
 }
 
 func (w *watch) close() {
@@ -204,10 +206,20 @@ func (w *watch) progress() {
 	b := w.build
 	_, _, _, bytes, _ := b.feed.state()
 	b.result.WAL = bytes
-	if b.options.Progress != nil && bytes > w.told {
-		b.options.Progress.Current(fmt.Sprintf("%s, %d MiB of WAL, LSN %s", StepRecover, bytes>>20, w.replayed))
-		w.told = bytes
+	if b.options.Phase == nil {
+		return
 	}
+	text := fmt.Sprintf("%s: %d MiB of WAL handed over", StepRecover, bytes>>20)
+	if w.replayed != 0 {
+		text = fmt.Sprintf("%s: at LSN %s", StepRecover, w.replayed)
+		if b.src.Log != nil {
+			text += " of " + b.src.Log.End.String()
+		}
+	}
+	if !w.time.IsZero() {
+		text += ", " + w.time.Format("2006-01-02 15:04:05Z")
+	}
+	b.options.Phase(text)
 }
 
 // ask asks the server how far it is.

@@ -42,7 +42,11 @@ func newBuild(dir string, o *Options) *build {
 
 // failure is how a step ended everything.
 func (b *build) failure(err error) *StepError {
-	return &StepError{Step: b.at, Path: b.result.Path, Err: err, Words: b.words}
+	e := &StepError{Step: b.at, Path: b.result.Path, Err: err, Words: b.words}
+	if b.feed != nil && b.src != nil && b.src.Log != nil && e.Step == StepRecover {
+		e.Good = b.feed.goodUntil()
+	}
+	return e
 }
 
 // absolute resolves links on the way to a directory, which may be missing.
@@ -63,7 +67,7 @@ func absolute(dir string) (string, error) {
 // Scratch builds a cluster in a directory of its own below dir, lets Options.Prove look at it, and removes it with its
 // server. What earlier ones left that were killed is removed first. Errors: as ToDir.
 func Scratch(ctx context.Context, dir string, open Opener, o Options) (*Result, error) {
-	if err := os.MkdirAll(dir, 0o700); err != nil {
+	if err := os.MkdirAll(dir, 0o711); err != nil { //nolint:gosec // the server goes through it, and lists nothing
 		return nil, fmt.Errorf("restore to scratch: %w", err)
 	}
 	sweep(dir)
