@@ -33,9 +33,12 @@ func entry(t *testing.T, s *stream.Stored) {
 
 func TestSizes(t *testing.T) {
 	s := pagedtest.New()
-	for i, n := range []int{0, 1, 64, 256 << 10, 3 << 20, snapshot.MapSpan - 1, snapshot.MapSpan, snapshot.MapSpan + 1, 27<<20 + 5} {
+	for i, n := range []int{0, 1, 64, 300 << 10, snapshot.MapSpan, snapshot.MapSpan + 1} {
 		want := noise(byte(i), n)
 		for name, r := range map[string]io.Reader{"whole": bytes.NewReader(want), "in parts": iotest.HalfReader(bytes.NewReader(want)), "with the end": iotest.DataErrReader(bytes.NewReader(want))} {
+			if n >= snapshot.MapSpan && (name == "whole") != (n == snapshot.MapSpan) {
+				continue // with the race detector each takes its time
+			}
 			told := 0
 			got, err := stream.Store(t.Context(), s, r, chunker.Default(), 0, func(n int) { told += n })
 			if err != nil {
@@ -53,7 +56,7 @@ func TestSizes(t *testing.T) {
 // TestSpan: what is expected decides how much a map covers.
 func TestSpan(t *testing.T) {
 	s := pagedtest.New()
-	want := noise(9, 20<<20)
+	want := noise(9, 17<<20)
 	got, err := stream.Store(t.Context(), s, bytes.NewReader(want), chunker.Default(), 1<<40, nil)
 	if err != nil {
 		t.Fatal(err)
@@ -67,7 +70,7 @@ func TestSpan(t *testing.T) {
 // TestRepeats: what was put before the content costs little.
 func TestRepeats(t *testing.T) {
 	first := pagedtest.New()
-	content := noise(3, 32<<20)
+	content := noise(3, 10<<20)
 	if _, err := stream.Store(t.Context(), first, bytes.NewReader(content), chunker.Default(), 0, nil); err != nil {
 		t.Fatal(err)
 	}
@@ -75,7 +78,7 @@ func TestRepeats(t *testing.T) {
 	if _, err := stream.Store(t.Context(), second, io.MultiReader(bytes.NewReader(noise(4, 1000)), bytes.NewReader(content)), chunker.Default(), 0, nil); err != nil {
 		t.Fatal(err)
 	}
-	if added := second.Added(); added > 5<<20 {
+	if added := second.Added(); added > 3<<20 {
 		t.Errorf("%d bytes were stored again", added)
 	}
 }
@@ -84,7 +87,7 @@ func TestErrors(t *testing.T) {
 	broken := errors.New("broken")
 	inner := pagedtest.New()
 	s := inner
-	_, err := stream.Store(t.Context(), s, io.MultiReader(bytes.NewReader(noise(1, 10<<20)), iotest.ErrReader(broken)), chunker.Default(), 0, nil)
+	_, err := stream.Store(t.Context(), s, io.MultiReader(bytes.NewReader(noise(1, 5<<20)), iotest.ErrReader(broken)), chunker.Default(), 0, nil)
 	if !errors.Is(err, broken) {
 		t.Error(err)
 	}
@@ -95,7 +98,7 @@ func TestErrors(t *testing.T) {
 		}
 		return nil
 	}
-	if _, err = stream.Store(t.Context(), s, bytes.NewReader(noise(2, 40<<20)), chunker.Default(), 0, nil); !errors.Is(err, broken) {
+	if _, err = stream.Store(t.Context(), s, bytes.NewReader(noise(2, 12<<20)), chunker.Default(), 0, nil); !errors.Is(err, broken) {
 		t.Error(err)
 	}
 	inner.Stored = nil

@@ -12,6 +12,7 @@ import (
 	"path/filepath"
 	"slices"
 	"strings"
+	"sync"
 	"testing"
 
 	"github.com/jackc/pgx/v5/pgconn"
@@ -120,7 +121,7 @@ func TestAll(t *testing.T) {
 	s.Psql(`GRANT CONNECT ON DATABASE governance TO app WITH GRANT OPTION`)
 	s.Psql(`COMMENT ON DATABASE governance IS 'it''s ours'`)
 	s.Psql(`ALTER DATABASE governance CONNECTION LIMIT 77`)
-	fill(t, s, "governance", 40_000)
+	fill(t, s, "governance", 16_000)
 
 	first := pagedtest.New()
 	r, err := dump.Capture(t.Context(), options(s, first, "postgres"), first, silent{})
@@ -165,9 +166,19 @@ func TestAll(t *testing.T) {
 	}
 }
 
-// TestList dumps what is named, and names what is not there.
-func TestList(t *testing.T) {
+// TestServer does what needs no server of its own.
+func TestServer(t *testing.T) {
 	s := cluster.Start(t, cluster.Options{})
+	for _, tt := range []struct {
+		name string
+		test func(*testing.T, *cluster.Server)
+	}{{"list", testList}, {"rights", testRights}, {"not whole", testNotWhole}, {"only writing", testOnlyWriting}} {
+		t.Run(tt.name, func(t *testing.T) { tt.test(t, s) })
+	}
+}
+
+// testList dumps what is named, and names what is not there.
+func testList(t *testing.T, s *cluster.Server) {
 	s.Psql(`CREATE DATABASE one`)
 	session := pagedtest.New()
 	o := options(s, session, "postgres")
@@ -202,10 +213,10 @@ func TestOldPrograms(t *testing.T) {
 	}
 }
 
-// TestRights dumps with a role that may read all, and with one that may not.
-func TestRights(t *testing.T) {
-	s := cluster.Start(t, cluster.Options{})
-	s.Psql(`CREATE ROLE backup LOGIN; GRANT pg_read_all_data TO backup; CREATE ROLE nobody LOGIN; CREATE DATABASE app`)
+// testRights dumps with a role that may read all, and with one that may not.
+func testRights(t *testing.T, s *cluster.Server) {
+	s.Psql(`CREATE ROLE backup LOGIN; GRANT pg_read_all_data TO backup; CREATE ROLE nobody LOGIN`)
+	s.Psql(`CREATE DATABASE app`)
 	s.PsqlIn("app", `CREATE TABLE secret (x int); INSERT INTO secret VALUES (1)`)
 	session := pagedtest.New()
 	r, err := dump.Capture(t.Context(), options(s, session, "backup"), session, silent{})
@@ -260,10 +271,8 @@ func program(t *testing.T, name, script string) (dir string) {
 	return dir
 }
 
-// TestNotWhole: what is cut off, garbled or altered in the repository is never a snapshot.
-func TestNotWhole(t *testing.T) {
-	s := cluster.Start(t, cluster.Options{})
-	s.Psql(`CREATE DATABASE app`)
+// testNotWhole: what is cut off, garbled or altered in the repository is never a snapshot.
+func testNotWhole(t *testing.T, s *cluster.Server) {
 	s.PsqlIn("app", `CREATE TABLE x AS SELECT generate_series(1, 1000) AS id`)
 	for name, c := range map[string]struct {
 		program, script, want string
@@ -312,9 +321,8 @@ func dumpOf(t *testing.T, s *cluster.Server, database string) []byte {
 	return b
 }
 
-// TestOnlyWriting: a host that may not read is told so, and its dumps are checked as they are sent.
-func TestOnlyWriting(t *testing.T) {
-	s := cluster.Start(t, cluster.Options{})
+// testOnlyWriting: a host that may not read is told so, and its dumps are checked as they are sent.
+func testOnlyWriting(t *testing.T, s *cluster.Server) {
 	session := pagedtest.New()
 	o := options(s, session, "postgres")
 	o.ReadBack = func(context.Context, *snapshot.Entry, io.Writer) error { return dump.ErrNoReading }
@@ -330,14 +338,11 @@ func TestOnlyWriting(t *testing.T) {
 func TestStopped(t *testing.T) {
 	s := cluster.Start(t, cluster.Options{})
 	s.Psql(`CREATE DATABASE app`)
-	fill(t, s, "app", 40_000)
+	fill(t, s, "app", 26_000) // more than is read ahead
 	session := pagedtest.New()
-	stopped := false
-	session.Stored = func(kind snapshot.Kind, _ []byte) error {
-		if !stopped && kind == snapshot.Content {
-			stopped = true
-			s.Stop("immediate")
-		}
+	var stop sync.Once // nothing is stored, and little is read, before the server is gone
+	session.Stored = func(snapshot.Kind, []byte) error {
+		stop.Do(func() { s.Stop("immediate") })
 		return nil
 	}
 	o := options(s, session, "postgres")

@@ -25,6 +25,8 @@ func hintOf(err error) string {
 		return "ALTER ROLE … BYPASSRLS, so that the dump has all rows"
 	case strings.Contains(text, "no password supplied"), strings.Contains(text, "password authentication failed"):
 		return "the password stands in .pgpass (mode 0600) of the user that runs the backup"
+	case strings.Contains(text, "conflict with recovery"):
+		return "the standby had to replay what the dump still needed: raise its max_standby_streaming_delay, or dump from the primary"
 	case strings.Contains(text, "lock timeout"):
 		return "somebody holds a lock on a table for long: look into pg_locks"
 	}
