@@ -76,6 +76,7 @@ func TestServer(t *testing.T) {
 			t.Error(err)
 		}
 		slots(t, s, c)
+		contextEnds(t, s)
 	})
 }
 
@@ -257,8 +258,9 @@ func TestRemovedWAL(t *testing.T) {
 	}
 }
 
-func TestContextEnds(t *testing.T) {
-	s := cluster.Start(t, cluster.Options{})
+// contextEnds lets the end of a context end what waits.
+func contextEnds(t *testing.T, s *cluster.Server) {
+	t.Helper()
 	c := connect(t, s)
 	system := must[wire.System](t)(c.Identify(t.Context()))
 	stream := must[*wire.Stream](t)(c.Stream(t.Context(), wire.StreamOptions{Start: system.Position}))
