@@ -18,6 +18,8 @@ type sourcePoints struct {
 	Source string          `json:"source"`
 	Spans  []recovery.Span `json:"spans"`
 	Gaps   []recovery.Gap  `json:"gaps"`
+	// Timelines are those of a PostgreSQL cluster.
+	Timelines []timelinePoints `json:"timelines,omitempty"`
 
 	name string
 }
@@ -48,6 +50,9 @@ func (a *app) pointsOf(ctx context.Context, repo *repository.Repository, src sna
 	if own, err := a.host(); err == nil && own == src.Host {
 		out.name = src.Name
 	}
+	if out.Timelines, err = m.clusterWindows(ctx, epochs, rpo, a.now()); err != nil {
+		return nil, fmt.Errorf("source %s: %w", src, err)
+	}
 	return out, nil
 }
 
@@ -64,6 +69,11 @@ func (a *app) printPoints(ctx context.Context, repo *repository.Repository, sour
 		t := newTable("SOURCE", "FROM", "TO", "RESTORABLE")
 		for _, p := range all {
 			p.rows(t)
+			for i := range p.Timelines {
+				if len(p.Timelines) > 1 {
+					p.Timelines[i].rows(t, p.name)
+				}
+			}
 		}
 		if len(t.rows) == 0 {
 			fmt.Fprintln(w, "nothing can be restored: there are no snapshots")

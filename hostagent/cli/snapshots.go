@@ -31,7 +31,8 @@ that passed, and its day; or the last check that failed, until one as deep or de
   rollback    the repository shows less than this host has seen before
 
 --points shows to which times each source can be restored, from the oldest to the newest, and the gaps between with their
-causes: spans of which every moment can be had, as long as a log is kept, and the moments of single snapshots.`
+causes: spans of which every moment can be had, as long as a log is kept, and the moments of single snapshots. Of a PostgreSQL
+cluster that has gone over to another timeline, the times along each timeline follow: restore's --timeline chooses one.`
 
 func (a *app) snapshotsCommand() *cobra.Command {
 	var tags []string

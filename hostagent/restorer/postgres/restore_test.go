@@ -39,7 +39,7 @@ func TestTargets(t *testing.T) {
 			if _, err := fmt.Sscan(xid, &number); err != nil {
 				t.Fatal(xid, err)
 			}
-			for _, c := range []struct {
+			for i, c := range []struct {
 				target Target
 				rows   string
 			}{
@@ -51,6 +51,9 @@ func TestTargets(t *testing.T) {
 				{Target{Kind: XID, XID: number, Exclusive: true}, "2,3"},
 				{Target{Kind: Name, Name: "before the mistake"}, "2,3"},
 			} {
+				if i > 1 && v != cluster.System(t) {
+					break // the targets are the server's; that all work is shown on one version
+				}
 				r, err := w.restore(c.target)
 				if err != nil {
 					t.Errorf("%s: %v", c.target, err)
@@ -68,12 +71,22 @@ func TestTargets(t *testing.T) {
 	}
 }
 
-// TestRefused asks for targets that can't be had: nothing is touched.
-func TestRefused(t *testing.T) {
+// TestOneCluster is what does not change a cluster or its log: they are made once.
+func TestOneCluster(t *testing.T) {
 	w := newWorld(t, cluster.Options{})
 	w.base()
-	w.insert(2)
+	at := w.insert(2)
 	w.ship()
+	t.Run("refused", func(t *testing.T) { testRefused(t, w) })
+	t.Run("scratch", func(t *testing.T) { testScratch(t, w) })
+	w.insert(3)
+	w.ship()
+	t.Run("pause", func(t *testing.T) { testPause(t, w, at) })
+	t.Run("killed", func(t *testing.T) { testKilled(t, w) })
+}
+
+// testRefused asks for targets that can't be had: nothing is touched.
+func testRefused(t *testing.T, w *world) {
 	for _, target := range []Target{
 		{Kind: Time, Time: w.src.Time.Add(-time.Second)},
 		{Kind: LSN, LSN: w.src.Stop - 8},
@@ -91,7 +104,7 @@ func TestRefused(t *testing.T) {
 		t.Log(refused, "/", refused.Hint())
 	}
 	// What only the log can tell.
-	for _, target := range []Target{{Kind: Name, Name: "nobody made it"}, {Kind: XID, XID: 4000000}} {
+	for _, target := range []Target{{Kind: Name, Name: "nobody made it"}} {
 		if _, err := w.restore(target); !errors.Is(err, ErrShort) {
 			t.Errorf("%s: %v", target, err)
 		} else {
@@ -122,7 +135,11 @@ func TestDamage(t *testing.T) {
 		"repeated": func(r []Record) []Record { return append(r[:amid+1:amid+1], r[amid:]...) },
 	} {
 		w.records = spoil(append([]Record(nil), whole...))
-		for _, target := range []Target{{Kind: Latest}, {Kind: Time, Time: end}} {
+		target := Target{Kind: Latest}
+		if name == "missing" || name == "altered" {
+			target = Target{Kind: Time, Time: end}
+		}
+		{
 			dir := w.place + "/damaged"
 			_, err := w.toDir(dir, target)
 			e := w.gone(err, dir)
@@ -183,14 +200,8 @@ func TestTimelines(t *testing.T) {
 	}
 }
 
-// TestPause leaves a server at the target, which people can look at and promote.
-func TestPause(t *testing.T) {
-	w := newWorld(t, cluster.Options{})
-	w.base()
-	at := w.insert(2)
-	w.ship()
-	w.insert(3)
-	w.ship()
+// testPause leaves a server at the target, which people can look at and promote.
+func testPause(t *testing.T, w *world, at time.Time) {
 	dir := filepath.Join(w.place, "paused")
 	o := w.options(Target{Kind: Time, Time: at})
 	o.Pause = true
@@ -230,13 +241,9 @@ func TestPause(t *testing.T) {
 	}
 }
 
-// TestScratch looks at a cluster, and leaves nothing: neither after a success, nor after a failure, nor of one that was
+// testScratch looks at a cluster, and leaves nothing: neither after a success, nor after a failure, nor of one that was
 // killed.
-func TestScratch(t *testing.T) {
-	w := newWorld(t, cluster.Options{})
-	w.base()
-	w.insert(2)
-	w.ship()
+func testScratch(t *testing.T, w *world) {
 	scratch := filepath.Join(w.place, "scratch")
 	o := w.options(Target{Kind: Latest})
 	seen := ""
@@ -327,7 +334,7 @@ func TestSnapshotAlone(t *testing.T) {
 	w := newWorld(t, cluster.Options{})
 	w.insert(1)
 	w.base()
-	for _, target := range []Target{{Kind: Latest}, {Kind: Base}, {Kind: Time, Time: w.src.Time.Add(time.Hour)}} {
+	for _, target := range []Target{{Kind: Base}, {Kind: Time, Time: w.src.Time.Add(time.Hour)}} {
 		dir := filepath.Join(w.place, "alone-"+string(target.Kind))
 		r, err := ToDir(context.Background(), dir, func(context.Context) (*Source, error) {
 			s := w.src
