@@ -54,6 +54,13 @@ const (
 	readPerSecond  = 60 << 20
 	logPerCall     = 1500 // bytes
 	packBytes      = 16 << 20
+	passEvery      = 20                // hours between two passes of lifecycle over a source
+	passes         = Month / passEvery // in a month
+	passGets       = 5                 // for each snapshot: manifest, list, receipts; functions/lifecycle's TestTimeOfAPass counts them
+	passLists      = 14
+	passSeconds    = 3.0
+	replicaSeconds = 7.0 // with the documents of the first region
+
 	verifyMonths   = 1  // in which all bytes are read again, by default of limits.reread
 	replicaMonths  = 3  // and those of the replica
 	daysOfSnapshot = 30 // AWS Backup: daily recovery points
@@ -88,6 +95,7 @@ type host struct {
 	puts, lists, gets float64
 	runs              float64
 	looks             float64 // of monitor, a LIST each
+	sources, kept     float64 // kept: snapshots, after a year
 }
 
 func typical() (*host, error) {
@@ -108,8 +116,12 @@ func typical() (*host, error) {
 		stored: float64(t.Stored) / GB, uploaded: float64(t.Uploaded) / GB * days,
 		// The projection counts the puts of the copy too; those are S3's own and have their own price here.
 		puts: t.Puts * days / 2, lists: t.Lists * days, gets: t.Gets * days, runs: t.Runs * days,
+		kept: float64(t.Kept),
 	}
-	p.Each(func(_, _ string, s *policy.Source) { h.looks += Month / (s.Objectives.RPO.Std().Hours() / 3) })
+	p.Each(func(_, _ string, s *policy.Source) {
+		h.sources++
+		h.looks += Month / (s.Objectives.RPO.Std().Hours() / 3)
+	})
 	return h, nil
 }
 
@@ -129,7 +141,10 @@ func Holdfast(hosts int) (Bill, error) {
 	add("storage, replica", n*h.stored*price(S3Infrequent))
 	add("replication: transfer and PUT", n*(h.uploaded*price(Transfer)+h.puts*price(S3PutInfrequent)/1000))
 	add("requests of agents", n*((h.puts+h.lists)*price(S3Put)+h.gets*price(S3Get))/1000)
-	add("requests of verify and monitor", n*((h.runs+h.looks)*price(S3Put)+(6*h.runs+packs/verifyMonths)*price(S3Get))/1000)
+	add("requests of verify and monitor", n*((h.runs+h.looks+2*Month)*price(S3Put)+(6*h.runs+packs/verifyMonths)*price(S3Get))/1000)
+	// In the replica's region it reads the documents of both.
+	gets, lists, locks := passes*passGets*h.kept, passes*passLists*h.sources, packs+3*h.kept
+	add("requests of lifecycle", n*((3*lists+locks)*price(S3Put)+2*gets*price(S3Get)+locks*price(S3PutInfrequent)+gets*price(S3GetInfrequent))/1000)
 	add("reading the replica again", n*(h.stored*price(S3RetrieveInfrequent)+packs*price(S3GetInfrequent)/1000)/replicaMonths)
 	compute, calls := h.compute(n)
 	add("Lambda", compute*price(LambdaSecond)+calls/1e6*price(LambdaRequest))
@@ -168,7 +183,11 @@ func (h *host) compute(n float64) (seconds, calls float64) {
 			seconds += n * (h.runs*reportSeconds + h.stored*GB/readPerSecond/verifyMonths) * f.Memory / 1024
 			calls += n * h.runs
 		case settings.Lifecycle:
-			seconds += n * Month / 20 * 2 * f.Memory / 1024 // a pass over a host every 20 hours
+			pass := passSeconds
+			if f.Replica {
+				pass = replicaSeconds
+			}
+			seconds += n * h.sources * passes * pass * f.Memory / 1024
 		}
 		seconds, calls = seconds+times*each*f.Memory/1024, calls+times
 	}
@@ -243,7 +262,9 @@ func Assumptions() []string {
 		fmt.Sprintf("an invocation that finds nothing to do takes %g s; coordinate and monitor take %g s more for each host", tickSeconds, hostSeconds),
 		fmt.Sprintf("verify reads all bytes once a month and those of the replica once in %d, at %d MB/s, and each new snapshot's documents when it arrives; "+
 			"limits.reread of the policy makes that more or less, see below", replicaMonths, readPerSecond>>20),
-		"monitor lists each source once in a third of its RPO",
+		"monitor lists each source once in a third of its RPO, verify the sources of each host once in an hour",
+		fmt.Sprintf("lifecycle has a pass over each source every %d hours, with %d GETs for each snapshot that is kept and %d LISTs, in %g s, of the replica in %g s; it locks each object for longer once in 30 days",
+			passEvery, passGets, passLists, passSeconds, replicaSeconds),
 		fmt.Sprintf("a log line of %d bytes for each invocation", logPerCall),
 		"AWS Backup's restore testing, and restores and drills of all three, are not counted",
 	)
