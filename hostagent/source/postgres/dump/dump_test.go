@@ -334,21 +334,39 @@ func testOnlyWriting(t *testing.T, s *cluster.Server) {
 	}
 }
 
-// TestStopped ends the server amid a dump.
+// TestStopped ends the server between two dumps: the first is there and whole, the second is named, and so are the roles. (Amid
+// one, sockets may hold all the rest of it.)
 func TestStopped(t *testing.T) {
 	s := cluster.Start(t, cluster.Options{})
 	s.Psql(`CREATE DATABASE app`)
-	fill(t, s, "app", 26_000) // more than is read ahead
 	session := pagedtest.New()
-	var stop sync.Once // nothing is stored, and little is read, before the server is gone
+	var stop sync.Once
 	session.Stored = func(snapshot.Kind, []byte) error {
 		stop.Do(func() { s.Stop("immediate") })
 		return nil
 	}
 	o := options(s, session, "postgres")
-	o.Databases = []string{"app"}
-	_, err := dump.Capture(t.Context(), o, session, silent{})
-	if err == nil || len(session.Entries) > 0 {
-		t.Errorf("%v, %d entries", err, len(session.Entries))
+	o.Databases = []string{"app", "postgres"}
+	r, err := dump.Capture(t.Context(), o, session, silent{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	var named []string
+	for _, p := range r.Problems {
+		named = append(named, string(p.Path))
+	}
+	if want := []string{logical.PathOf("postgres"), logical.GlobalsPath}; !slices.Equal(named, want) || r.Counts.Errors != 2 {
+		t.Errorf("%q, %+v", named, r.Problems)
+	}
+	if !slices.Equal(r.Index.Names(), []string{"app"}) || r.Index.Globals != "" || find(session.Entries, logical.PathOf("postgres")) != nil {
+		t.Errorf("%+v", r.Index)
+	}
+	if b := content(t, session, logical.PathOf("app")); !bytes.HasPrefix(b, []byte("PGDMP")) {
+		t.Errorf("a dump of %d bytes", len(b))
+	}
+	// None at all is an error, and no snapshot.
+	session = pagedtest.New()
+	if _, err := dump.Capture(t.Context(), options(s, session, "postgres"), session, silent{}); err == nil || len(session.Entries) > 0 {
+		t.Error("a server that does not run is dumped")
 	}
 }
