@@ -76,7 +76,7 @@ func TestTheFileGrows(t *testing.T) {
 			t.Parallel()
 			path := filepath.Join(t.TempDir(), "app.db")
 			a := startApp(t, path)
-			a.fill("PRAGMA journal_mode = WAL; PRAGMA wal_autocheckpoint = 0", 2300, 3000)
+			a.fill("PRAGMA journal_mode = WAL; PRAGMA wal_autocheckpoint = 0", 300, 3000)
 			if c.first != "" {
 				a.run(c.first)
 			}
@@ -110,9 +110,9 @@ func TestTheFileGrows(t *testing.T) {
 func TestCutShort(t *testing.T) {
 	path := filepath.Join(t.TempDir(), "app.db")
 	a := startApp(t, path)
-	a.fill("PRAGMA journal_mode = WAL; PRAGMA wal_autocheckpoint = 0", 2300, 3000)
+	a.fill("PRAGMA journal_mode = WAL; PRAGMA wal_autocheckpoint = 0", 300, 3000)
 	a.run("PRAGMA wal_checkpoint(TRUNCATE)")
-	a.run("UPDATE cells SET v = 1 WHERE id > 2290")
+	a.run("UPDATE cells SET v = 1 WHERE id > 290")
 	stop(a.cmd)
 	info, err := os.Stat(path)
 	if err != nil {
