@@ -24,7 +24,11 @@ var measure = flag.Duration("lag", 0, "measure the lag for so long")
 //
 //	go test ./hostagent/replicate/postgres -run TestLag -v -args -lag 20s
 func TestLag(t *testing.T) {
-	for _, far := range []time.Duration{0, 25 * time.Millisecond} {
+	away := []time.Duration{25 * time.Millisecond}
+	if *measure > 0 {
+		away = []time.Duration{0, 25 * time.Millisecond}
+	}
+	for _, far := range away {
 		t.Run(far.String(), func(t *testing.T) {
 			w := newWorld(t, cluster.Options{})
 			type landing struct {
