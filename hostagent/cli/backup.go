@@ -137,7 +137,7 @@ func (a *app) backup(ctx context.Context, f backupFlags, args []string) error {
 	var pol *policy.Policy
 	var jobs []job
 	var refused []error
-	if len(f.roots) > 0 || f.database != "" || f.cluster != "" || f.name != "" || f.logical || len(f.databases) > 0 {
+	if f.adHoc() {
 		jobs, err = a.adHocJob(f, args)
 	} else {
 		jobs, refused, pol, err = a.policyJobs(f, args)
@@ -271,6 +271,11 @@ func (a *app) adHocJob(f backupFlags, args []string) ([]job, error) {
 	return []job{{source: src, options: options, left: leftOut(&options, patterns)}}, nil
 }
 
+// adHoc reports whether flags describe a source that no policy need have.
+func (f backupFlags) adHoc() bool {
+	return len(f.named()) > 0 || f.name != "" || f.logical || len(f.databases) > 0
+}
+
 // named are the flags that name what is to be backed up.
 func (f backupFlags) named() (flags []string) {
 	if len(f.roots) > 0 {
@@ -373,77 +378,6 @@ func taken(includes []string) []string {
 		out = append(out, "!"+p)
 	}
 	return out
-}
-
-// policyJobs are the named sources of this host in the policy, or all. Sources of kinds that can't be backed up yet
-// are errors of their own and do not keep the others from running.
-func (a *app) policyJobs(f backupFlags, args []string) (jobs []job, refused []error, p *policy.Policy, err error) {
-	if p, err = a.loadPolicy(); err != nil {
-		return nil, nil, nil, err
-	}
-	if p == nil {
-		return nil, nil, nil, hinted{usagef("backup: nothing to back up"), "name directories with --files DIR --name NAME, or a policy with --policy"}
-	}
-	host, err := a.host()
-	if err != nil {
-		return nil, nil, nil, err
-	}
-	if a.unnamed != nil {
-		refused = append(refused, a.unnamed)
-	}
-	names := databasesOf(p.Hosts[host], host, args)
-	if len(args) == 0 {
-		p.Each(func(h, name string, _ *policy.Source) {
-			if h == host {
-				names = append(names, name)
-			}
-		})
-		if len(names) == 0 && (p.Hosts[host] == nil || len(p.Hosts[host].Globs) == 0) {
-			return nil, nil, nil, hinted{
-				fmt.Errorf("the policy has no sources for host %s; it has hosts %s", host, strings.Join(sortedHosts(p), ", ")),
-				"say which host this is with --host",
-			}
-		}
-	}
-	for _, name := range names {
-		name = strings.TrimPrefix(name, host+"/")
-		if g := globOf(p.Hosts[host], name); g != nil {
-			refused = append(refused, fmt.Errorf("back up %s/%s: no database fits %s", host, name, g.Glob))
-			continue
-		}
-		s, err := p.Lookup(host, name)
-		if err != nil {
-			return nil, nil, nil, usageError{err}
-		}
-		src := snapshot.Source{Host: host, Name: name}
-		switch {
-		case s.SQLite != nil && s.SQLite.Path != "":
-			jobs = append(jobs, job{source: src, sqlite: databaseOptions(s.SQLite), hooks: s.Hooks, follow: a.beside[name]})
-			continue
-		case s.SQLite != nil:
-			refused = append(refused, hinted{
-				fmt.Errorf("back up %s: there is no such database now", src),
-				fmt.Sprintf("source %s stands for the databases that %s names; its snapshots stay restorable", s.SQLite.Of, p.Hosts[host].Globs[s.SQLite.Of].SQLite.Glob),
-			})
-			continue
-		case s.Postgres != nil && s.Postgres.Mode == policy.Physical:
-			jobs = append(jobs, job{source: src, cluster: clusterOptions(s.Postgres), hooks: s.Hooks})
-			continue
-		case s.Postgres != nil:
-			jobs = append(jobs, job{source: src, dump: dumpOptions(s.Postgres), hooks: s.Hooks})
-			continue
-		case s.Files == nil:
-			refused = append(refused, fmt.Errorf("back up %s: sources of kind %s can not be backed up by this version", src, s.Kind()))
-			continue
-		}
-		options, patterns, err := f.options(s.Files)
-		if err != nil {
-			return nil, nil, nil, fmt.Errorf("source %s: %w", src, err)
-		}
-		options.Owned = p.Hosts[host].Owned()
-		jobs = append(jobs, job{source: src, options: options, left: leftOut(&options, patterns), hooks: s.Hooks})
-	}
-	return jobs, refused, p, nil
 }
 
 func (a *app) printBackups(results []backupResult, copies []copyResult) error {
