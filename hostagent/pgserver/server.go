@@ -172,6 +172,7 @@ func (s *Server) start() error {
 	go func() {
 		// The signal comes when the thread ends that has started the process: it is kept.
 		runtime.LockOSThread()
+		defer runtime.UnlockOSThread() // else it would end with this, and with it what others have started from it
 		err := cmd.Start()
 		started <- err
 		if err == nil {
