@@ -16,6 +16,7 @@ import (
 	"github.com/btcdecoded/holdfast/events"
 	"github.com/btcdecoded/holdfast/hostagent/daemon"
 	"github.com/btcdecoded/holdfast/hostagent/replicate"
+	postgreslog "github.com/btcdecoded/holdfast/hostagent/replicate/postgres"
 	sqlitelog "github.com/btcdecoded/holdfast/hostagent/replicate/sqlite"
 	"github.com/btcdecoded/holdfast/shared/compliance"
 	"github.com/btcdecoded/holdfast/shared/policy"
@@ -120,16 +121,18 @@ func (w *agentWork) beside(ctx context.Context, a *app, source string) (done fun
 	if w.group == nil {
 		return func() {}, nil
 	}
-	f, ok := w.group.Follower(source).(*sqlitelog.Follower)
-	if !ok {
-		return func() {}, nil // nobody follows it, or all that a backup must know stands in its state
+	switch f := w.group.Follower(source).(type) {
+	case *sqlitelog.Follower:
+		c, err := f.Capture(ctx)
+		if err != nil {
+			return nil, err
+		}
+		a.beside = map[string]logTail{source: c}
+		return c.Close, nil
+	case *postgreslog.Follower:
+		return f.Take(ctx) // all that a backup must know of the log stands in its mark
 	}
-	c, err := f.Capture(ctx)
-	if err != nil {
-		return nil, err
-	}
-	a.beside = map[string]logTail{source: c}
-	return c.Close, nil
+	return func() {}, nil
 }
 
 // logStatus is what is known of the log of a source of this host.

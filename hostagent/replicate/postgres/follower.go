@@ -58,6 +58,9 @@ type Follower struct {
 	o     Options
 	marks *replicate.Marks
 
+	// taking is held by whoever makes a snapshot of the source in this process.
+	taking chan struct{}
+
 	known    *mark // what the last process or line came to; nil: nothing is known
 	line     *line // that is at work; nil: none
 	made     bool  // the slot was made by us
@@ -69,22 +72,6 @@ type Follower struct {
 	rest   time.Time              // no base backup that makes up for a gap begins before; guarded by mu
 	shown  map[subject]*condition // guarded by mu
 	warned map[string]bool        // what was told; guarded by mu
-}
-
-// subject is what may be not well, the gravest first.
-type subject int
-
-const (
-	aboutServer subject = iota // reaching it, and what it has
-	aboutBase
-	aboutSlot
-	subjects
-)
-
-// condition is a state with its reason.
-type condition struct {
-	state     replicate.State
-	why, hint string
 }
 
 // New returns a follower that does nothing yet.
@@ -102,7 +89,7 @@ func New(o Options) *Follower {
 	set(&o.Silence, DefaultSilence)
 	o.Interval = min(max(o.Interval, replicate.MinInterval), replicate.MaxInterval)
 	return &Follower{
-		Reporter: replicate.NewReporter(o.Dir, o.Source, o.Service, o.Interval, o.Tell), o: o,
+		Reporter: replicate.NewReporter(o.Dir, o.Source, o.Service, o.Interval, o.Tell), o: o, taking: make(chan struct{}, 1),
 		shown: map[subject]*condition{aboutServer: {state: replicate.Starting}}, warned: map[string]bool{},
 	}
 }
@@ -137,6 +124,17 @@ func (f *Follower) Run(ctx context.Context) (err error) {
 	}
 	f.State(replicate.Stopped, "", "")
 	return err
+}
+
+// Take waits until no base backup is made by the follower, and keeps it from making one until done is called: for who makes
+// one in this process. Errors: ctx's.
+func (f *Follower) Take(ctx context.Context) (done func(), err error) {
+	select {
+	case f.taking <- struct{}{}:
+	case <-ctx.Done():
+		return nil, ctx.Err()
+	}
+	return sync.OnceFunc(func() { <-f.taking }), nil
 }
 
 // lookAgain is how often a server is looked at that can't be followed.
@@ -426,40 +424,4 @@ func (f *Follower) unreached(ctx context.Context, err error) time.Duration {
 		f.note(aboutServer, &condition{state, err.Error(), replicate.HintOf(err)})
 	}
 	return wait
-}
-
-// note notes what is not well; nil: all is.
-func (f *Follower) note(about subject, c *condition) {
-	f.mu.Lock()
-	f.shown[about] = c
-	f.mu.Unlock()
-	f.show()
-}
-
-// show makes the gravest condition the state.
-func (f *Follower) show() {
-	f.mu.Lock()
-	c := &condition{state: replicate.Following}
-	for s := range subjects {
-		if f.shown[s] != nil {
-			c = f.shown[s]
-			break
-		}
-	}
-	f.mu.Unlock()
-	f.State(c.state, c.why, c.hint)
-}
-
-// mostWarnings bounds how many different ones are told in the life of a process.
-const mostWarnings = 100
-
-// warn tells of something that should be set otherwise, once.
-func (f *Follower) warn(why, hint string) {
-	f.mu.Lock()
-	known := f.warned[why] || len(f.warned) > mostWarnings
-	f.warned[why] = true
-	f.mu.Unlock()
-	if !known {
-		f.Tell(replicate.Event{Kind: replicate.Warned, Why: why, Hint: hint})
-	}
 }
