@@ -20,7 +20,7 @@ func TestIntake(t *testing.T) {
 	seed := uint64(time.Now().UnixNano())
 	t.Logf("seed %d", seed)
 	r := rand.New(rand.NewPCG(seed, 1))
-	for range 20 {
+	for range 6 {
 		start := postgres.LSN(segment * (5 + r.IntN(3)))
 		wal := make([]byte, segment/2+r.IntN(3*segment))
 		for i := range wal {
