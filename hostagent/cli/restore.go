@@ -16,6 +16,7 @@ import (
 	"github.com/btcdecoded/holdfast/shared/compliance"
 	"github.com/btcdecoded/holdfast/shared/policy"
 	"github.com/btcdecoded/holdfast/shared/repository"
+	"github.com/btcdecoded/holdfast/shared/snapshot"
 )
 
 const restoreLong = `Restore a snapshot (the newest without @N or --at), or only the PATHs of it: directories with all they hold, or files.
@@ -141,33 +142,21 @@ func (a *app) restore(ctx context.Context, f restoreFlags, args []string) error 
 	if err != nil {
 		return err
 	}
+	if err := f.fits(a.name(m.ID()), m.Manifest); err != nil {
+		return err
+	}
+	if restore := a.restoreOf(m.Manifest, f); restore != nil {
+		return restore(ctx, repo, m, f, args)
+	}
 	switch {
-	case f.clusterFlags.set() && m.Postgres == nil:
-		return usagef("restore %s: --lsn, --xid, --name, --timeline, --exclusive, --pause, --tablespace-mapping and --setting are for PostgreSQL clusters (mode physical)", a.name(m.ID()))
-	case m.Kind == policy.KindSQLite:
-		return a.restoreDatabase(ctx, repo, m, f, args)
-	case isDump(m.Manifest) && (f.inPlace || f.toDatabase != ""):
-		return a.restoreDumps(ctx, repo, m, f, args)
-	case m.Kind == policy.KindPostgres && m.Postgres != nil && f.toDatabase != "":
-		return a.restoreOut(ctx, repo, m, f, args)
-	case f.dumpsOnly():
-		return usagef("restore %s: --to-database, --table, --schema, --service, --globals, --no-owner and --jobs restore dumps into a server", a.name(m.ID()))
+	case f.at == "":
 	case isDump(m.Manifest):
-		if f.at != "" {
-			if m, err = a.dumpAt(ctx, repo, m.ID().Source, args[0], f.at); err != nil {
-				return err
-			}
-		}
-	case m.Kind == policy.KindPostgres && m.Postgres != nil:
-		return a.restoreCluster(ctx, repo, m, f, args)
-	case m.Kind != policy.KindFiles:
-		return fmt.Errorf("restore %s: snapshots of kind %s can not be restored by this version", a.name(m.ID()), m.Kind)
-	case len(f.checks) > 0 || f.force:
-		return usagef("restore %s: --checks and --force are for databases", a.name(m.ID()))
-	case f.at != "":
-		if m, err = a.find(ctx, repo, args[0], f.at); err != nil {
-			return err
-		}
+		m, err = a.dumpAt(ctx, repo, m.ID().Source, args[0], f.at)
+	default:
+		m, err = a.find(ctx, repo, args[0], f.at)
+	}
+	if err != nil {
+		return err
 	}
 	for _, p := range args[1:] {
 		if !path.IsAbs(p) {
@@ -175,6 +164,37 @@ func (a *app) restore(ctx context.Context, f restoreFlags, args []string) error 
 		}
 	}
 	return a.restoreFiles(ctx, repo, m, f, options, own)
+}
+
+// fits refuses flags that are for snapshots of other kinds.
+func (f restoreFlags) fits(name string, m *snapshot.Manifest) error {
+	server := f.toDatabase != "" || isDump(m) && f.inPlace // databases are restored into a server
+	switch {
+	case f.clusterFlags.set() && m.Postgres == nil:
+		return usagef("restore %s: --lsn, --xid, --name, --timeline, --exclusive, --pause, --tablespace-mapping and --setting are for PostgreSQL clusters (mode physical)", name)
+	case f.dumpsOnly() && (!server || m.Kind != policy.KindPostgres):
+		return usagef("restore %s: --to-database, --table, --schema, --service, --globals, --no-owner and --jobs restore PostgreSQL databases into a server", name)
+	case m.Kind != policy.KindFiles && m.Kind != policy.KindSQLite && m.Kind != policy.KindPostgres:
+		return fmt.Errorf("restore %s: snapshots of kind %s can not be restored by this version", name, m.Kind)
+	case (len(f.checks) > 0 || f.force) && (m.Kind == policy.KindFiles || isDump(m) && !server):
+		return usagef("restore %s: --checks and --force are for databases", name)
+	}
+	return nil
+}
+
+// restoreOf is what restores databases; nil: the snapshot is restored as files.
+func (a *app) restoreOf(m *snapshot.Manifest, f restoreFlags) func(context.Context, *repository.Repository, *repository.Stored, restoreFlags, []string) error {
+	switch {
+	case m.Kind == policy.KindSQLite:
+		return a.restoreDatabase
+	case isDump(m) && (f.inPlace || f.toDatabase != ""):
+		return a.restoreDumps
+	case m.Postgres != nil && f.toDatabase != "":
+		return a.restoreOut
+	case m.Postgres != nil:
+		return a.restoreCluster
+	}
+	return nil
 }
 
 // dumpsOnly reports whether there are flags that only dumps of databases know.
@@ -277,15 +297,8 @@ func (a *app) measure(repo *repository.Repository, m *repository.Stored, began t
 // options are what the flags say, as far as they need no repository.
 func (f restoreFlags) options(paths []string) (restorer.Options, error) {
 	o := restorer.Options{Delete: f.remove, DryRun: f.dryRun, Verify: f.compare, ByName: f.byName}
-	switch {
-	case f.to != "" && f.inPlace:
-		return o, usagef("restore: --to and --in-place exclude each other")
-	case f.toDatabase != "" && (f.to != "" || f.inPlace):
-		return o, usagef("restore: --to-database excludes --to and --in-place")
-	case f.to == "" && !f.inPlace && len(f.maps) == 0 && f.toDatabase == "":
-		return o, hinted{usagef("restore: where to?"), "--to DIR restores to another place, --in-place over the original"}
-	case len(f.keep) > 0 && !f.remove:
-		return o, usagef("restore: --keep belongs to --delete")
+	if err := f.where(); err != nil {
+		return o, err
 	}
 	for _, p := range paths {
 		if !path.IsAbs(p) {
@@ -316,6 +329,21 @@ func (f restoreFlags) options(paths []string) (restorer.Options, error) {
 		o.Map[path.Clean(from)] = to
 	}
 	return o, nil
+}
+
+// where checks that exactly one place is named.
+func (f restoreFlags) where() error {
+	switch {
+	case f.to != "" && f.inPlace:
+		return usagef("restore: --to and --in-place exclude each other")
+	case f.toDatabase != "" && (f.to != "" || f.inPlace):
+		return usagef("restore: --to-database excludes --to and --in-place")
+	case f.to == "" && !f.inPlace && len(f.maps) == 0 && f.toDatabase == "":
+		return hinted{usagef("restore: where to?"), "--to DIR restores to another place, --in-place over the original"}
+	case len(f.keep) > 0 && !f.remove:
+		return usagef("restore: --keep belongs to --delete")
+	}
+	return nil
 }
 
 // restoreResult is what a restore did.
