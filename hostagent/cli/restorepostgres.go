@@ -232,8 +232,10 @@ func (r *clusterRestore) open(ctx context.Context) (*postgres.Source, error) {
 func (r *clusterRestore) target(original string) (string, error) {
 	if r.flags.inPlace {
 		if original == pgsource.HiddenRoot {
-			return "", hinted{fmt.Errorf("restore %s in place: the snapshot does not say where the data directory is", r.src.Name),
-				"the role that made the backup may not see it (GRANT pg_read_all_settings); --to DIR restores beside it"}
+			return "", hinted{
+				fmt.Errorf("restore %s in place: the snapshot does not say where the data directory is", r.src.Name),
+				"the role that made the backup may not see it (GRANT pg_read_all_settings); --to DIR restores beside it",
+			}
 		}
 		return original, nil
 	}

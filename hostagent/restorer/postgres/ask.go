@@ -67,15 +67,19 @@ func (f *feed) ask(ctx context.Context, name string) answer {
 	if err != nil {
 		return answer{statusFault, err.Error()}
 	}
-	if f.plan.judge(want) {
+	switch {
+	case f.plan.judge(want):
 		return answer{Status: statusAbsent}
+	case want.history == 0:
+		return f.await(ctx, want.segment, name)
+	case missing(f.spool.path(keepName, name)):
+		return answer{statusFault, fmt.Sprintf("the history of timeline %d is not in the spool", want.history)}
 	}
-	if want.history != 0 {
-		if missing(f.spool.path(keepName, name)) {
-			return answer{statusFault, fmt.Sprintf("the history of timeline %d is not in the spool", want.history)}
-		}
-		return answer{Status: statusReady}
-	}
+	return answer{Status: statusReady}
+}
+
+// await waits for a segment of the branch.
+func (f *feed) await(ctx context.Context, s segment, name string) answer {
 	stop := context.AfterFunc(ctx, func() {
 		f.mu.Lock()
 		defer f.mu.Unlock()
@@ -84,7 +88,6 @@ func (f *feed) ask(ctx context.Context, name string) answer {
 	defer stop()
 	f.mu.Lock()
 	defer f.mu.Unlock()
-	s := want.segment
 	defer func() { f.hurry = nil }()
 	counted := false
 	count := func() {
@@ -155,7 +158,6 @@ func (f *feed) state() (guard, end pg.LSN, done bool, bytes uint64, err error) {
 // desk answers those who ask at the socket of a spool.
 type desk struct {
 	listener net.Listener
-	dir      string // in which the socket is reached, where its path is too long; empty: it is not
 	working  sync.WaitGroup
 }
 

@@ -203,7 +203,7 @@ func (b *build) layOut(ctx context.Context) error {
 		if err := b.write(ctx, all, restorer.Options{Select: []string{from}, Target: s.Place}); err != nil {
 			return err
 		}
-		if err := errors.Join(os.Chmod(s.Place, 0o700), b.account.GiveAll(s.Place)); err != nil {
+		if err := errors.Join(os.Chmod(s.Place, 0o700), b.account.GiveAll(s.Place)); err != nil { //nolint:gosec // a directory
 			return err
 		}
 	}

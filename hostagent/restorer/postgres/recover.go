@@ -32,8 +32,12 @@ func (b *build) settings() []pgserver.Setting {
 	}
 	c := b.control
 	out := append(pgserver.Alone(), []pgserver.Setting{
-		{Name: "hot_standby", Value: "on"}, {Name: "primary_conninfo"}, {Name: "primary_slot_name"},
-		{Name: "recovery_min_apply_delay", Value: "0"}, {Name: "archive_cleanup_command"}, {Name: "recovery_end_command"},
+		{Name: "hot_standby", Value: "on"},
+		{Name: "primary_conninfo"},
+		{Name: "primary_slot_name"},
+		{Name: "recovery_min_apply_delay", Value: "0"},
+		{Name: "archive_cleanup_command"},
+		{Name: "recovery_end_command"},
 		{Name: "wal_retrieve_retry_interval", Value: "200ms"},
 		// A hot standby needs no fewer than its primary had, also where that raises them later.
 		atLeast("max_connections", c.MaxConnections, 200), atLeast("max_worker_processes", c.MaxWorkers, 32),
