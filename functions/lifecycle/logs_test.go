@@ -15,7 +15,7 @@ func TestLogs(t *testing.T) {
 	s := newStage(t, "{keep_within: 10d}")
 	w := s.OpenLog(t, "", 0, nil)
 	end := log.Place{Stream: w.Stream()}
-	for d := range 100 {
+	for d := range 60 {
 		if d%5 == 0 {
 			at := end
 			s.Log = &at

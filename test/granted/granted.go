@@ -27,7 +27,7 @@ type Role struct {
 
 	mu   sync.Mutex
 	told map[string]bool // what was denied; guarded by mu
-	may  map[string]bool // what was allowed without conditions; likewise
+	may  map[string]bool // what was allowed; likewise
 }
 
 // Of is the role of the function with this verb; second is that of the replica's region.
@@ -66,13 +66,14 @@ func (r *Role) allowed(ctx context.Context, action, bucket, key string, conditio
 	}
 	r.mu.Lock()
 	defer r.mu.Unlock()
-	if conditions == nil && r.may[action+" "+arn] {
+	request := fmt.Sprint(action, " ", arn, " ", conditions)
+	if r.may[request] {
 		return true
 	}
 	a := &iam.Account{ID: account}
 	got, err := a.Decide(iam.Request{Principal: r.identity, Action: action, Resource: arn, Context: conditions})
 	if err == nil && got.Allowed {
-		r.may[action+" "+arn] = r.may[action+" "+arn] || conditions == nil
+		r.may[request] = true
 		return true
 	}
 	if what := fmt.Sprintf("%s may not %s %s", r.identity.ARN, action, arn); !r.told[what] {
