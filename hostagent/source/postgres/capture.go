@@ -7,7 +7,6 @@ import (
 	"fmt"
 	"io"
 	"path"
-	"strings"
 	"sync"
 	"time"
 
@@ -134,44 +133,65 @@ func (c *capture) describe(ctx context.Context) (wire.System, error) {
 	if err != nil {
 		return system, err
 	}
-	r := c.result
-	r.System, r.Version = system.ID, c.conn.Version()
+	c.result.System, c.result.Version = system.ID, c.conn.Version()
+	c.names = names{local: c.conn.Local(), of: inode.NewNames()}
+	for _, ask := range []func(context.Context) error{c.sizes, c.state, c.directory} {
+		if err := ask(ctx); err != nil {
+			return system, err
+		}
+	}
+	return system, nil
+}
+
+// sizes asks how large pages and segments of WAL are.
+func (c *capture) sizes(ctx context.Context) error {
 	segment, err := c.conn.Setting(ctx, "wal_segment_size")
 	if err != nil {
-		return system, err
+		return err
 	}
 	page, err := c.conn.Setting(ctx, "block_size")
 	if err != nil {
-		return system, err
+		return err
 	}
-	if err := postgres.CheckSegmentSize(uint32(min(segment, 1<<31))); err != nil || page < 1<<10 || page > 32<<10 || page&(page-1) != 0 {
-		return system, c.failed("", "WAL segments of %d bytes, pages of %d: %v", segment, page, err)
+	if err := postgres.CheckSegmentSize(uint32(min(segment, 1<<31))); err != nil {
+		return c.failed("", "segments of WAL: %w", err)
 	}
-	r.SegmentSize, c.page = uint32(segment), uint32(page)
+	if page < 1<<10 || page > 32<<10 || page&(page-1) != 0 {
+		return c.failed("", "pages of %d bytes", page)
+	}
+	c.result.SegmentSize, c.page = uint32(segment), uint32(page)
+	return nil
+}
+
+// state asks whether there are checksums of pages, and whether the server is a standby.
+func (c *capture) state(ctx context.Context) error {
 	sums, err := c.conn.Show(ctx, "data_checksums")
 	if err != nil {
-		return system, err
+		return err
 	}
-	r.Checksums = sums == "on"
 	standby, err := c.conn.Show(ctx, "in_hot_standby")
-	if err != nil && !wire.IsUnknownSetting(err) {
-		return system, err
+	if err != nil && !wire.IsUnknownSetting(err) { // before version 14
+		return err
 	}
-	r.Standby = standby == "on"
-	c.root, err = c.conn.Show(ctx, "data_directory")
+	c.result.Checksums, c.result.Standby = sums == "on", standby == "on"
+	return nil
+}
+
+// directory asks where the data directory is.
+func (c *capture) directory(ctx context.Context) error {
+	root, err := c.conn.Show(ctx, "data_directory")
 	if wire.IsForbidden(err) {
-		c.root, err = HiddenRoot, nil
+		root, err = HiddenRoot, nil
 		c.Note(fmt.Sprintf("role %s may not see where the data directory is: it is stored as %s; GRANT pg_read_all_settings TO %s shows it", c.config.User, HiddenRoot, c.config.User))
 	}
 	if err != nil {
-		return system, err
+		return err
 	}
-	c.root = path.Clean(c.root)
-	if err := snapshot.CheckPath(c.root); err != nil || !strings.HasPrefix(c.root, "/") {
-		return system, c.failed("", "data directory %q: %v", c.root, err)
+	c.root = path.Clean(root)
+	if err := snapshot.CheckPath(c.root); err != nil {
+		return c.failed("", "data directory %q: %w", root, err)
 	}
-	c.names = names{local: c.conn.Local(), of: inode.NewNames()}
-	return system, nil
+	return nil
 }
 
 // begin starts the backup. A temporary slot keeps the WAL that it needs until it has come, if the server has one free.

@@ -97,7 +97,7 @@ func readParent(ctx context.Context, session Session, temp string) (*parent, err
 func (p *parent) find(path string) (*snapshot.Entry, error) {
 	n := sort.Search(len(p.first), func(i int) bool { return snapshot.ComparePaths(p.first[i].path, path) > 0 }) - 1
 	if n < 0 {
-		return nil, nil //nolint:nilnil // no entry, no error
+		return nil, nil
 	}
 	if n != p.cached {
 		block, err := readBlock(p.list.from(p.first[n].at))
@@ -111,7 +111,7 @@ func (p *parent) find(path string) (*snapshot.Entry, error) {
 			return e, nil
 		}
 	}
-	return nil, nil //nolint:nilnil // no entry, no error
+	return nil, nil
 }
 
 func (p *parent) close() error { return p.list.close() }

@@ -45,7 +45,7 @@ type Backup struct {
 	Tablespaces []Tablespace // in the order in which they come; the data directory is the last
 
 	c      *Conn
-	ctx    context.Context //nolint:containedctx // of the whole backup: Read has no other
+	ctx    context.Context // of the whole backup: Read has no other
 	done   func()
 	opened int          // archives of old servers that have begun
 	queue  []Archive    // what has begun and was not told yet
@@ -337,9 +337,11 @@ func (b *Backup) archive(body []byte) (Archive, error) {
 // returned without an error, or with one that [IsCorrupted]: then all has come, the position counts, and pages are wrong.
 func (b *Backup) Finish() (stop postgres.LSN, timeline uint32, err error) {
 	for {
-		if _, err := b.Next(); err == io.EOF { //nolint:errorlint // of this package
+		_, err := b.Next()
+		if errors.Is(err, io.EOF) {
 			break
-		} else if err != nil {
+		}
+		if err != nil {
 			return 0, 0, err
 		}
 	}

@@ -35,7 +35,6 @@ const (
 	codeUndefinedFile    = "58P01"
 	codeIO               = "58030"
 	codeCorrupted        = "XX001"
-	codeSyntax           = "42601"
 	codeUnknownParameter = "42704"
 )
 
