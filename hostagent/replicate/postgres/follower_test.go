@@ -43,6 +43,16 @@ func TestFollow(t *testing.T) {
 			case len(s.Cluster.Notes) == 0 || r.count(replicate.Warned) != 1:
 				t.Errorf("nobody is told that max_slot_wal_keep_size is not set: %+v, %d", s.Cluster, r.count(replicate.Warned))
 			}
+			r.mu.Lock()
+			for i := len(r.events) - 1; i >= 0; i-- {
+				if e := r.events[i]; e.Kind == replicate.Shipped {
+					if e.LSN != r.Status().Cluster.Durable || e.Bytes == 0 {
+						t.Errorf("the newest record: %+v; durable up to %s", e, r.Status().Cluster.Durable)
+					}
+					break
+				}
+			}
+			r.mu.Unlock()
 			restored := w.restore(time.Time{})
 			if restored.Version == cluster.System(t) { // which has amcheck
 				wantSound(restored)

@@ -79,6 +79,8 @@ func TestLag(t *testing.T) {
 			at := func(part float64) time.Duration {
 				return lags[min(len(lags)-1, int(part*float64(len(lags))))].Round(time.Millisecond)
 			}
+			s := r.Status().Lag
+			t.Logf("from when WAL came: p50 %.0f ms, p99 %.0f ms, max %.0f ms", s.P50, s.P99, s.Max)
 			t.Logf("store %s away: %.0f transactions/s, %d records; lag p50 %s, p95 %s, p99 %s, max %s; %.1f %% of a core (server's writer included)", far, rate, len(landings),
 				at(0.5), at(0.95), at(0.99), at(1), 100*cpu.Seconds()/span.Seconds())
 			r.stop()

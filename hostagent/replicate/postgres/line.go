@@ -258,15 +258,15 @@ func (l *line) land(f *flight) error {
 	l.puts++
 	timeline := l.m.Timeline
 	l.mu.Unlock()
-	oldest, groups := f.b.oldest(), f.b.groups
+	oldest, newest, groups := f.b.oldest(), f.b.newest, f.b.groups
 	l.f.Landed(groups, f.place, now)
-	bytes := len(f.b.data)
-	l.q.done()
+	bytes, end := len(f.b.data), f.b.end()
+	l.q.done() // the batch is given back: nothing of it is used any more
 	l.f.Calm()
 	l.f.show()
 	l.f.Tell(replicate.Event{
-		Kind: replicate.Shipped, Place: f.place, Point: f.b.newest.UTC(), Total: l.f.Total(),
-		Bytes: bytes, LSN: f.b.end().String(), Timeline: timeline, Lag: float64(now.Sub(oldest)) / float64(time.Millisecond),
+		Kind: replicate.Shipped, Place: f.place, Point: newest.UTC(), Total: l.f.Total(),
+		Bytes: bytes, LSN: end.String(), Timeline: timeline, Lag: float64(now.Sub(oldest)) / float64(time.Millisecond),
 	})
 	return nil
 }
