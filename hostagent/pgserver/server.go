@@ -78,7 +78,6 @@ func Alone() []Setting {
 		{"local_preload_libraries", ""},
 		{"autovacuum", "off"},
 		{"jit", "off"},
-		{"external_pid_file", ""},
 		{"cluster_name", "holdfast"},
 		{"restart_after_crash", "off"},
 		{"log_destination", "stderr"},
