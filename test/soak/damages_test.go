@@ -165,10 +165,15 @@ func mapKeys[V any](m map[string]V) func(func(string) bool) {
 	}
 }
 
+// objects are the keys of all objects whose bytes mean something.
+func objects(store *mem.Store) []string {
+	return slices.DeleteFunc(store.Keys(), func(key string) bool { return key == layout.CopyKey })
+}
+
 // byKind sorts the objects by what they are.
 func (d *damager) byKind(store *mem.Store) map[string][]string {
 	out := map[string][]string{}
-	for _, key := range repotest.Keys(store, "") {
+	for _, key := range objects(store) {
 		parts := strings.Split(key, "/")
 		kind := parts[1]
 		if len(parts) > 4 {
@@ -210,7 +215,7 @@ func (d *damager) swap(store *mem.Store, key string, good []byte) (string, []str
 
 // other is another object, of the same kind mostly.
 func (d *damager) other(store *mem.Store, key string) string {
-	all := repotest.Keys(store, "")
+	all := objects(store)
 	for _, keys := range d.byKind(store) {
 		if slices.Contains(keys, key) && d.random.IntN(4) > 0 {
 			all = keys
