@@ -3,6 +3,7 @@ package cli_test
 import (
 	"fmt"
 	"os"
+	"os/exec"
 	"path/filepath"
 	"testing"
 
@@ -23,6 +24,12 @@ func serverScripts(t *testing.T, dir string) {
 	s := cluster.Start(t, cluster.Options{Password: "secret-of-admin", HBA: "host all all 127.0.0.1/32 scram-sha-256\nhost replication all 127.0.0.1/32 scram-sha-256\nlocal all all trust\n"})
 	owner := cluster.Account(t)
 	scratch := owner.Dir(t)
+	// Servers that restores start run it themselves, to fetch WAL.
+	path, err := exec.LookPath("holdfast")
+	if err != nil {
+		t.Fatal(err)
+	}
+	program := owner.Program(t, path, "holdfast")
 	testscript.Run(t, testscript.Params{
 		Dir: dir,
 		Setup: func(e *testscript.Env) error {
@@ -34,11 +41,7 @@ func serverScripts(t *testing.T, dir string) {
 			e.Setenv("GORACE", quickEnd)
 			e.Setenv("PGSERVICEFILE", e.WorkDir+"/home/pg_service.conf")
 			e.Setenv("PGPASSFILE", e.WorkDir+"/home/pgpass")
-			// They run it themselves, to fetch WAL.
-			if err := reachable(e, filepath.Join(scratch, "bin")); err != nil {
-				return err
-			}
-			e.Setenv("PATH", filepath.Join(scratch, "bin")+string(os.PathListSeparator)+filepath.Dir(cluster.Bin(t, 0, "psql"))+string(os.PathListSeparator)+e.Getenv("PATH"))
+			e.Setenv("PATH", filepath.Dir(program)+string(os.PathListSeparator)+filepath.Dir(cluster.Bin(t, 0, "psql"))+string(os.PathListSeparator)+e.Getenv("PATH"))
 			if err := os.MkdirAll(e.WorkDir+"/home", 0o700); err != nil {
 				return err
 			}
@@ -53,19 +56,4 @@ func serverScripts(t *testing.T, dir string) {
 		RequireExplicitExec: true,
 		RequireUniqueNames:  true,
 	})
-}
-
-// reachable puts the command where servers that restores start can run it.
-func reachable(e *testscript.Env, dir string) error {
-	for _, at := range filepath.SplitList(e.Getenv("PATH")) {
-		b, err := os.ReadFile(filepath.Join(at, "holdfast"))
-		if err != nil {
-			continue
-		}
-		if err := os.MkdirAll(dir, 0o755); err != nil {
-			return err
-		}
-		return os.WriteFile(filepath.Join(dir, "holdfast"), b, 0o755)
-	}
-	return os.ErrNotExist
 }

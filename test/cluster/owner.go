@@ -87,6 +87,20 @@ func (o *Owner) Dir(t testing.TB) string {
 	return dir
 }
 
+// Program copies a program to a directory of its own, under a name, where the owner can run it. Another process does the
+// copying: a file that this one had open for writing could not be run while any child of it begins.
+func (o *Owner) Program(t testing.TB, path, name string) string {
+	t.Helper()
+	to := filepath.Join(o.Dir(t), name)
+	if out, err := exec.Command("cp", path, to).CombinedOutput(); err != nil { //nolint:gosec // a program of the test's
+		t.Fatalf("copy %s: %v: %s", path, err, out)
+	}
+	if err := os.Chmod(to, 0o755); err != nil { //nolint:gosec // a program
+		t.Fatal(err)
+	}
+	return to
+}
+
 // Command returns a command that runs as the owner, without the environment's settings for PostgreSQL.
 func (o *Owner) Command(name string, args ...string) *exec.Cmd {
 	cmd := exec.Command(name, args...)

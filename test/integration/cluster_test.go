@@ -28,10 +28,7 @@ func newClusterHost(t *testing.T) *clusterHost {
 	t.Helper()
 	c := &clusterHost{host: newHost(t, ""), Server: cluster.Start(t, cluster.Options{Checksums: true, SegmentSize: 1})}
 	c.scratch = c.Owner.Dir(t)
-	c.program = filepath.Join(c.Owner.Dir(t), "holdfast")
-	b, err := os.ReadFile(holdfast)
-	must(t, err)
-	must(t, os.WriteFile(c.program, b, 0o755)) //nolint:gosec // a program
+	c.program = c.Owner.Program(t, holdfast, "holdfast")
 	c.run("init")
 	c.Psql("CREATE TABLE kept (n int PRIMARY KEY); INSERT INTO kept VALUES (1)")
 	return c

@@ -4,7 +4,6 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"io"
 	"iter"
 	"os"
 	"path/filepath"
@@ -94,23 +93,7 @@ func reachableProgram(t testing.TB, o *cluster.Owner) string {
 	if err != nil {
 		t.Fatal(err)
 	}
-	to := filepath.Join(o.Dir(t), "holdfast")
-	in, err := os.Open(self) //nolint:gosec // ourselves
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer func() { _ = in.Close() }()
-	out, err := os.OpenFile(to, os.O_WRONLY|os.O_CREATE|os.O_EXCL, 0o755) //nolint:gosec // a program
-	if err != nil {
-		t.Fatal(err)
-	}
-	if _, err := io.Copy(out, in); err != nil {
-		t.Fatal(err)
-	}
-	if err := out.Close(); err != nil {
-		t.Fatal(err)
-	}
-	return to
+	return o.Program(t, self, "holdfast")
 }
 
 // base makes the base backup and puts it into a repository. The log begins with the segment in which it begins.
