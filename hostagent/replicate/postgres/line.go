@@ -273,11 +273,15 @@ func (l *line) land(f *flight) error {
 
 // describe adds what the line knows to a status.
 func (l *line) describe(s *replicate.Status) {
+	// The look comes first: what arrives from here on was committed later, or is among what waits.
+	l.mu.Lock()
+	looked := l.looked
+	l.mu.Unlock()
 	oldest, bytes, next := l.q.waits()
 	l.mu.Lock()
 	defer l.mu.Unlock()
-	if !l.looked.IsZero() {
-		s.Looked = l.looked.UTC()
+	if !looked.IsZero() {
+		s.Looked = looked.UTC()
 	}
 	if !oldest.IsZero() {
 		s.Oldest = oldest.UTC()

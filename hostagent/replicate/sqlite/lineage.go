@@ -317,6 +317,8 @@ func (l *lineage) cut() *batch {
 
 // landed notes that a record is durable.
 func (l *lineage) landed(b *batch, place log.Place, at time.Time) {
+	// Counted first: a status must not say that all is durable and leave out what has just become so.
+	l.f.Landed(b.groups, place, at)
 	l.mu.Lock()
 	l.flying, l.spare = nil, b
 	l.places = append(l.places, place)
@@ -327,7 +329,6 @@ func (l *lineage) landed(b *batch, place log.Place, at time.Time) {
 	}
 	l.woken()
 	l.mu.Unlock()
-	l.f.Landed(b.groups, place, at)
 }
 
 // shipped is how many records of it are durable.
