@@ -181,7 +181,8 @@ func (r *run) copyRepository() error {
 	if err != nil {
 		return fmt.Errorf("list the access documents of the target: %w", err)
 	}
-	// That it is a copy is said before anything in it could be taken for what has just been made.
+	// That it is a copy is said before anything in it could be taken for what has just been made. A crash right after this
+	// leaves a place without a repository, which the next run goes on with.
 	if !marked {
 		if err := r.put(r.ctx, layout.CopyKey, copyMark); err != nil {
 			return err
