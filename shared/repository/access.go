@@ -4,7 +4,6 @@ import (
 	"context"
 	"crypto/sha256"
 	"encoding/hex"
-	"encoding/json"
 	"errors"
 	"fmt"
 	"slices"
@@ -55,10 +54,14 @@ var ErrAccess = errors.New("access documents are not one signed chain")
 // Access is what the newest access document says.
 func (r *Repository) Access() Access { return r.access }
 
-// Recipients are those for whom a new chain is sealed.
+// Recipients are those for whom a new chain is sealed. Errors: ErrUnsupported where a newer program has added one of
+// another type: nothing may be written that it could not read.
 func (r *Repository) Recipients() ([]keyring.Recipient, error) {
 	var out []keyring.Recipient
 	for _, a := range r.access.Recipients {
+		if a.Type != keyring.TypeAge && a.Type != keyring.TypeKMS {
+			return nil, fmt.Errorf("recipient %q of the repository is of type %q: %w", a.Recipient, a.Type, ErrUnsupported)
+		}
 		rec, err := keyring.ParseRecipient(a.Recipient)
 		if err != nil {
 			return nil, fmt.Errorf("recipient of the repository: %w", err)
@@ -118,8 +121,8 @@ func (r *Repository) readAccess(ctx context.Context, keys []string) (Access, *ke
 			return current, nil, fmt.Errorf("read %s: %w", key, err)
 		}
 		var next Access
-		if err := json.Unmarshal(payload, &next); err != nil {
-			return current, nil, fmt.Errorf("read %s: %w: %w", key, snapshot.ErrFormat, err)
+		if err := snapshot.Unmarshal(payload, &next); err != nil {
+			return current, nil, fmt.Errorf("read %s: %w", key, err)
 		}
 		if next.Sequence != n || next.Previous != current.hash {
 			return current, nil, fmt.Errorf("%w: %s does not follow the one before it", ErrAccess, key)

@@ -156,7 +156,7 @@ func (p *planner) manifestHash(ctx context.Context, n uint64, m *Stored) (string
 // isFormat reports that an object was read and is no good, rather than that it could not be read.
 func isFormat(err error) bool {
 	var damage *DamageError
-	return errors.Is(err, snapshot.ErrFormat) || errors.Is(err, keyring.ErrSignature) || errors.Is(err, keyring.ErrUntrusted) ||
+	return errors.Is(err, snapshot.ErrFormat) || errors.Is(err, ErrUnsupported) || errors.Is(err, keyring.ErrSignature) || errors.Is(err, keyring.ErrUntrusted) ||
 		errors.Is(err, keyring.ErrUnsigned) || errors.As(err, &damage)
 }
 

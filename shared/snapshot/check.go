@@ -1,12 +1,10 @@
 package snapshot
 
 import (
-	"encoding/json"
 	"errors"
 	"fmt"
 	"regexp"
 	"time"
-	"unicode"
 	"unicode/utf8"
 )
 
@@ -26,14 +24,15 @@ func (m *Manifest) ID() ID {
 // ChainID returns the chain, which must have passed [Manifest.Check].
 func (m *Manifest) ChainID() (ChainID, error) { return ParseChainID(m.Chain) }
 
-// ParseManifest parses and checks the payload of a manifest. Members that it does not know are ignored.
+// ParseManifest parses and checks the payload of a manifest. Members that it does not know are ignored. Errors:
+// ErrUnsupported, ErrFormat.
 func ParseManifest(payload []byte) (*Manifest, error) {
 	if len(payload) > maxManifest {
 		return nil, fmt.Errorf("parse manifest: %w: %d bytes", ErrFormat, len(payload))
 	}
 	m := new(Manifest)
-	if err := json.Unmarshal(payload, m); err != nil {
-		return nil, fmt.Errorf("parse manifest: %w: %w", ErrFormat, err)
+	if err := Unmarshal(payload, m); err != nil {
+		return nil, fmt.Errorf("parse manifest: %w", err)
 	}
 	if err := m.Check(); err != nil {
 		return nil, fmt.Errorf("parse manifest: %w", err)
@@ -45,7 +44,7 @@ func ParseManifest(payload []byte) (*Manifest, error) {
 func (m *Manifest) Check() error {
 	for _, check := range []func() error{m.checkNames, m.checkPlace, m.checkTexts, m.checkKeys, m.checkLists, m.checkRefs, m.checkLog, m.checkPostgres} {
 		if err := check(); err != nil {
-			if errors.Is(err, ErrFormat) {
+			if errors.Is(err, ErrFormat) || errors.Is(err, ErrUnsupported) {
 				return fmt.Errorf("manifest %s: %w", m.ID(), err)
 			}
 			return fmt.Errorf("manifest %s: %w: %w", m.ID(), ErrFormat, err)
@@ -56,7 +55,7 @@ func (m *Manifest) Check() error {
 
 func (m *Manifest) checkNames() error {
 	if m.Format != 1 {
-		return fmt.Errorf("format %d: this program knows 1", m.Format)
+		return fmt.Errorf("%w: format %d, this program knows 1", ErrUnsupported, m.Format)
 	}
 	if err := m.ID().Source.Check(); err != nil {
 		return err
@@ -121,17 +120,30 @@ func (m *Manifest) checkTexts() error {
 	return nil
 }
 
-// checkText refuses what could not be shown on one line.
+// checkText refuses what could not be shown on one line, or would change how what stands around it is shown. What is
+// refused never changes: by the tables of Unicode, which do, a text with a letter that is new today could not be read by
+// an older program.
 func checkText(what, s string) error {
 	if s == "" || len(s) > maxText || !utf8.ValidString(s) {
 		return fmt.Errorf("%s %q: want 1 to %d bytes of UTF-8", what, brief(s), maxText)
 	}
 	for _, r := range s {
-		if !unicode.IsPrint(r) {
+		if unseen(r) {
 			return fmt.Errorf("%s %q has the character %U", what, brief(s), r)
 		}
 	}
 	return nil
+}
+
+// unseen reports whether a character is a control, can not be seen, or sets the direction of writing.
+func unseen(r rune) bool {
+	switch {
+	case r < 0x20, 0x7f <= r && r <= 0x9f, r == 0xad, r == 0x61c, r == 0xfeff:
+		return true
+	case 0x200b <= r && r <= 0x200f, 0x2028 <= r && r <= 0x202e, 0x2060 <= r && r <= 0x206f:
+		return true
+	}
+	return false
 }
 
 func (m *Manifest) checkKeys() error {

@@ -50,7 +50,7 @@ type Key struct {
 
 // Wrapped is a data key sealed for one recipient.
 type Wrapped struct {
-	Type      string `json:"type"` // "age", later "aws-kms"
+	Type      string `json:"type"` // "age", "kms"; entries of others are for newer programs
 	Recipient string `json:"recipient"`
 	Wrapped   []byte `json:"wrapped"` // base64 in JSON
 }
@@ -91,7 +91,7 @@ type JSONRef struct {
 
 // Problem is one thing that a backup could not capture as it should; sealed in the report chunk.
 type Problem struct {
-	Path      []byte `json:"path"` // base64 in JSON
+	Path      []byte `json:"path,omitempty"` // base64 in JSON
 	Operation string `json:"operation"`
 	Error     string `json:"error"`
 }

@@ -23,7 +23,7 @@ func TestParseSelector(t *testing.T) {
 		}
 	}
 	for _, text := range []string{
-		"", "@1", "/etc", "web/", "a/b/c", "etc@", "etc@0", "etc@01", "etc@+1", "etc@-1", "etc@Latest", "etc@1@2", "policy", "access/etc",
+		"", "@1", "/etc", "web/", "a/b/c", "etc@", "etc@0", "etc@01", "etc@+1", "etc@-1", "etc@Latest", "etc@1@2", "policy", "access/etc", "repository.json/etc",
 		"etc@10000000000", ".etc", "e tc", strings.Repeat("x", 64),
 	} {
 		if got, err := ParseSelector(text); err == nil {

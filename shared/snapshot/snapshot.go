@@ -37,7 +37,7 @@ func ParseSource(s string) (Source, error) {
 // Check reports a name that the format does not allow.
 func (s Source) Check() error {
 	switch {
-	case !namePattern.MatchString(s.Host) || s.Host == "access":
+	case !namePattern.MatchString(s.Host) || s.Host == "access" || s.Host == "repository.json":
 		return fmt.Errorf("host name %q: want letters, digits, '.', '_', '-' (at most 63, not beginning with a sign; not \"access\")", s.Host)
 	case !namePattern.MatchString(s.Name) || s.Name == "policy":
 		return fmt.Errorf("source name %q: want letters, digits, '.', '_', '-' (at most 63, not beginning with a sign; not \"policy\")", s.Name)

@@ -49,6 +49,7 @@ type Writer struct {
 	repo *repository.Repository
 	src  snapshot.Source
 	opts Options
+	key  seal.DataKey
 	keys *seal.Keys
 	head record.LogHead
 
@@ -95,7 +96,7 @@ func Create(ctx context.Context, repo *repository.Repository, src snapshot.Sourc
 	for _, warning := range warnings {
 		w.trouble(warning)
 	}
-	w.keys = seal.NewKeys(key, about)
+	w.key, w.keys = key, seal.NewKeys(key, about)
 	w.head.Keys = []snapshot.Key{{Key: key.ID(repo.ID()).String(), Wrapped: wrapped}}
 	if err := w.head.Check(src, w.head.Stream, w.head.Epoch); err != nil {
 		return nil, fmt.Errorf("open a log of %s: %w", src, err)
@@ -126,6 +127,9 @@ func (w *Writer) prepareHead() error {
 	if o.Opened.IsZero() {
 		o.Opened = o.Now()
 	}
+	if err := checkTime(o.Opened); err != nil {
+		return err
+	}
 	if o.Stream == "" {
 		var id [16]byte
 		_, _ = rand.Read(id[:])
@@ -155,6 +159,15 @@ func (w *Writer) prepareHead() error {
 	w.tail, w.point = w.put, w.put
 	if o.Kind == KindPostgres && o.Postgres != nil {
 		w.wal.Enter(o.Stream, o.Postgres, o.Continues == nil || o.Continues.Stream != o.Stream)
+	}
+	return nil
+}
+
+// checkTime refuses times that records can't state: nanoseconds since 1970 have 64 bits. Times before [Options].Opened are
+// not stated.
+func checkTime(t time.Time) error {
+	if t.Year() >= 2262 {
+		return fmt.Errorf("the clock shows the year %d: records of a log can state times up to 2261", t.Year())
 	}
 	return nil
 }
@@ -267,7 +280,7 @@ func (w *Writer) Prepare(r Record) (*Prepared, error) {
 	if w.err != nil {
 		return nil, w.err
 	}
-	if err := w.checkWAL(&r); err != nil {
+	if err := errors.Join(w.checkWAL(&r), checkTime(r.Time)); err != nil {
 		return nil, fmt.Errorf("prepare record %d of the log of %s: %w", w.tail.Sequence+1, w.src, err)
 	}
 	p := &Prepared{record: r}

@@ -62,7 +62,7 @@ func (h *LogHead) checkPostgres() error {
 func (h *LogHead) Check(src snapshot.Source, stream string, epoch uint64) error {
 	switch {
 	case h.Format != 1:
-		return fmt.Errorf("%w: format %d: this program knows 1", snapshot.ErrFormat, h.Format)
+		return fmt.Errorf("%w: format %d, this program knows 1", snapshot.ErrUnsupported, h.Format)
 	case h.Host != src.Host || h.Source != src.Name || h.Stream != stream || h.Epoch != epoch:
 		return fmt.Errorf("%w: it says that it is of %s/%s, stream %.40s, epoch %d", snapshot.ErrFormat, h.Host, h.Source, h.Stream, h.Epoch)
 	case h.Kind == "" || h.Tool == "" || h.Opened.IsZero() || h.Opened.Location() != time.UTC:

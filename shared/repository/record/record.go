@@ -63,19 +63,24 @@ func Active(marks map[string]Mark, now time.Time) map[string]Mark {
 	return out
 }
 
-// Keeps reports whether any of the marks protects its snapshot, and as what.
+// Keeps reports whether any of the marks protects its snapshot, and as what. A mark of a kind that is not known protects:
+// a newer program has set it, and may mean just that.
 func Keeps(active map[string]Mark) (MarkKind, bool) {
 	var kinds []MarkKind
 	for _, m := range active {
-		kinds = append(kinds, m.Mark)
+		if m.Mark != Tag {
+			kinds = append(kinds, m.Mark)
+		}
 	}
 	switch {
+	case len(kinds) == 0:
+		return "", false
 	case slices.Contains(kinds, Hold):
 		return Hold, true
 	case slices.Contains(kinds, Pin):
 		return Pin, true
 	}
-	return "", false
+	return slices.Min(kinds), true
 }
 
 // The results of a verification.

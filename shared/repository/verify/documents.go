@@ -31,6 +31,8 @@ func classify(err error) Problem {
 		return Untrusted
 	case errors.Is(err, keyring.ErrSignature), errors.Is(err, keyring.ErrUnsigned):
 		return Signature
+	case errors.Is(err, snapshot.ErrUnsupported):
+		return TooNew
 	case errors.Is(err, snapshot.ErrFormat):
 		return Malformed
 	}

@@ -25,6 +25,7 @@ const (
 	Untrusted    Problem = "signer is not trusted"
 	Replayed     Problem = "replayed under another key"
 	Malformed    Problem = "not in the repository format"
+	TooNew       Problem = "needs a newer version of holdfast" // which may find nothing wrong with it
 	Unlinked     Problem = "does not follow the snapshot before it"
 	RolledBack   Problem = "rolled back"
 	Contradicts  Problem = "contradicts the manifest"
