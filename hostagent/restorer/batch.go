@@ -18,7 +18,8 @@ const (
 	batchesBusy = 2        // at the same time: while one ends, and its last reads are waited for, the other is well under way
 
 	// batchFirst is by how much smaller the first batch is, so that work begins at once; each one after it is twice as large.
-	batchFirst = 64
+	// More and smaller ones would open chunks of which files all over the tree have a part, those of many incrementals, more often.
+	batchFirst = 8
 )
 
 // part is a file, or a window of a large one, in a batch.
