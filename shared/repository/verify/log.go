@@ -6,11 +6,8 @@ import (
 	"errors"
 	"fmt"
 	"slices"
-	"time"
 
-	"github.com/btcdecoded/holdfast/shared/keyring"
 	"github.com/btcdecoded/holdfast/shared/objstore"
-	"github.com/btcdecoded/holdfast/shared/postgres"
 	"github.com/btcdecoded/holdfast/shared/repository/inventory"
 	"github.com/btcdecoded/holdfast/shared/repository/layout"
 	"github.com/btcdecoded/holdfast/shared/repository/log"
@@ -25,12 +22,6 @@ const (
 	// Gap is the problem of a record that follows, but whose write-ahead log does not.
 	Gap Problem = "its WAL does not go on where that before it ended"
 )
-
-// Moments is a stretch of time of which no moment can be restored any more.
-type Moments struct {
-	From time.Time `json:"from"`
-	To   time.Time `json:"to,omitzero"` // zero: to the end
-}
 
 // logBatch is how many objects of a log are read before they are compared with each other.
 const logBatch = 256
@@ -223,72 +214,6 @@ func (l *logs) hole(e *log.Epoch, first, last uint64) {
 	l.lost(l.key(o), Missing, moments)
 }
 
-// momentsOf is what is lost when record n of an epoch can't be applied: from the record before it to the next snapshot
-// that holds it.
-func (l *logs) momentsOf(e *log.Epoch, n uint64) Moments {
-	var m Moments
-	switch {
-	case e.Described != nil:
-		m.From = e.Described.Opened
-	case len(e.Pieces) > 0:
-		m.From = e.Pieces[0].Arrived()
-	}
-	for _, p := range e.Pieces {
-		if p.Last < n {
-			m.From = p.Arrived()
-		}
-	}
-	for _, s := range l.stored {
-		if s.Log == nil || s.Finished.Before(m.From) {
-			continue
-		}
-		before := s.Log.Stream == e.Stream && (s.Log.Epoch < e.Epoch || s.Log.Epoch == e.Epoch && s.Log.Sequence < n)
-		if !before && (m.To.IsZero() || s.Finished.Before(m.To)) {
-			m.To = s.Finished
-		}
-	}
-	return m
-}
-
-func (m Moments) String() string {
-	const form = "2006-01-02T15:04:05Z"
-	if m.To.IsZero() {
-		return "no moment after " + m.From.UTC().Format(form) + " can be restored until the next snapshot"
-	}
-	return "no moment between " + m.From.UTC().Format(form) + " and " + m.To.UTC().Format(form) + " can be restored"
-}
-
-// lost adds the moments to a finding.
-func (l *logs) lost(key string, problem Problem, m Moments) {
-	f := l.c.findings
-	f.mu.Lock()
-	defer f.mu.Unlock()
-	if at := f.byPlace[place{key, problem}]; at != nil && at.Lost == nil {
-		at.Lost = &m
-	}
-}
-
-// classifyLog says in the words of this package what is wrong with an object of a log.
-func classifyLog(err error) Problem {
-	switch {
-	case errors.Is(err, log.ErrTorn):
-		return BytesDiffer
-	case errors.Is(err, log.ErrName):
-		return Replayed
-	case errors.Is(err, log.ErrChain), errors.Is(err, log.ErrOther):
-		return Disconnected
-	}
-	if p := classify(err); p != Unreadable || isStore(err) {
-		return p
-	}
-	return NotAuthentic
-}
-
-// isStore tells trouble of the store from what is wrong with bytes that came.
-func isStore(err error) bool {
-	return objstore.IsTransient(err) || errors.Is(err, objstore.ErrDenied) || errors.Is(err, objstore.ErrArchived) || errors.Is(err, objstore.ErrNotExist)
-}
-
 // checkObjects reads pieces and segments, as the level asks.
 func (l *logs) checkObjects(ctx context.Context) error {
 	for o := range l.inv.LogDamaged {
@@ -333,149 +258,6 @@ func (l *logs) readObjects(ctx context.Context, choose func(layout.LogObject, in
 	}
 	l.checkWAL()
 	return true, nil
-}
-
-// chain begins the check of an epoch's records.
-func (l *logs) chain(ctx context.Context, e *log.Epoch) (*chainCheck, error) {
-	c := &chainCheck{logs: l, epoch: e, deep: l.c.opts.Level == Content && e.Described != nil, last: map[uint64]snapshot.Hash{}, ends: map[uint64]bool{}}
-	if c.deep {
-		_, err := l.reader.Keys(ctx, e)
-		switch {
-		case ctx.Err() != nil:
-			return nil, ctx.Err()
-		case errors.Is(err, keyring.ErrNoIdentity):
-			return nil, err
-		case err != nil:
-			l.c.findings.add(l.key(head(e.LogName)), NotAuthentic, err.Error())
-			c.deep = false
-		}
-	}
-	for _, p := range e.Segments {
-		c.ends[p.Last] = true
-	}
-	if e.Described != nil && e.Described.Continues != nil {
-		c.note(e.Described.Continues.Sequence, e.Described.Continues.Record)
-	}
-	return c, nil
-}
-
-// chainCheck follows the records of one epoch over its objects.
-type chainCheck struct {
-	*logs
-	epoch *log.Epoch
-	deep  bool
-	last  map[uint64]snapshot.Hash // hashes of records that end an object: for the next one, and for segments
-	ends  map[uint64]bool          // records that end a segment
-
-	spans   []span
-	history *postgres.TimelineHistory // of the stream's timeline, if it was read
-}
-
-func (c *chainCheck) note(n uint64, hash string) {
-	if h, err := snapshot.ParseHash(hash); err == nil {
-		c.last[n] = h
-	}
-}
-
-// read reads some objects at a time and compares them with those before.
-func (c *chainCheck) read(ctx context.Context, part []layout.LogObject) error {
-	found := make([]log.Inspection, len(part))
-	errs := make([]error, len(part))
-	err := inParallel(ctx, max(c.c.opts.Workers, documentReaders), indexes(len(part)), func(ctx context.Context, i int) {
-		found[i], errs[i] = c.reader.Inspect(ctx, c.epoch, part[i], c.deep)
-	})
-	if err != nil {
-		return err
-	}
-	for i, o := range part {
-		err := errs[i]
-		if err == nil && c.deep {
-			err = c.follows(o, found[i])
-		}
-		if _, twice := c.hashes[found[i].Sum]; err == nil && twice {
-			err = log.ErrName // which needs no key: what is sealed twice is never the same
-		}
-		if err != nil {
-			c.fault(ctx, o, err, found[i].Sum)
-			continue
-		}
-		if c.deep {
-			c.extend(o, found[i])
-		}
-		c.c.result.LogObjects++
-		c.c.result.LogBytes += found[i].Size
-		if len(c.hashes) < maxLogHashes {
-			c.hashes[found[i].Sum] = c.key(o)
-		}
-	}
-	return nil
-}
-
-// follows compares an object with what is known of the records before it, and of its own last one.
-func (c *chainCheck) follows(o layout.LogObject, i log.Inspection) error {
-	if before, ok := c.last[o.First-1]; ok && before != i.Previous {
-		return fmt.Errorf("record %d %w", o.First, log.ErrChain)
-	}
-	if first := c.epoch.Described.Continues == nil; first && o.First == 1 && i.Previous != (snapshot.Hash{}) {
-		return fmt.Errorf("record 1 %w: it is the first", log.ErrChain)
-	}
-	if piece, ok := c.last[o.Last]; ok && o.Joined && piece != i.Last {
-		return log.ErrOther
-	}
-	if _, ok := c.last[o.Last]; !ok || !o.Joined {
-		c.last[o.Last] = i.Last
-	}
-	if !o.Joined && !c.ends[o.First-1] {
-		delete(c.last, o.First-1)
-	}
-	for _, claim := range c.claims[c.epoch.LogName][o.Last] {
-		if claim.record != i.Last.String() {
-			c.c.findings.add(claim.key, Contradicts, fmt.Sprintf("it names another record %d of epoch %d of stream %s than the one that is there", o.Last, o.Epoch, o.Stream))
-		}
-	}
-	return nil
-}
-
-// fault notes what is wrong with an object.
-func (c *chainCheck) fault(ctx context.Context, o layout.LogObject, err error, sum snapshot.Hash) {
-	problem, detail := classifyLog(err), err.Error()
-	if other, ok := c.hashes[sum]; ok && problem != Missing && problem != Unreadable {
-		problem, detail = Replayed, "its bytes are those of "+other
-	}
-	if problem == Missing && c.removedMeanwhile(ctx, o) {
-		return // prune was faster
-	}
-	moments := c.momentsOf(c.epoch, o.First)
-	if o.Joined {
-		c.c.findings.add(c.key(o), problem, detail)
-	} else {
-		c.c.findings.add(c.key(o), problem, detail+"; "+moments.String())
-		c.lost(c.key(o), problem, moments)
-	}
-	if problem != Unreadable && problem != Missing {
-		c.bad[o] = problem
-	}
-}
-
-// removedMeanwhile reports whether an object that was listed has rightly gone since: its records were removed by retention,
-// or a segment has them.
-func (c *chainCheck) removedMeanwhile(ctx context.Context, o layout.LogObject) bool {
-	if !o.Joined && slices.ContainsFunc(c.epoch.Segments, func(s inventory.LogPiece) bool { return s.First <= o.First && o.Last <= s.Last }) {
-		return true
-	}
-	if !c.fresh {
-		c.fresh = true
-		// What can't be listed is not known: then it is missing, and the next run tells.
-		_ = c.c.repo.Store().List(ctx, layout.ExpiredLogPrefix(c.src), func(i objstore.Info) error {
-			stream, epoch, last, err := layout.ParseCut(layout.ExpiredLogPrefix(c.src), i.Key)
-			var doc record.LogCut
-			if name := (inventory.LogName{Stream: stream, Epoch: epoch}); err == nil && last > c.removed[name] && c.document(ctx, i.Key, &doc) && doc.Sequence == last {
-				c.removed[name] = last
-			}
-			return nil
-		})
-	}
-	return c.removed[c.epoch.LogName] >= o.Last
 }
 
 // recordDamage tells writers, who then make a snapshot that needs none of it, and repair, what failed.
