@@ -81,7 +81,7 @@ func TestThaw(t *testing.T) {
 	g := &glacier{states: map[string]string{}}
 	server := httptest.NewServer(g)
 	t.Cleanup(server.Close)
-	s := retry.New(open(t, server.URL, "b", ""), quick())
+	s := retry.New(open(t, server.URL, "b", ""), retry.Options{First: time.Millisecond, Longest: 5 * time.Millisecond})
 	thaws := func() map[string]objstore.Thaw {
 		t.Helper()
 		out := map[string]objstore.Thaw{}
