@@ -58,7 +58,7 @@ func (v *visit) gather(ctx context.Context, repo *repository.Repository, h *obse
 			continue
 		}
 		seen := h.Verified[s.Sequence]
-		s.Keep, s.Verified = keep[s.Sequence], seen != nil && seen.Result == record.Pass
+		s.Keep, s.Verified = s.Keep || keep[s.Sequence], seen != nil && seen.Result == record.Pass
 		for _, m := range h.Marks[s.Sequence] {
 			s.Held = s.Held || m.Mark == record.Hold
 		}

@@ -13,7 +13,8 @@ import (
 )
 
 // GatherLogs adds to what [Gather] has found the objects of the source's log: each to the newest snapshot, of those from
-// base on (0: all), from which it leads on. Records before that snapshot's place are needed by no moment that is to stay,
+// base on (0: all), from which it leads on. Older snapshots that a branch of the log needs ([log.Older]) count as well, and
+// get Keep. Records before that snapshot's place are needed by no moment that is to stay,
 // and prune is free to remove them.
 //
 // Pieces of which a segment has all records are left out: the segment is what a restore reads, and a request for each of
@@ -27,13 +28,18 @@ func GatherLogs(ctx context.Context, repo *repository.Repository, inv *inventory
 		return nil, nil, err
 	}
 	order := slices.Clone(manifests)
+	older := map[uint64]bool{}
+	if i := slices.IndexFunc(manifests, func(m *repository.Stored) bool { return m.Sequence == base }); i >= 0 {
+		older = log.Older(streams, manifests, manifests[i])
+	}
 	slices.SortFunc(order, func(a, b *repository.Stored) int { return cmp.Compare(b.Sequence, a.Sequence) })
 	taken := map[inventory.LogName]uint64{} // records from here on belong to a newer snapshot
 	for _, m := range order {
 		i := slices.IndexFunc(snaps, func(s Snapshot) bool { return s.Sequence == m.Sequence })
-		if i < 0 || m.Log == nil || m.Sequence < base {
+		if i < 0 || m.Log == nil || m.Sequence < base && !older[m.Sequence] {
 			continue
 		}
+		snaps[i].Keep = snaps[i].Keep || older[m.Sequence]
 		for name, from := range log.Needed(streams, []log.Place{*m.Log}) {
 			e := inv.Logs[name]
 			if e == nil {

@@ -39,7 +39,8 @@ func TestGatherLogs(t *testing.T) {
 	}
 	for base, want := range map[uint64]map[uint64][]string{
 		0: {1: {}, 2: {"1/head", "1/joined/1-25", "2/26", "2/27", "2/28", "3/126", "3/127", "3/head"}, 3: {"2/head"}},
-		3: {1: {}, 2: {}, 3: {"2/head"}},
+		// The fork is needed also where the base is on the branch that it has left: what leads to it is older.
+		3: {1: {}, 2: {"1/head", "1/joined/1-25", "2/26", "2/27", "2/28", "3/126", "3/127", "3/head"}, 3: {"2/head"}},
 	} {
 		objects, snaps, err := lock.Gather(t.Context(), f.Repo, inv, manifests)
 		if err != nil {

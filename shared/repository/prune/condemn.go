@@ -94,6 +94,9 @@ func (p *pruner) keeps(ctx context.Context, m *repository.Stored, newest bool) (
 	case d.Keep:
 		return d.Reasons, true, nil
 	}
+	if needed, err := p.branches(ctx, m); err != nil || needed {
+		return []string{"a branch of the log goes on from it that no later snapshot leads to"}, needed, err
+	}
 	kind, marked, err := p.marked(ctx, m)
 	if err != nil || !marked {
 		return nil, false, err

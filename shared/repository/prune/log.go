@@ -22,6 +22,9 @@ import (
 // there for Wait, and they are still left over, a record of the removal is stored and they are removed, in ascending
 // order; the epoch's head last, if nothing is left of the epoch. A crash leaves some of them: the next run goes on.
 //
+// A snapshot before that one stays, with what follows it, where a branch of the log that is written since needs it
+// ([log.Older]).
+//
 // An epoch whose head can't be read keeps its whole stream: what goes on from what is not known then.
 
 // logBase is the snapshot of Options.LogBase, if it is there and stays.
@@ -31,6 +34,34 @@ func (p *pruner) logBase() *repository.Stored {
 		return nil
 	}
 	return p.manifests[i]
+}
+
+// logStreams reads the heads of the log, once.
+func (p *pruner) logStreams(ctx context.Context) ([]log.Stream, error) {
+	if p.streams == nil {
+		streams, err := log.FromInventory(ctx, p.repo, p.inv)
+		if err != nil {
+			return nil, err
+		}
+		p.streams = streams
+	}
+	return p.streams, nil
+}
+
+// branches reports whether a branch of the log needs a snapshot that is older than the log's base.
+func (p *pruner) branches(ctx context.Context, m *repository.Stored) (bool, error) {
+	base := p.logBase()
+	if base == nil || m.Log == nil || m.Sequence >= base.Sequence {
+		return false, nil
+	}
+	streams, err := p.logStreams(ctx)
+	if err != nil {
+		return false, err
+	}
+	if p.older == nil {
+		p.older = log.Older(streams, p.manifests, base)
+	}
+	return p.older[m.Sequence], nil
 }
 
 // logsLeft reports whether there may be records to remove. The newest arrival is the least that the store's clock shows.
@@ -91,7 +122,7 @@ func (p *pruner) sweepLogs(ctx context.Context, removed map[uint64]bool) error {
 		return err
 	}
 	if base := p.logBase(); base != nil && !removed[base.Sequence] {
-		need := p.neededRecords(streams, base.Sequence, removed)
+		need := p.neededRecords(streams, base, removed)
 		for _, s := range streams {
 			if slices.ContainsFunc(s.Epochs, func(e *log.Epoch) bool { return e.Described == nil }) {
 				continue
@@ -113,12 +144,13 @@ func (p *pruner) sweepLogs(ctx context.Context, removed map[uint64]bool) error {
 	return p.sweepJoined(ctx, streams)
 }
 
-// neededRecords says from which record on each epoch is needed by snapshots from base on; an epoch that is not in it is
-// not needed at all.
-func (p *pruner) neededRecords(streams []log.Stream, base uint64, removed map[uint64]bool) map[inventory.LogName]uint64 {
+// neededRecords says from which record on each epoch is needed by snapshots from base on, and by older ones that a branch
+// needs; an epoch that is not in it is not needed at all.
+func (p *pruner) neededRecords(streams []log.Stream, base *repository.Stored, removed map[uint64]bool) map[inventory.LogName]uint64 {
 	var from []log.Place
+	older := log.Older(streams, p.manifests, base)
 	for _, m := range p.manifests {
-		if m.Log != nil && m.Sequence >= base && !removed[m.Sequence] {
+		if m.Log != nil && (m.Sequence >= base.Sequence || older[m.Sequence]) && !removed[m.Sequence] {
 			from = append(from, *m.Log)
 		}
 	}

@@ -246,3 +246,50 @@ func TestJoinedPieces(t *testing.T) {
 		t.Errorf("without a key: %+v", r)
 	}
 }
+
+// TestForkedLogStays: a host is put back to a state before its newest snapshot, and its log goes on from a record that is
+// older. What the new branch needs stays, for as long as no snapshot of it is old enough: the snapshot before the fork and
+// the records that lead from that to the branch.
+func TestForkedLogStays(t *testing.T) {
+	f := repotest.New(t)
+	first := f.OpenLog(t, "", 0, nil)
+	begin := log.Place{Stream: first.Stream()}
+	f.Log = &begin
+	f.Backup(t, "", repotest.Tree{"/srv/db": []byte("base")})
+	fork := f.WriteLog(t, first, 1, 10, time.Hour)
+	left := f.WriteLog(t, first, 11, 10, time.Hour)
+	f.Log = &left
+	f.Backup(t, "", repotest.Tree{"/srv/db": []byte("given up")})
+	f.Now = f.Now.Add(time.Hour)
+	second := f.OpenLog(t, begin.Stream, 1, &fork)
+	end := f.WriteLog(t, second, 11, 30, 24*time.Hour)
+	branch := log.Range{From: begin, Through: end}
+	o := prune.Options{Decisions: keep(2), LogBase: 2}
+	for range 4 {
+		run(t, f, o)
+		f.Now = f.Now.Add(20 * day)
+	}
+	got, err := f.ReadLog(t, f.Store, branch)
+	if err != nil || len(got) != 40 {
+		t.Fatalf("%d records of 40, %v", len(got), err)
+	}
+	wantThere(t, f, 1, 2)
+	sound(t, f)
+	// With a snapshot of its own that is the base, the branch needs nothing older.
+	f.Log = &end
+	f.Backup(t, "", repotest.Tree{"/srv/db": []byte("of the branch")})
+	f.WriteLog(t, second, 41, 5, time.Hour)
+	o = prune.Options{Decisions: keep(3), LogBase: 3}
+	for range 4 {
+		f.Now = f.Now.Add(20 * day)
+		run(t, f, o)
+	}
+	wantThere(t, f, 3)
+	if left := repotest.Keys(f.Store, "/log/"+begin.Stream+"/0000000001/"); len(left) != 0 {
+		t.Errorf("left: %q", left)
+	}
+	if got, err := f.ReadLog(t, f.Store, log.Range{From: end, Through: log.Place{Stream: begin.Stream, Epoch: 2, Sequence: 45}}); err != nil || len(got) != 5 {
+		t.Errorf("%d records of 5, %v", len(got), err)
+	}
+	sound(t, f)
+}

@@ -34,6 +34,7 @@ import (
 	"github.com/btcdecoded/holdfast/shared/repository"
 	"github.com/btcdecoded/holdfast/shared/repository/inventory"
 	"github.com/btcdecoded/holdfast/shared/repository/layout"
+	"github.com/btcdecoded/holdfast/shared/repository/log"
 	"github.com/btcdecoded/holdfast/shared/retention"
 	"github.com/btcdecoded/holdfast/shared/snapshot"
 )
@@ -142,6 +143,8 @@ type pruner struct {
 	inv       *inventory.Inventory
 	manifests []*repository.Stored
 	lists     map[snapshot.Hash][]snapshot.PackInfo // those that were read
+	streams   []log.Stream                          // of the log, as the first listing shows it; nil: not read yet
+	older     map[uint64]bool                       // snapshots that branches of the log need; nil: not known yet
 	report    *Report
 	now       time.Time // by the store's clock; zero: not known yet
 	gap       time.Time // what arrived until then may belong to a snapshot that is missing without a record
