@@ -23,6 +23,7 @@ type Reporter struct {
 	status  Status        // guarded by mu, as all below
 	lags    lags          //
 	live    func(*Status) // adds what is on its way; nil: nothing is
+	hasten  func()        // has all shipped at once; nil: nothing does
 	unsafe  time.Time     // commits since then may not be durable: they are in no record; zero: all are
 	woe     string        // what the store said last, since the last record
 	woeHint string
@@ -228,8 +229,9 @@ const (
 func (r *Reporter) write(ctx context.Context) {
 	var written Status
 	var last time.Time
+	every := statusEvery
 	for over := false; !over; {
-		wait := time.NewTimer(statusEvery)
+		wait := time.NewTimer(every)
 		select {
 		case <-ctx.Done():
 			over = true
@@ -237,14 +239,24 @@ func (r *Reporter) write(ctx context.Context) {
 		case <-r.wake:
 		}
 		wait.Stop()
+		every = statusEvery
 		s := r.Status()
 		r.suspect(s, time.Now())
+		by := r.asked(time.Now())
+		done := !by.IsZero() && (s.Until().After(by) || s.State != Following)
+		if !by.IsZero() && !done {
+			every = askedEvery
+			r.rush()
+		}
 		same := s.State == written.State && s.Why == written.Why && s.Records == written.Records && s.Oldest.Equal(written.Oldest)
-		if now := time.Now(); over || !same || now.Sub(last) >= idleEvery {
+		if now := time.Now(); over || !same || done || now.Sub(last) >= idleEvery {
 			if err := s.write(r.dir, now); err != nil {
 				r.Tell(Event{Kind: Trouble, Why: err.Error()})
 			}
 			written, last = s, now
+		}
+		if done {
+			r.answered(by)
 		}
 	}
 }

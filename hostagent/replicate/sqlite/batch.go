@@ -28,6 +28,17 @@ func (b *batch) add(found tail.Batch, began time.Time) {
 	b.size, b.pageSize, b.position, b.newest, b.looked = found.Pages, found.PageSize, found.Position, found.Time, began
 }
 
+// join takes in a batch that goes on where it ends. An error leaves both as they are.
+func (b *batch) join(next *batch) error {
+	if err := b.pages.Add(next.pages); err != nil {
+		return err
+	}
+	b.groups = replicate.Fewer(append(b.groups, next.groups...))
+	b.commits += next.commits
+	b.size, b.pageSize, b.position, b.newest, b.looked = next.size, next.pageSize, next.position, next.newest, next.looked
+	return nil
+}
+
 func (b *batch) reset() {
 	b.pages.Reset()
 	b.groups, b.commits = b.groups[:0], 0

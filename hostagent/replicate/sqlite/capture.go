@@ -25,9 +25,9 @@ type Capture struct {
 	// Guarded by the lineage's mu.
 	pages    *spool.Spool // newest versions since the last Poll
 	commits  int
-	behind   uint64 // records that were cut before the last Poll: all of them are in the snapshot
+	behind   uint64 // records that end where the last look by Last did: what the snapshot holds, and nothing else
 	polled   bool
-	position tail.Position // of the last Poll
+	position tail.Position // of the last look by Last
 	broken   error         // the spool failed
 
 	spare *spool.Spool
@@ -98,8 +98,19 @@ func (l *lineage) release(c *Capture) {
 }
 
 // Poll gives out the pages that were committed since the last call; the first call those of the whole generation of the
-// log. The position is that after which the snapshot stands once it has them.
+// log.
 func (c *Capture) Poll(ctx context.Context, page func(number uint32, data []byte) error) (tail.Batch, error) {
+	return c.look(ctx, page, false)
+}
+
+// Last is Poll after which the snapshot may be complete: a record ends exactly here. Where a snapshot had more than the
+// record after which it stands, another history could go on from that record, of a machine that was put back to an earlier
+// state or of its clone, and would be laid over what it does not know.
+func (c *Capture) Last(ctx context.Context, page func(number uint32, data []byte) error) (tail.Batch, error) {
+	return c.look(ctx, page, true)
+}
+
+func (c *Capture) look(ctx context.Context, page func(number uint32, data []byte) error, last bool) (tail.Batch, error) {
 	if !c.whole {
 		// The follower has read past what the database file may not have yet. What it reads beside this comes again in the
 		// next round, in a version that is as new or newer: the look below is later than this one.
@@ -109,7 +120,7 @@ func (c *Capture) Poll(ctx context.Context, page func(number uint32, data []byte
 		}
 		c.whole = true
 	}
-	b, drained, err := c.l.drain(ctx, c)
+	b, drained, err := c.l.drain(ctx, c, last)
 	if err != nil {
 		return tail.Batch{}, err
 	}
@@ -148,8 +159,8 @@ func (c *Capture) wholeLog(ctx context.Context, page func(number uint32, data []
 	}
 }
 
-// drain looks at the database once more, and takes what the capture has.
-func (l *lineage) drain(ctx context.Context, c *Capture) (tail.Batch, *spool.Spool, error) {
+// drain looks at the database once more, and takes what the capture has. With last a record ends there.
+func (l *lineage) drain(ctx context.Context, c *Capture, last bool) (tail.Batch, *spool.Spool, error) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	l.lookNow(ctx)
@@ -161,12 +172,19 @@ func (l *lineage) drain(ctx context.Context, c *Capture) (tail.Batch, *spool.Spo
 	case ctx.Err() != nil:
 		return tail.Batch{}, nil, ctx.Err()
 	}
+	if last && !c.base {
+		if err := l.sealOpen(); err != nil {
+			return tail.Batch{}, nil, err
+		}
+	}
 	b := tail.Batch{Commits: c.commits, Pages: l.last.Pages, PageSize: l.last.PageSize, Position: l.last.Position, Time: l.last.Time}
 	if b.Pages == 0 {
 		b.Pages = c.size // nothing was committed since the follower began
 	}
 	c.pages, c.spare, c.commits = c.spare, c.pages, 0
-	c.behind, c.polled, c.position = l.cuts, true, b.Position
+	if last {
+		c.behind, c.polled, c.position = l.cuts+uint64(len(l.sealed)), true, b.Position
+	}
 	if c.base {
 		// The snapshot holds it: the stream begins after it.
 		l.open.reset()
@@ -174,8 +192,8 @@ func (l *lineage) drain(ctx context.Context, c *Capture) (tail.Batch, *spool.Spo
 	return b, c.spare, nil
 }
 
-// Place waits until all records that the snapshot holds are durable, and returns the place of the last; nil if the log
-// ended before: then the snapshot stands for itself.
+// Place waits until all records that the snapshot holds are durable, which are shipped at once, and returns the place of
+// the last; nil if the log ended before: then the snapshot stands for itself.
 func (c *Capture) Place(ctx context.Context) (*log.Place, error) {
 	if !c.Tail() {
 		return nil, nil //nolint:nilnil // a snapshot without a log is what the caller asked about
@@ -184,9 +202,6 @@ func (c *Capture) Place(ctx context.Context) (*log.Place, error) {
 		return nil, errors.New("place in the log: the log was not read")
 	}
 	place, err := c.l.placed(ctx, c.behind)
-	if err == nil && !c.base {
-		err = c.l.notedTaken(taken{c.position, c.behind})
-	}
 	if err != nil {
 		if ctx.Err() != nil || c.base {
 			return nil, fmt.Errorf("place in the log: %w", err)

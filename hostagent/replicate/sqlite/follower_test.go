@@ -235,3 +235,41 @@ func TestOneFollower(t *testing.T) {
 		t.Error("somebody follows after the end")
 	}
 }
+
+// TestAsk wants that what would wait for an hour is shipped when somebody asks, and that who can't be asked is known.
+func TestAsk(t *testing.T) {
+	w := newWorld(t)
+	w.app(19)
+	w.hold()
+	dir := w.options(nil).Dir
+	if s, done, err := replicate.Ask(t.Context(), dir); s != nil || done || err != nil {
+		t.Errorf("before anybody followed: %+v, %v, %v", s, done, err)
+	}
+	r := w.follow(func(o *follower.Options) { o.Interval = time.Hour })
+	r.await("the first snapshot", following)
+	w.app(10)
+	r.caughtUp() // the first record is not due after an interval
+	w.app(20)
+	if s, done, err := replicate.Ask(t.Context(), dir); !done || err != nil || s.Pending.Commits != 0 {
+		t.Errorf("%+v, %v, %v", s, done, err)
+	}
+	if most := w.restoreAll(1); most != 50 {
+		t.Errorf("restored %d transactions of 50", most)
+	}
+	// What can't be looked at is told at once.
+	aside := w.path + ".aside"
+	if err := os.Rename(w.path, aside); err != nil {
+		t.Fatal(err)
+	}
+	r.await("the database is gone", func(s replicate.Status) bool { return s.State == replicate.State(tail.Missing) })
+	if s, done, err := replicate.Ask(t.Context(), dir); done || err != nil || s.State != replicate.State(tail.Missing) {
+		t.Errorf("%+v, %v, %v", s, done, err)
+	}
+	if err := os.Rename(aside, w.path); err != nil {
+		t.Fatal(err)
+	}
+	r.stop()
+	if s, done, err := replicate.Ask(t.Context(), dir); done || err != nil || s.State != replicate.Stopped {
+		t.Errorf("after the end: %+v, %v, %v", s, done, err)
+	}
+}

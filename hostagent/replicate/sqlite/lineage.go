@@ -25,14 +25,12 @@ type lineage struct {
 	origin *log.Place // after which the first record of this lineage goes on; nil: the store must be asked; guarded by asking
 	from   point      // the last place that is known to be durable; guarded by asking
 	after  *point     // one that may be durable; nil: none; guarded by asking
-	stored uint64     // records that are noted as durable; guarded by asking
-	taken  *taken     // nil: no snapshot is ahead of them; guarded by asking
 	mark   *mark      // newest that was noted; nil: the stream has not begun; guarded by asking
-	closed bool       // nothing is noted any more; guarded by asking
 
 	mu        sync.Mutex
 	open      *batch        // that collects; guarded by mu
-	spare     *batch        // guarded by mu
+	sealed    []*batch      // that end where a snapshot does, and go before the open one; guarded by mu
+	spare     *batch        // nil: none; guarded by mu
 	flying    *batch        // on its way; nil: none; guarded by mu
 	last      tail.Batch    // newest look that found something; guarded by mu
 	lookedAt  time.Time     // of the newest look; guarded by mu
@@ -44,6 +42,7 @@ type lineage struct {
 	looks     uint64        // that succeeded; guarded by mu
 	looking   chan struct{} // closed and made again after each look; guarded by mu
 	hurry     bool          // somebody waits for a look; guarded by mu
+	flush     uint64        // ship at once what the look of that number finds, and all before; 0: as the pace says; guarded by mu
 	unwait    func()        // ends the poller's wait; guarded by mu
 	over      error         // the tail ended; guarded by mu
 	streaming bool          // the snapshot that begins the stream is there; guarded by mu
@@ -55,11 +54,16 @@ type lineage struct {
 }
 
 func newLineage(f *Follower, t *tail.Tail) *lineage {
-	pages := spool.Options{Dir: f.o.Dir, Memory: f.o.Memory, Disk: f.o.Disk}
-	return &lineage{
-		f: f, tail: t, open: &batch{pages: spool.New(pages)}, spare: &batch{pages: spool.New(pages)},
+	l := &lineage{
+		f: f, tail: t,
 		placing: make(chan struct{}), looking: make(chan struct{}), news: make(chan struct{}, 1),
 	}
+	l.open, l.spare = l.newBatch(), l.newBatch()
+	return l
+}
+
+func (l *lineage) newBatch() *batch {
+	return &batch{pages: spool.New(spool.Options{Dir: l.f.o.Dir, Memory: l.f.o.Memory, Disk: l.f.o.Disk})}
 }
 
 // run follows until ctx ends, which is no error, or what is followed does. If base is not nil, it makes the snapshot with
@@ -108,13 +112,10 @@ func (l *lineage) because(err error) error {
 
 // close gives up what a lineage holds.
 func (l *lineage) close() {
-	l.asking.Lock()
-	l.closed = true
-	l.asking.Unlock()
 	l.mu.Lock()
 	l.done = true
 	l.woken()
-	for _, b := range []*batch{l.open, l.spare, l.flying} {
+	for _, b := range slices.Concat(l.sealed, []*batch{l.open, l.spare, l.flying}) {
 		if b != nil {
 			b.pages.Close()
 		}
@@ -129,9 +130,11 @@ func (l *lineage) close() {
 // follows tells which lineage takes captures.
 func (f *Follower) follows(l *lineage) {
 	if l == nil {
+		f.Hastens(nil)
 		f.Follows(nil)
 	} else {
 		f.Follows(l.describe)
+		f.Hastens(l.hasten)
 	}
 	f.mu.Lock()
 	defer f.mu.Unlock()
@@ -140,8 +143,9 @@ func (f *Follower) follows(l *lineage) {
 
 // poll looks at the database until ctx ends, and once more then. Nobody else touches the tail.
 func (l *lineage) poll(ctx context.Context) {
-	p := pace{interval: l.f.o.Interval}
+	r := rest{pace: pace{interval: l.f.o.Interval}, ears: l.tail}
 	whole := context.WithoutCancel(ctx)
+	heard := false
 	for {
 		ending := ctx.Err() != nil
 		l.mu.Lock()
@@ -152,6 +156,9 @@ func (l *lineage) poll(ctx context.Context) {
 			if n, moved, err = l.look(whole); err == nil {
 				if !l.last.More { // or else what is committed by now is in the next one
 					l.looks++
+				}
+				if l.looks >= l.flush && l.waiting().IsZero() {
+					l.flush = 0
 				}
 			} else if !l.passing(err) {
 				l.finish(err)
@@ -170,7 +177,7 @@ func (l *lineage) poll(ctx context.Context) {
 		if over {
 			return
 		}
-		l.wait(ctx, p.next(n))
+		heard = l.wait(ctx, r.next(n, heard))
 	}
 }
 
@@ -190,8 +197,8 @@ func (l *lineage) passing(err error) bool {
 	return time.Since(l.sick) < passingFor
 }
 
-// wait waits until the next look: until a checkpoint begins, at the latest.
-func (l *lineage) wait(ctx context.Context, d time.Duration) {
+// wait waits until the next look: until a checkpoint begins, at the latest, or until something is heard.
+func (l *lineage) wait(ctx context.Context, d time.Duration) (heard bool) {
 	ctx, cancel := context.WithCancel(ctx)
 	defer cancel()
 	l.mu.Lock()
@@ -200,10 +207,11 @@ func (l *lineage) wait(ctx context.Context, d time.Duration) {
 	}
 	l.unwait = cancel
 	l.mu.Unlock()
-	_ = l.tail.Wait(ctx, d) // how it ends does not matter
+	heard, _ = l.tail.Rest(ctx, d) // an end of the context is no error
 	l.mu.Lock()
 	l.unwait = nil
 	l.mu.Unlock()
+	return heard
 }
 
 // lookNow has the database looked at, and returns after a look that began after it was called and succeeded. The caller holds mu, which
@@ -272,7 +280,7 @@ func (l *lineage) look(ctx context.Context) (commits int, moved bool, err error)
 		for _, c := range l.captures {
 			c.pages.Drop()
 		}
-		if l.streaming && l.open.pages.Len() == 0 && errors.Is(err, spool.ErrFull) {
+		if l.streaming && l.open.pages.Len() == 0 && len(l.sealed) == 0 && errors.Is(err, spool.ErrFull) {
 			// It will never fit: not when all before it is shipped, and not in the next lineage.
 			err = &tail.GapError{Cause: tail.Missed, Why: "more was committed at once than may wait for the store: " + err.Error()}
 		}
@@ -301,26 +309,76 @@ func (l *lineage) look(ctx context.Context) (commits int, moved bool, err error)
 	return b.Commits, false, nil
 }
 
+// mostSealed is how many batches wait that end where a snapshot does. More come to be where the store takes no records while
+// snapshots are tried again and again: then a later one takes in the one before, whose snapshot has failed.
+const mostSealed = 2
+
+// sealOpen lets a record end here, if something waits. The caller holds mu.
+func (l *lineage) sealOpen() error {
+	if l.open.commits == 0 {
+		return nil
+	}
+	if n := len(l.sealed); n >= mostSealed {
+		if err := l.sealed[n-1].join(l.open); err != nil {
+			return err
+		}
+		l.open.reset()
+		return nil
+	}
+	l.sealed = append(l.sealed, l.open)
+	if l.open = l.spare; l.open == nil {
+		l.open = l.newBatch()
+	}
+	l.spare = nil
+	replicate.Nudge(l.news)
+	return nil
+}
+
 // cut takes what waits, for a record; nil if there is nothing.
 func (l *lineage) cut() *batch {
 	l.mu.Lock()
 	defer l.mu.Unlock()
-	if l.open.commits == 0 {
-		return nil
-	}
 	b := l.open
-	l.open, l.spare, l.flying = l.spare, nil, b
+	if len(l.sealed) > 0 {
+		b, l.sealed = l.sealed[0], l.sealed[1:]
+	} else {
+		if l.looks >= l.flush {
+			l.flush = 0
+		}
+		if b.commits == 0 {
+			return nil
+		}
+		if l.open = l.spare; l.open == nil {
+			l.open = l.newBatch()
+		}
+		l.spare = nil
+	}
+	l.flying = b
 	l.cuts++
 	b.pages.Trim(b.size)
 	return b
 }
 
-// landed notes that a record is durable.
+// waiting is when the oldest commit was seen that waits for a record; zero: none does. The caller holds mu.
+func (l *lineage) waiting() time.Time {
+	if len(l.sealed) > 0 {
+		return l.sealed[0].oldest()
+	}
+	return l.open.oldest()
+}
+
+// landed notes that a record is durable. The batch is not the caller's any more.
 func (l *lineage) landed(b *batch, place log.Place, at time.Time) {
 	// Counted first: a status must not say that all is durable and leave out what has just become so.
 	l.f.Landed(b.groups, place, at)
 	l.mu.Lock()
-	l.flying, l.spare = nil, b
+	l.flying = nil
+	b.reset()
+	if l.spare == nil {
+		l.spare = b
+	} else {
+		b.pages.Close()
+	}
 	l.places = append(l.places, place)
 	if len(l.captures) == 0 && len(l.places) > 1 {
 		n := len(l.places) - 1 // the next capture may ask for the newest

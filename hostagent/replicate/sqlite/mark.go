@@ -14,22 +14,12 @@ type mark struct {
 	Epoch   uint64 `json:"epoch"`   // the highest that this host knows of, or is about to open
 	Last    point  `json:"last"`    // durable
 	Pending *point `json:"pending"` // on its way
-
-	// Taken is up to where the database is in a snapshot that stands in the log at Last or before it, while no later record
-	// is durable: what goes on from there must have come by it. Nil: there is none.
-	Taken *tail.Position `json:"taken,omitempty"`
 }
 
 // point is a place in the log and the position of the database's log that it stands for.
 type point struct {
 	Place    snapshot.LogPlace `json:"place"`
 	Position tail.Position     `json:"position"`
-}
-
-// taken is up to where the database is in a snapshot that is ahead of the records.
-type taken struct {
-	position tail.Position
-	behind   uint64 // records that it has: the next one is not behind it
 }
 
 // based notes that the snapshot is there that the stream begins with.
@@ -56,9 +46,6 @@ func (l *lineage) note(sync bool) error {
 // noteLocked is note. The caller holds asking.
 func (l *lineage) noteLocked(sync bool) error {
 	k := mark{Path: l.f.o.Path, Stream: l.stream, Epoch: l.epoch, Last: l.from, Pending: l.after}
-	if l.taken != nil {
-		k.Taken = &l.taken.position
-	}
 	l.mark = &k
 	return l.f.marks.Set(k, sync)
 }
@@ -76,26 +63,5 @@ func (l *lineage) notedDurable(p point) error {
 	l.asking.Lock()
 	defer l.asking.Unlock()
 	l.from, l.after = p, nil
-	l.stored++
-	if l.taken != nil && l.stored > l.taken.behind {
-		l.taken = nil
-	}
 	return l.noteLocked(false)
-}
-
-// notedTaken notes, before it counts, a snapshot that is ahead of the record after which it stands: after a power failure
-// the stream must not go on from there unless the database still has what is in the snapshot. It fails with errOver where
-// that can't be noted any more: then the snapshot must not stand in the log.
-func (l *lineage) notedTaken(t taken) error {
-	l.asking.Lock()
-	defer l.asking.Unlock()
-	switch {
-	case l.from.Position == t.position:
-		return nil // it is not ahead
-	case l.closed:
-		return errOver
-	case l.stored <= t.behind:
-		l.taken = &t
-	}
-	return l.noteLocked(true)
 }

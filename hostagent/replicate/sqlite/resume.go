@@ -24,44 +24,26 @@ func (l *lineage) resume() (ok bool, err error) {
 	if err != nil {
 		return false, err
 	}
-	after, gap, err := l.reached(k)
+	after, err := l.reached(k)
 	if err != nil {
 		return false, err
 	}
-	if gap != nil {
-		l.f.missed(gap)
-		return false, nil
-	}
 	l.stream, l.from, l.after, l.epoch, l.mark, l.streaming = k.Stream, k.Last, after, k.Epoch, k, true
-	if k.Taken != nil {
-		l.taken = &taken{position: *k.Taken} // the first record has it
-	}
 	return true, nil
 }
 
-// reached looks whether the database still has what is in the repository already and not proven by the last place. A power
-// failure may have taken it: what was committed then does not go on from it, and must never be laid over it. A record
-// that may be durable is left aside: the stream goes on from the one before it. A snapshot can't be: that is a gap.
-func (l *lineage) reached(k *mark) (after *point, gap *tail.GapError, err error) {
-	if after = k.Pending; after != nil {
-		there, err := l.f.has(after.Position)
-		if err != nil {
-			return nil, nil, err
-		}
-		if !there {
-			after = nil
-		}
+// reached looks whether the database still has what may be in the repository already and is not proven by the last place. A
+// power failure may have taken it: what was committed then does not go on from it, and must never be laid over it. Such a
+// record is left aside: the stream goes on from the one before it.
+func (l *lineage) reached(k *mark) (after *point, err error) {
+	if k.Pending == nil {
+		return nil, nil //nolint:nilnil // there is none
 	}
-	if k.Taken != nil {
-		there, err := l.f.has(*k.Taken)
-		if err != nil {
-			return nil, nil, err
-		}
-		if !there {
-			return nil, &tail.GapError{Cause: tail.Rewound, Why: "the database's log does not have any more what is in the newest snapshot: a power failure, or a copy put back"}, nil
-		}
+	there, err := l.f.has(k.Pending.Position)
+	if err != nil || !there {
+		return nil, err
 	}
-	return after, nil, nil
+	return k.Pending, nil
 }
 
 // has reports whether the database has come by a place, and nothing else.

@@ -146,18 +146,57 @@ func (w *world) newest() string {
 	return ask(w.t, path, rowsOfEach)
 }
 
+// keep copies what the host knows of its log and its snapshots; restore puts it back.
+func (w *world) keep() (restore func()) {
+	w.t.Helper()
+	aside := w.t.TempDir()
+	dirs := []string{"state", "packs"}
+	for _, d := range dirs {
+		if err := os.CopyFS(filepath.Join(aside, d), os.DirFS(filepath.Join(w.dir, d))); err != nil {
+			w.t.Fatal(err)
+		}
+	}
+	return func() {
+		w.t.Helper()
+		for _, d := range dirs {
+			to := filepath.Join(w.dir, d)
+			if err := errors.Join(os.RemoveAll(to), os.CopyFS(to, os.DirFS(filepath.Join(aside, d)))); err != nil {
+				w.t.Fatal(err)
+			}
+		}
+	}
+}
+
+// beside makes a snapshot of a database that is followed.
+func (w *world) beside(r *running) {
+	w.t.Helper()
+	c, err := r.Capture(w.t.Context())
+	if err != nil {
+		w.t.Fatal(err)
+	}
+	defer c.Close()
+	if _, err := w.snapshot(w.t.Context(), c); err != nil {
+		w.t.Fatal(err)
+	}
+}
+
 // TestPowerFailure takes commits from the database that are in the repository: in a record of which the follower does not
-// know that it is durable, or in a snapshot. What is committed then is not mixed with them.
+// know that it is durable, or in a snapshot; by a power failure, or with all that the host knows, as where a virtual machine
+// is put back to an earlier state. What is committed then is not mixed with them.
 func TestPowerFailure(t *testing.T) {
-	for _, in := range []string{"a record", "a snapshot"} {
+	const record, snapshot, machine = "a record", "a snapshot", "a snapshot that the machine has forgotten"
+	for _, in := range []string{record, snapshot, machine} {
 		t.Run(in, func(t *testing.T) {
 			t.Parallel()
 			w := newWorld(t)
 			s := w.shell()
 			s.run("PRAGMA journal_mode = WAL; CREATE TABLE t(id INTEGER PRIMARY KEY, v TEXT, data BLOB)")
 			s.run("WITH RECURSIVE n(i) AS (SELECT 1 UNION ALL SELECT i+1 FROM n WHERE i < 50) INSERT INTO t SELECT i, 'old', randomblob(3000) FROM n")
-			// Of a snapshot nothing may be in a record: the second one is due long after the first.
-			interval := map[string]time.Duration{"a record": 50 * time.Millisecond, "a snapshot": time.Hour}[in]
+			// Of a snapshot nothing would be in a record: the second one is due long after the first.
+			interval := time.Hour
+			if in == record {
+				interval = 50 * time.Millisecond
+			}
 			r := w.follow(func(o *follower.Options) { o.Grace, o.Interval = time.Millisecond, interval })
 			r.await("the first snapshot", following)
 			s.run("UPDATE t SET v = 'kept' WHERE id = 1")
@@ -166,41 +205,47 @@ func TestPowerFailure(t *testing.T) {
 			if err != nil {
 				t.Fatal(err)
 			}
-			// From now on the follower hears of no piece of the log that it is durable.
+			restore := func() {}
+			if in == machine {
+				restore = w.keep()
+			}
 			var pieces atomic.Int64
-			w.fix.Store.SetHook(func(c mem.Call) mem.Fault {
-				if c.Op != mem.Put || !strings.Contains(c.Key, "/log/") {
-					return mem.Fault{}
-				}
-				pieces.Add(1)
-				return mem.Fault{Err: objstore.Transient(errors.New("no answer")), Persisted: in == "a record"}
-			})
+			if in == record { // from now on the follower hears of no piece of the log that it is durable
+				w.fix.Store.SetHook(func(c mem.Call) mem.Fault {
+					if c.Op != mem.Put || !strings.Contains(c.Key, "/log/") {
+						return mem.Fault{}
+					}
+					pieces.Add(1)
+					return mem.Fault{Err: objstore.Transient(errors.New("no answer")), Persisted: true}
+				})
+			}
 			s.run("UPDATE t SET v = 'lost'")
-			if in == "a snapshot" {
-				c, err := r.Capture(t.Context())
-				if err != nil {
-					t.Fatal(err)
-				}
-				if _, err := w.snapshot(t.Context(), c); err != nil {
-					t.Fatal(err)
-				}
-				c.Close()
-			} else {
+			if in == record {
 				for limit := time.Now().Add(time.Minute); pieces.Load() == 0 && time.Now().Before(limit); {
 					time.Sleep(time.Millisecond)
+				}
+			} else {
+				w.beside(r)
+				if got := w.newest(); got != "lost 50" {
+					t.Errorf("the newest state that can be restored is %q", got)
 				}
 			}
 			r.stop()
 			w.fix.Store.SetHook(nil)
 			s = w.lose(s, wal)
+			restore()
 			s.run("UPDATE t SET v = 'new' WHERE id = 2")
 			r = w.follow(func(o *follower.Options) { o.Interval = interval })
 			r.await("the follower", following)
 			r.caughtUp()
-			r.stop()
 			const want = "kept 1, new 1, old 48"
 			if got := w.newest(); got != want {
 				t.Errorf("the newest state that can be restored is %q, want %q", got, want)
+			}
+			w.beside(r)
+			r.stop()
+			if got := w.newest(); got != want {
+				t.Errorf("by a snapshot, the newest state that can be restored is %q, want %q", got, want)
 			}
 			if got := ask(t, w.path, rowsOfEach); got != want {
 				t.Errorf("the database has %q", got)

@@ -5,6 +5,7 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"slices"
 	"time"
 
 	"github.com/btcdecoded/holdfast/hostagent/replicate"
@@ -17,7 +18,7 @@ func (l *lineage) ship(ctx context.Context) error {
 	p := replicate.Pace{Interval: l.f.o.Interval}
 	for {
 		l.mu.Lock()
-		over, oldest := l.over, l.open.oldest()
+		over, oldest, rush := l.over, l.waiting(), l.rushed()
 		l.mu.Unlock()
 		now := time.Now()
 		switch {
@@ -32,7 +33,7 @@ func (l *lineage) ship(ctx context.Context) error {
 				return over
 			}
 			<-l.news
-		case over == nil && p.Due(oldest).After(now):
+		case over == nil && !rush && p.Due(oldest).After(now):
 			l.pause(p.Due(oldest).Sub(now))
 		default:
 			p.Cut(now)
@@ -47,12 +48,12 @@ func (l *lineage) ship(ctx context.Context) error {
 // the database file. With sync it is written down in any case.
 func (l *lineage) renamed(sync bool) error {
 	l.mu.Lock()
-	now, idle := l.last.Position, l.open.commits == 0 && l.flying == nil
+	now, idle := l.last.Position, l.open.commits == 0 && len(l.sealed) == 0 && l.flying == nil
 	l.mu.Unlock()
 	l.asking.Lock()
-	same := now == l.from.Position && l.taken == nil || now == tail.Position{}
+	same := now == l.from.Position || now == tail.Position{}
 	if idle && !same {
-		l.from.Position, l.taken = now, nil
+		l.from.Position = now
 	}
 	l.asking.Unlock()
 	if same && !sync {
@@ -61,7 +62,22 @@ func (l *lineage) renamed(sync bool) error {
 	return l.note(sync)
 }
 
-// pause waits, or until the tail ends. What is committed meanwhile changes nothing.
+// rushed reports whether what waits is to be shipped at once. The caller holds mu.
+func (l *lineage) rushed() bool { return len(l.sealed) > 0 || l.flush > 0 }
+
+// hasten has the database looked at now, and what waits by then shipped at once.
+func (l *lineage) hasten() {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	l.flush = l.looks + 1
+	l.hurry = true
+	if l.unwait != nil {
+		l.unwait()
+	}
+	replicate.Nudge(l.news)
+}
+
+// pause waits, or until the tail ends, or what waits is to be shipped at once. What is committed meanwhile changes nothing.
 func (l *lineage) pause(d time.Duration) {
 	t := time.NewTimer(d)
 	defer t.Stop()
@@ -71,9 +87,9 @@ func (l *lineage) pause(d time.Duration) {
 			return
 		case <-l.news:
 			l.mu.Lock()
-			over := l.over
+			end := l.over != nil || l.rushed()
 			l.mu.Unlock()
-			if over != nil {
+			if end {
 				return
 			}
 		}
@@ -125,7 +141,6 @@ func (l *lineage) put(ctx context.Context, b *batch, p *replicate.Pace) error {
 		Kind: replicate.Shipped, Place: place, Until: until.UTC(), Point: at.UTC(), Commits: commits, Total: l.f.Total(), Pages: pages,
 		Lag: float64(now.Sub(oldest)) / float64(time.Millisecond),
 	})
-	b.reset()
 	return nil
 }
 
@@ -254,7 +269,7 @@ func (l *lineage) describe(s *replicate.Status) {
 	if !l.lookedAt.IsZero() {
 		s.Looked = l.lookedAt.UTC()
 	}
-	for _, b := range []*batch{l.flying, l.open} {
+	for _, b := range slices.Concat([]*batch{l.flying}, l.sealed, []*batch{l.open}) {
 		if b == nil || b.commits == 0 {
 			continue
 		}

@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"io/fs"
 	"os"
+	"path/filepath"
 
 	"github.com/btcdecoded/holdfast/shared/sqlite"
 )
@@ -55,8 +56,9 @@ func (j *journal) close() {
 	}
 }
 
-// hot reports whether the file must not be believed without the journal. The lock must be held.
-func (j *journal) hot(fd int, databaseSize int64) (bool, error) {
+// hot reports whether the file must not be believed without the journal. The lock must be held. dir is the database's: an
+// application in a container knows the super-journal, which lies beside the main database, by another path.
+func (j *journal) hot(fd int, dir string, databaseSize int64) (bool, error) {
 	if j.size == 0 || !j.ok {
 		return false, nil
 	}
@@ -67,7 +69,8 @@ func (j *journal) hot(fd int, databaseSize int64) (bool, error) {
 	}
 	if facts.Super {
 		_, err := os.Lstat(j.head.Super)
-		facts.SuperExists = err == nil
+		_, beside := os.Lstat(filepath.Join(dir, filepath.Base(j.head.Super)))
+		facts.SuperExists = err == nil || beside == nil
 	}
 	return sqlite.Hot(facts), nil
 }
@@ -88,7 +91,7 @@ func (c *capture) rollBack() (rolled, error) {
 		return rolled{}, err
 	}
 	defer j.close()
-	if hot, err := j.hot(int(c.file.Fd()), c.stat.Size); err != nil || !hot {
+	if hot, err := j.hot(int(c.file.Fd()), filepath.Dir(c.real), c.stat.Size); err != nil || !hot {
 		return rolled{}, err
 	}
 	if j.head.PageSize != c.page {

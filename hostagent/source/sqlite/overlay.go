@@ -4,12 +4,17 @@ import (
 	"fmt"
 	"math/bits"
 	"os"
+	"path/filepath"
 	"slices"
 	"sync"
+
+	"github.com/btcdecoded/holdfast/hostagent/source/sqlite/spool"
 )
 
 // overlay keeps the newest version of pages that were seen in the log of a database, in a file without a name in which
-// each page has the place that it has in the database. In memory it has two bits for each page of a region that has any.
+// each page has the place that it has in the database: at most as much as the database has, and never what others need of
+// the file system. In memory it has two bits for each page of a region that has any: at most 64 MiB for a database of 1 TiB
+// with pages of 4 KiB.
 type overlay struct {
 	file *os.File
 	page uint64 // bytes
@@ -18,6 +23,7 @@ type overlay struct {
 	mu      sync.Mutex
 	regions map[int]*marks // guarded by mu
 	pages   int            // that are kept; guarded by mu
+	room    spool.Room     // guarded by mu
 }
 
 // marks are sets of pages of a region: those that are kept, and those of them that nobody has asked for yet.
@@ -44,8 +50,12 @@ func (o *overlay) put(number uint32, data []byte) error {
 	o.mu.Lock()
 	defer o.mu.Unlock()
 	at := uint64(number-1) * o.page
-	if _, err := o.file.WriteAt(data, int64(at)); err != nil {
-		return fmt.Errorf("keep a changed page in the state directory, which needs room for those that change during a backup: %w", err)
+	err := o.room.For(o.file, int64(o.pages+1)*int64(o.page))
+	if err == nil {
+		_, err = o.file.WriteAt(data, int64(at))
+	}
+	if err != nil {
+		return fmt.Errorf("keep a changed page in the state directory (%s), which needs room for those that change during a backup: %w", filepath.Dir(o.file.Name()), err)
 	}
 	region, i := int(at/o.span), at%o.span/o.page
 	m := o.regions[region]
@@ -144,7 +154,7 @@ func (o *overlay) read(region int, set []uint64, data []byte) error {
 func (o *overlay) reset() error {
 	o.mu.Lock()
 	defer o.mu.Unlock()
-	o.regions, o.pages = map[int]*marks{}, 0
+	o.regions, o.pages, o.room = map[int]*marks{}, 0, spool.Room{Leave: o.room.Leave}
 	if err := o.file.Truncate(0); err != nil {
 		return fmt.Errorf("forget changed pages: %w", err)
 	}

@@ -2,10 +2,13 @@ package sqlite
 
 import (
 	"bytes"
+	"errors"
 	"math/rand/v2"
 	"os"
 	"strings"
 	"testing"
+
+	"golang.org/x/sys/unix"
 )
 
 // TestOverlay puts pages at random, and compares what comes out with a map.
@@ -97,5 +100,21 @@ func TestOverlayFull(t *testing.T) {
 	}
 	if o.len() != 0 {
 		t.Error("kept what could not be written")
+	}
+}
+
+// TestOverlayLeavesRoom has a file system with less free than others need.
+func TestOverlayLeavesRoom(t *testing.T) {
+	o, err := newOverlay(t.TempDir(), 512, 64<<10)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer func() { _ = o.close() }()
+	o.room.Leave = 1 << 62
+	if err := o.put(1, make([]byte, 512)); !errors.Is(err, unix.ENOSPC) || !strings.Contains(err.Error(), "needs room") {
+		t.Errorf("%v", err)
+	}
+	if o.len() != 0 {
+		t.Errorf("%d pages", o.len())
 	}
 }

@@ -71,6 +71,12 @@ type Tail interface {
 	Poll(ctx context.Context, page func(number uint32, data []byte) error) (tail.Batch, error)
 }
 
+// Ender is a [Tail] that must know which of its looks may be the last one, so that the snapshot has just what there was by
+// then: Last is Poll for these.
+type Ender interface {
+	Last(ctx context.Context, page func(number uint32, data []byte) error) (tail.Batch, error)
+}
+
 // Mode is how a database was captured.
 type Mode string
 

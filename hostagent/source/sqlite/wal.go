@@ -64,10 +64,14 @@ type following struct {
 // errTainted says that a look failed which had delivered pages: they may be of no commit.
 var errTainted = errors.New("the log could not be read to its end")
 
-// look looks at the log once. Errors: those of Poll; with errTainted if what is known of the pages does not count any more.
-func (f *following) look(ctx context.Context) error {
-	delivered := false
-	b, err := f.tail.Poll(ctx, func(number uint32, data []byte) error {
+// look looks at the log once; last: perhaps for the last time. Errors: those of Poll; with errTainted if what is known of
+// the pages does not count any more.
+func (f *following) look(ctx context.Context, last bool) error {
+	delivered, poll := false, f.tail.Poll
+	if e, ok := f.tail.(Ender); ok && last {
+		poll = e.Last
+	}
+	b, err := poll(ctx, func(number uint32, data []byte) error {
 		delivered = true
 		if uint32(len(data)) != f.c.page {
 			return errAgain
@@ -117,7 +121,7 @@ func (f *following) last(ctx context.Context) error {
 		}
 		f.file = size
 		f.c.statLog()
-		err = f.look(ctx)
+		err = f.look(ctx, true)
 		if f.c.over.len() == 0 {
 			f.c.log = nil
 		}
@@ -154,7 +158,7 @@ func (f *following) start(ctx context.Context) {
 		defer close(f.done)
 		// A look that has begun goes on to its end: of one that was broken off, what it delivered would not count.
 		for f.wait(waiting) == nil {
-			if err := f.look(ctx); err != nil && ctx.Err() == nil && !passing(err) {
+			if err := f.look(ctx, false); err != nil && ctx.Err() == nil && !passing(err) {
 				f.err = err
 				f.failed.Store(true)
 				return

@@ -12,8 +12,6 @@ import (
 	"fmt"
 	"os"
 	"slices"
-
-	"golang.org/x/sys/unix"
 )
 
 // ErrFull says that the limit of the disk is reached.
@@ -28,11 +26,6 @@ const (
 	DefaultMemory = 8 << 20
 	// DefaultDisk is how many are on disk at most.
 	DefaultDisk = 8 << 30
-	// DefaultLeave is how many bytes of the file system stay free for others, such as the application's database; of a
-	// small one a twentieth, and of one that has little left half of that.
-	DefaultLeave = 1 << 30
-	// lookEvery is how much the file grows before the room that is left is looked at again, in bytes.
-	lookEvery = 1 << 20
 )
 
 // Options are the limits of a spool. The table of page numbers comes on top: about 24 bytes for each page.
@@ -54,8 +47,7 @@ type Spool struct {
 	next         uint32
 	arenas       [][]byte
 	file         *os.File
-	looked       int64  // up to which size of the file there was room
-	leave        uint64 // bytes that stay free
+	room         Room
 	closed       bool
 }
 
@@ -204,7 +196,7 @@ func (s *Spool) Reset() {
 	s.free, s.next, s.pageSize = s.free[:0], 0, 0
 	if s.file != nil {
 		_ = s.file.Close() // nothing in it is needed
-		s.file, s.looked = nil, 0
+		s.file, s.room = nil, Room{}
 	}
 }
 
@@ -260,37 +252,13 @@ func (s *Spool) write(slot uint32, page []byte) error {
 		}
 	}
 	at := s.offset(slot)
-	err := s.room(at + int64(len(page)))
+	err := s.room.For(s.file, at+int64(len(page)))
 	if err == nil {
 		_, err = s.file.WriteAt(page, at)
 	}
 	if err != nil {
 		return fmt.Errorf("write spool: %w", err)
 	}
-	return nil
-}
-
-// room fails where a file of that size would take from a file system what others need.
-func (s *Spool) room(size int64) error {
-	if size <= s.looked {
-		return nil
-	}
-	var st unix.Statfs_t
-	if unix.Fstatfs(int(s.file.Fd()), &st) != nil || st.Blocks == 0 { //nolint:gosec // a descriptor
-		return nil //nolint:nilerr // writing will tell
-	}
-	block := uint64(max(st.Frsize, 1)) //nolint:gosec // a block size
-	free := st.Bavail * block
-	if s.looked == 0 {
-		s.leave = uint64(s.o.Leave) //nolint:gosec // not negative
-		if s.leave == 0 {
-			s.leave = min(DefaultLeave, st.Blocks*block/20, free/2)
-		}
-	}
-	if free < s.leave {
-		return fmt.Errorf("%d bytes are left for others: %w", free, unix.ENOSPC)
-	}
-	s.looked = size + lookEvery
 	return nil
 }
 
@@ -314,6 +282,6 @@ func (s *Spool) make() error {
 	if err := os.Remove(f.Name()); err != nil {
 		return errors.Join(fmt.Errorf("make spool: %w", err), f.Close())
 	}
-	s.file = f
+	s.file, s.room = f, Room{Leave: s.o.Leave}
 	return nil
 }

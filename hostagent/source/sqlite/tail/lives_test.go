@@ -405,6 +405,68 @@ func TestWaitEndsWithACheckpoint(t *testing.T) {
 	}
 }
 
+// TestRestEndsWithAWrite wants that a commit, and who opens a database, end a long rest, and that a reader does not.
+func TestRestEndsWithAWrite(t *testing.T) {
+	t.Parallel()
+	a := database(t, own)
+	a.add(1)
+	r := follow(t, a.path)
+	type end struct {
+		heard bool
+		err   error
+	}
+	ended := make(chan end, 1)
+	rest := func() {
+		if !r.tail.Listen(true) {
+			t.Fatal("nothing is heard")
+		}
+		r.want(0)
+		go func() {
+			heard, err := r.tail.Rest(t.Context(), time.Hour)
+			ended <- end{heard, err}
+		}()
+	}
+	rest()
+	a.run("SELECT count(*) FROM t")
+	select {
+	case e := <-ended:
+		t.Fatalf("it ended with a reader: %+v", e)
+	case <-time.After(50 * time.Millisecond):
+	}
+	a.add(1)
+	if e := <-ended; !e.heard || e.err != nil {
+		t.Fatalf("%+v", e)
+	}
+	r.want(1)
+	a.close(0)
+	r.want(0)
+	r.want(0)
+	rest()
+	a.run("SELECT count(*) FROM t") // somebody opens it
+	if e := <-ended; !e.heard || e.err != nil {
+		t.Fatalf("%+v", e)
+	}
+	// Once it is not listened to any more, a commit ends nothing.
+	r.want(0)
+	rest()
+	a.add(1)
+	if e := <-ended; !e.heard || e.err != nil {
+		t.Fatalf("%+v", e)
+	}
+	r.want(1)
+	if r.tail.Listen(false) {
+		t.Error("it listens")
+	}
+	for r.tail.Heard() {
+		_, _ = r.tail.Rest(t.Context(), 2*spacing) // of the commit before
+	}
+	a.add(1)
+	if heard, err := r.tail.Rest(t.Context(), time.Millisecond); heard || err != nil {
+		t.Errorf("%v, %v", heard, err)
+	}
+	r.want(1)
+}
+
 func TestClockSetBack(t *testing.T) {
 	t.Parallel()
 	a := database(t, own)

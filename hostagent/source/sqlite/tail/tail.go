@@ -89,8 +89,28 @@ func (t *Tail) Position() Position { return t.pos }
 // Wait returns after d, or earlier: when a checkpoint begins, so that a Poll sees what is in the log before it is reset; and
 // when a database that nobody had open is opened. Its only error is the context's.
 func (t *Tail) Wait(ctx context.Context, d time.Duration) error {
+	_, err := t.watch.wait(ctx, d, t.files != nil)
+	return err
+}
+
+// Listen lets [Tail.Rest] hear of each write to the log, or ends that: under load it would have one look far too often. It
+// reports whether writes are heard. What was written before is not: Poll once more before the first Rest.
+func (t *Tail) Listen(on bool) bool {
+	if t.files == nil {
+		return t.watch.listen(nil, on)
+	}
+	return t.watch.listen(t.files.wal, on)
+}
+
+// Rest is [Tail.Wait] for a database in which nothing happens, with a d that may be long: it returns earlier also when the
+// log is written to, and reports whether it did return earlier. What was written need not be committed yet. A file system
+// whose files are written to behind the kernel's back says nothing.
+func (t *Tail) Rest(ctx context.Context, d time.Duration) (heard bool, err error) {
 	return t.watch.wait(ctx, d, t.files != nil)
 }
+
+// Heard reports whether something was heard that no Wait or Rest has returned for yet.
+func (t *Tail) Heard() bool { return t.watch.heardOf() }
 
 func (t *Tail) walPath() string { return t.real + "-wal" }
 func (t *Tail) shmPath() string { return t.real + "-shm" }

@@ -29,9 +29,10 @@ type watch struct {
 	log      int32
 	index    int32
 
+	listens bool // events of the log tell of what is written to it
 	inits   int  // since settle: how often the index may have been emptied
 	opened  bool // the index was opened, and not written to by size since
-	stirred bool // the database file was written to; without a log: or opened, or read
+	stirred bool // the database file was written to, or the log while it is listened to; without a log: or opened, or read
 	lost    int  // how often events were lost since settle
 	wrote   bool // the database file was written to since forget, or since the log was removed
 	early   time.Time
@@ -80,10 +81,39 @@ func (w *watch) arm(log, index *os.File) {
 		return
 	}
 	w.drain()
-	w.log = w.replace(w.log, log, unix.IN_ATTRIB) // as when it loses its name
+	w.log = w.replace(w.log, log, w.logMask())
 	w.index = w.replace(w.index, index, unix.IN_OPEN|unix.IN_MODIFY)
 	w.settle(w.mark())
 	w.opened = true // by somebody who may be about to empty it
+}
+
+// logMask is what is heard of the log: that it loses its name, and writes while it is listened to.
+func (w *watch) logMask() uint32 {
+	if w.listens {
+		return unix.IN_ATTRIB | unix.IN_MODIFY
+	}
+	return unix.IN_ATTRIB
+}
+
+// listen begins or ends to hear what is written to the log, and reports whether it is heard; log is nil if there is none,
+// then the database file tells of who comes.
+func (w *watch) listen(log *os.File, on bool) bool {
+	if w == nil || w.database < 0 {
+		return false
+	}
+	if w.listens != on {
+		w.listens = on
+		if log != nil {
+			w.log = w.replace(w.log, log, w.logMask())
+		}
+	}
+	return on && (log == nil || w.log >= 0)
+}
+
+// heardOf reports whether something was told that ends a wait.
+func (w *watch) heardOf() bool {
+	w.drain()
+	return w != nil && w.stirred
 }
 
 func (w *watch) replace(wd int32, f *os.File, mask uint32) int32 {
@@ -180,6 +210,8 @@ func (w *watch) note(b []byte) {
 		case wd == w.database:
 			w.stirred = true
 			w.wrote = w.wrote || mask&unix.IN_MODIFY != 0
+		case wd == w.log && mask&unix.IN_MODIFY != 0:
+			w.stirred = true
 		case wd == w.log: // events come in their order
 			w.wrote = false
 		case wd == w.index && mask&unix.IN_OPEN != 0:
@@ -191,11 +223,12 @@ func (w *watch) note(b []byte) {
 	}
 }
 
-// wait returns after d, or when the database file stirs, whichever is first; not before spacing has passed.
-func (w *watch) wait(ctx context.Context, d time.Duration, live bool) error {
+// wait returns after d, or when something stirs, whichever is first; not before spacing has passed. It reports whether
+// something did.
+func (w *watch) wait(ctx context.Context, d time.Duration, live bool) (bool, error) {
 	now := time.Now()
 	if w == nil || w.database < 0 {
-		return sleep(ctx, d)
+		return false, sleep(ctx, d)
 	}
 	if !live && now.Sub(w.alarmed) < alert {
 		d = min(d, brief)
@@ -203,7 +236,7 @@ func (w *watch) wait(ctx context.Context, d time.Duration, live bool) error {
 	deadline := now.Add(d)
 	if rest := min(spacing-now.Sub(w.early), d); rest > 0 {
 		if err := sleep(ctx, rest); err != nil {
-			return err
+			return false, err
 		}
 	}
 	stop := context.AfterFunc(ctx, func() { _ = w.file.SetReadDeadline(time.Unix(1, 0)) })
@@ -216,18 +249,18 @@ func (w *watch) wait(ctx context.Context, d time.Duration, live bool) error {
 			if !live {
 				w.alarmed = w.early
 			}
-			return nil
+			return true, nil
 		}
 		n, err := w.file.Read(w.buf[:])
 		if errors.Is(err, os.ErrDeadlineExceeded) {
-			return ctx.Err()
+			return false, ctx.Err()
 		}
 		if err != nil {
-			return sleep(ctx, time.Until(deadline))
+			return false, sleep(ctx, time.Until(deadline))
 		}
 		w.note(w.buf[:n])
 	}
-	return ctx.Err()
+	return false, ctx.Err()
 }
 
 func sleep(ctx context.Context, d time.Duration) error {
