@@ -164,9 +164,22 @@ func (m *moment) open(ctx context.Context) (*database.Source, error) {
 	}
 	src := &database.Source{Base: snap, Entry: e, Time: m.chosen.Point.Time()}
 	if m.chosen.Log != nil {
-		src.Records = m.records(ctx)
+		src.Records, src.Bytes = m.records(ctx), m.bytes(ctx)
 	}
 	return src, nil
+}
+
+// bytes is the size of the database after the last record; 0: that can't be told without reading all of them.
+func (m *moment) bytes(ctx context.Context) (n uint64) {
+	last := log.RangeOf(*m.chosen.Log)
+	last.From = log.Place{Stream: last.Through.Stream, Epoch: last.Through.Epoch, Sequence: last.Through.Sequence - 1}
+	for r, err := range log.NewReader(m.repo, m.src, m.streams).Records(ctx, last) {
+		if err != nil {
+			return 0 // the restore will say so
+		}
+		n = uint64(r.Pages) * uint64(r.PageSize)
+	}
+	return n
 }
 
 // records are those of the log that belong to the state.

@@ -147,10 +147,11 @@ func (r *databaseRestore) choose(ctx context.Context) error {
 func (r *databaseRestore) newest() bool { return r.want == recovery.Selector{} }
 
 // opener opens the chosen state. The newest one is chosen once more in a restore in place: the application is stopped by
-// then, and what it committed last may have arrived.
+// then, and what it committed last is asked for.
 func (r *databaseRestore) opener() database.Opener {
 	return func(ctx context.Context) (*database.Source, error) {
 		if r.flags.inPlace && r.newest() {
+			r.complete(ctx)
 			if err := r.choose(ctx); err != nil {
 				return nil, err
 			}
@@ -322,6 +323,8 @@ func (r *databaseRestore) explain(err error) error {
 		return hinted{err, fmt.Sprintf("the log is good up to there: `holdfast restore %s --at %s`; `holdfast verify %s` names what is damaged", name, exact(e.Reached), name)}
 	case errors.Is(err, database.ErrExists):
 		return hinted{err, "name a file that is not there; --in-place restores over the original"}
+	case errors.Is(err, database.ErrFull):
+		return hinted{err, "make room there, or restore with --to FILE to another file system"}
 	case errors.Is(err, database.ErrInUse):
 		return hinted{err, "the stop hook of the policy ends what has it open; --force goes on all the same, and whoever has it open then keeps what was there before"}
 	case errors.Is(err, database.ErrMoved):

@@ -47,10 +47,12 @@ func (e *logError) Unwrap() error { return e.err }
 type builder struct {
 	file     *os.File
 	src      *Source
+	room     func(need uint64) error // tells whether so many bytes more will fit
 	progress Progress
 
 	built
 	size  int64        // of the file
+	sure  int64        // up to which size of the file there was room
 	dirty atomic.Int64 // bytes since the disk was told to begin
 }
 
@@ -68,7 +70,7 @@ func (b *builder) build(ctx context.Context) error {
 	if err := b.base(ctx); err != nil {
 		return err
 	}
-	b.reached = b.src.Time
+	b.reached, b.sure = b.src.Time, b.size
 	if b.src.Records == nil {
 		return nil
 	}
@@ -199,6 +201,9 @@ func (b *builder) log(ctx context.Context) error {
 		if r.PageSize != b.pageSize {
 			return &logError{fmt.Errorf("%w: pages of %d bytes for a database with pages of %d", ErrLog, r.PageSize, b.pageSize)}
 		}
+		if err := b.grown(&r); err != nil {
+			return err
+		}
 		if err := b.apply(&r); err != nil {
 			return err
 		}
@@ -215,6 +220,20 @@ func (b *builder) log(ctx context.Context) error {
 		return &logError{fmt.Errorf("%w: it ends amid a transaction", ErrLog)}
 	}
 	return nil
+}
+
+// growth is by how much a record lets the database grow before it is asked whether that fits, in bytes.
+const growth = 1 << 20
+
+// grown looks whether a database fits that becomes longer by a record: it fails before others on the file system have
+// nothing left.
+func (b *builder) grown(r *Record) error {
+	size := int64(r.Pages) * int64(b.pageSize)
+	if size <= b.sure {
+		return nil
+	}
+	b.sure = max(size, b.size) + growth
+	return b.room(uint64(b.sure - b.size)) //nolint:gosec // positive
 }
 
 // apply writes the pages of a record.

@@ -194,3 +194,29 @@ func TestSparse(t *testing.T) {
 		t.Errorf("%v, %+v", err, got)
 	}
 }
+
+// TestRoomForTheLog has logs that let a database grow to more than there is room for: nothing of that is written, whether
+// it is known before or only found on the way.
+func TestRoomForTheLog(t *testing.T) {
+	huge := Record{Time: stamp(1), PageSize: 65536, Pages: 1<<32 - 1, Each: func(func(uint32, []byte) error) error {
+		t.Error("it is read")
+		return nil
+	}}
+	for name, known := range map[string]uint64{"known": 1 << 60, "found": 0} {
+		dir := t.TempDir()
+		target := filepath.Join(dir, "db")
+		_, err := ToFile(context.Background(), target, func(context.Context) (*Source, error) {
+			s := source(nil, huge)
+			if s.Bytes = known; known > 0 {
+				s.Records = nil
+			}
+			return s, nil
+		}, Options{})
+		if !errors.Is(err, ErrFull) {
+			t.Errorf("%s: %v", name, err)
+		}
+		if left, err := os.ReadDir(dir); err != nil || len(left) > 0 {
+			t.Errorf("%s: %v, %v", name, left, err)
+		}
+	}
+}

@@ -95,6 +95,7 @@ type Source struct {
 	Entry   *snapshot.Entry // of the database file in the base
 	Time    time.Time       // whose state the base holds
 	Records iter.Seq2[Record, error]
+	Bytes   uint64 // size of the database after the last record, where that is known before; 0: it is not
 }
 
 // Progress is told how a restore comes along, from several goroutines.

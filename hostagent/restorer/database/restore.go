@@ -8,6 +8,8 @@ import (
 	"path/filepath"
 	"time"
 
+	"golang.org/x/sys/unix"
+
 	"github.com/btcdecoded/holdfast/shared/snapshot"
 )
 
@@ -110,6 +112,9 @@ func makeAbove(path string) error {
 
 // failure is how a step ended everything.
 func (r *run) failure(err error) error {
+	if errors.Is(err, unix.ENOSPC) && !errors.Is(err, ErrFull) {
+		err = fmt.Errorf("%w: %w", ErrFull, err)
+	}
 	e := &StepError{Step: r.at, Path: r.result.Path, Err: err}
 	var log *logError
 	if errors.As(err, &log) {
@@ -157,7 +162,7 @@ func (r *run) make(ctx context.Context, open Opener, old *metadata) (err error) 
 	if err != nil {
 		return err
 	}
-	if err := r.place.room(dataBytes(src.Entry)); err != nil {
+	if err := r.place.room(src.needs()); err != nil {
 		return err
 	}
 	if r.file, err = r.work.create(); err != nil {
@@ -184,7 +189,7 @@ func (r *run) make(ctx context.Context, open Opener, old *metadata) (err error) 
 }
 
 func (r *run) build(ctx context.Context, src *Source) error {
-	b := &builder{file: r.file, src: src, progress: r.options.progress()}
+	b := &builder{file: r.file, src: src, room: r.place.room, progress: r.options.progress()}
 	b.progress.Total(1, src.Entry.Size)
 	b.progress.Current(r.result.Path)
 	err := b.build(ctx)
@@ -194,6 +199,15 @@ func (r *run) build(ctx context.Context, src *Source) error {
 	}
 	r.result.Bytes, r.result.Written, r.result.Records, r.result.Reached = uint64(b.size), b.written, b.records, b.reached //nolint:gosec // a size
 	return nil
+}
+
+// needs is how much room a database takes, as far as is known before it is built: of the base and of what the log adds.
+func (s *Source) needs() uint64 {
+	n := dataBytes(s.Entry)
+	if s.Bytes > s.Entry.Size {
+		n += s.Bytes - s.Entry.Size
+	}
+	return n
 }
 
 // dataBytes is at most how much data, without holes, a file has. A map without packs covers only holes.
