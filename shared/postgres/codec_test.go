@@ -373,6 +373,11 @@ func FuzzWAL(f *testing.F) {
 			t.Fatalf("%d of %d bytes, end %s: %v", n, len(b), whole.End(), err)
 		}
 		parts := postgres.NewWalker(o, start)
+		parts.Observe(func(e postgres.Event) {
+			if e.At < start || e.Kind < postgres.Committed || e.Kind > postgres.RestorePoint {
+				t.Errorf("%+v", e)
+			}
+		})
 		_, second := parts.Write(nil)
 		for rest := b; len(rest) > 0 && second == nil; {
 			k := min(int(piece)+1, len(rest))

@@ -41,6 +41,9 @@ type Walker struct {
 	previous LSN // the record before; 0: not known
 	end      LSN
 	timeline uint32 // of the last page
+
+	see  func(Event) // nil: nobody observes
+	body []byte      // of the record that is observed, as far as it is here
 }
 
 // NewWalker returns a walker of the WAL that starts at an LSN, the beginning of a page. It sets in with the first record
@@ -126,7 +129,7 @@ func (w *Walker) page() error {
 	case w.skip > page:
 		return nil
 	case p.flags&flagOverwritten != 0:
-		w.record = 0 // a crash cut it off, and what follows says so
+		w.record, w.body = 0, w.body[:0] // a crash cut it off, and what follows says so
 	case w.record == 0 && continues:
 		return w.fail(page, "a record goes on here that never began")
 	case w.record != 0 && !continues:
@@ -181,6 +184,7 @@ func (w *Walker) payload(b []byte) (int, error) {
 	}
 	b = b[:min(len(b), int(w.rest))]
 	w.crc = crc32.Update(w.crc, castagnoli, b)
+	w.collect(b)
 	w.rest -= uint32(len(b)) //nolint:gosec // at most rest
 	if w.rest == 0 {
 		return len(b), w.whole(w.at + LSN(len(b)))
@@ -224,6 +228,7 @@ func (w *Walker) whole(end LSN) error {
 	if got := crc32.Update(w.crc, castagnoli, w.header[:crcOffset]); got != binary.LittleEndian.Uint32(w.header[crcOffset:]) {
 		return w.fail(w.record, "the CRC of the record does not fit")
 	}
+	w.observe()
 	w.previous, w.record, w.have = w.record, 0, 0
 	w.end = align(end)
 	w.skip, w.zeros = w.end, false
