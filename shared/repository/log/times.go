@@ -107,11 +107,12 @@ func (r *Reader) Record(ctx context.Context, stream string, epoch, n uint64) (*R
 	if err != nil {
 		return nil, err
 	}
-	found, ok, err := r.entryOf(ctx, e, keys, n)
+	found, damaged, err := r.readEntry(ctx, e, keys, n)
 	if err != nil {
 		return nil, err
 	}
-	if !ok {
+	if found == nil {
+		missing.Err = damaged
 		return nil, missing
 	}
 	_, hash := found.frame(nil)
@@ -119,7 +120,7 @@ func (r *Reader) Record(ctx context.Context, stream string, epoch, n uint64) (*R
 		Place:    Place{Stream: stream, Epoch: epoch, Sequence: n, Record: hash.String()},
 		Sequence: n, Time: time.Unix(0, found.time).UTC(), More: found.more,
 	}
-	if err := decodeBody(e.Described, &found, rec); err != nil {
+	if err := decodeBody(e.Described, found, rec); err != nil {
 		missing.Err = err
 		return nil, missing
 	}
@@ -128,6 +129,15 @@ func (r *Reader) Record(ctx context.Context, stream string, epoch, n uint64) (*R
 
 // entryOf reads one record, if that can be, from the smallest object that holds it.
 func (r *Reader) entryOf(ctx context.Context, e *Epoch, keys *seal.Keys, n uint64) (entry, bool, error) {
+	found, _, err := r.readEntry(ctx, e, keys, n)
+	if found == nil || err != nil {
+		return entry{}, false, err
+	}
+	return *found, true, nil
+}
+
+// readEntry is entryOf for who wants to know what is wrong where nothing is found: damaged is nil if no object holds it.
+func (r *Reader) readEntry(ctx context.Context, e *Epoch, keys *seal.Keys, n uint64) (found *entry, damaged, err error) {
 	var all []layout.LogObject
 	for _, c := range e.candidates(n, nil) {
 		all = append(all, c.LogObject)
@@ -137,12 +147,13 @@ func (r *Reader) entryOf(ctx context.Context, e *Epoch, keys *seal.Keys, n uint6
 		l, err := load(ctx, r.repo, r.src, keys, o)
 		var damage *repository.DamageError
 		if errors.As(err, &damage) {
+			damaged = errors.Join(damaged, err)
 			continue
 		}
 		if err != nil {
-			return entry{}, false, err
+			return nil, nil, err
 		}
-		return l.entries[n-o.First], true, nil
+		return &l.entries[n-o.First], nil, nil
 	}
-	return entry{}, false, nil
+	return nil, damaged, nil
 }

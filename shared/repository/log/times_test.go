@@ -1,11 +1,14 @@
 package log_test
 
 import (
+	"errors"
+	"strings"
 	"testing"
 	"time"
 
 	"github.com/btcdecoded/holdfast/shared/objstore"
 	"github.com/btcdecoded/holdfast/shared/recovery"
+	"github.com/btcdecoded/holdfast/shared/repository"
 	"github.com/btcdecoded/holdfast/shared/repository/layout"
 	"github.com/btcdecoded/holdfast/shared/repository/log"
 	"github.com/btcdecoded/holdfast/shared/repository/repotest"
@@ -113,6 +116,25 @@ func TestMomentsOverTimelines(t *testing.T) {
 		}
 		if err != nil || len(got) != tt.want || tt.stream != "" && s.Log.Through.Stream != tt.stream {
 			t.Errorf("%s: %s with %d records of %d up to %s: %v", name, s.Reason, len(got), tt.want, s.Log.Through, err)
+		}
+	}
+}
+
+// TestRecordSaysWhatIsWrong tells a record that is damaged from one that is missing.
+func TestRecordSaysWhatIsWrong(t *testing.T) {
+	f := repotest.New(t)
+	w := create(t, f, options(f))
+	write(t, f, w, 1, 3)
+	key := layout.LogKey(f.Source, layout.LogObject{Stream: w.Stream(), Epoch: 1, First: 2, Last: 2})
+	piece, _ := f.Store.Object(key)
+	piece[len(piece)/2] ^= 1
+	f.Store.Tamper(key, piece)
+	r := log.NewReader(f.Repo, f.Source, streams(t, f.Repo, f.Source))
+	for n, word := range map[uint64]string{2: "is damaged", 4: "is missing"} {
+		_, err := r.Record(t.Context(), w.Stream(), 1, n)
+		var hole *log.HoleError
+		if !errors.As(err, &hole) || !strings.Contains(err.Error(), word) || errors.As(err, new(*repository.DamageError)) != (n == 2) {
+			t.Errorf("record %d: %v", n, err)
 		}
 	}
 }
