@@ -137,6 +137,7 @@ func TestProduction(t *testing.T) {
 		{"beside", testBeside},
 		{"selection", testSelection},
 		{"cut off", testCutOff},
+		{"patient", testPatient},
 		{"rights", testRights},
 		{"held", testHeld},
 		{"in place", testInPlace},
@@ -156,6 +157,19 @@ func (w *world) reset(t *testing.T) {
 	}
 	for name := range strings.Lines(w.Psql("SELECT datname FROM pg_database WHERE NOT datistemplate AND datname NOT IN ('governance', 'postgres')")) {
 		w.Psql("DROP DATABASE " + logical.Identifier(strings.TrimSuffix(name, "\n")) + " WITH (FORCE)")
+	}
+}
+
+// testPatient connects as a role whose statements may take little time, and may not write: a restore is neither.
+func testPatient(t *testing.T, w *world) {
+	conn, err := patient(connector(connection(w.Server, "postgres") + " options='-c statement_timeout=30s -c default_transaction_read_only=on'"))(t.Context(), "postgres")
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer func() { _ = conn.Close(context.Background()) }()
+	got, err := rows(t.Context(), conn, "SELECT current_setting('statement_timeout'), current_setting('default_transaction_read_only')")
+	if err != nil || got[0][0] != "0" || got[0][1] != "off" {
+		t.Errorf("%v, %v", got, err)
 	}
 }
 

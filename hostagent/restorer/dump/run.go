@@ -57,6 +57,7 @@ func begin(ctx context.Context, o Options) (*run, error) {
 	if o.fault == nil {
 		o.fault = func(string) error { return nil }
 	}
+	o.Connect = patient(o.Connect)
 	r := &run{Options: o, result: &Result{}}
 	err := r.step(StepPrepare, func() error { return r.prepare(ctx) })
 	if err != nil {
@@ -64,6 +65,21 @@ func begin(ctx context.Context, o Options) (*run, error) {
 		return nil, &StepError{Step: StepPrepare, Err: err}
 	}
 	return r, nil
+}
+
+// patient connects for work that may take its time: roles and databases have limits that are meant for applications.
+func patient(connect func(context.Context, string) (*pgconn.PgConn, error)) func(context.Context, string) (*pgconn.PgConn, error) {
+	return func(ctx context.Context, database string) (*pgconn.PgConn, error) {
+		conn, err := connect(ctx, database)
+		if err != nil {
+			return nil, err
+		}
+		err = execute(ctx, conn, "SET statement_timeout = 0", "SET lock_timeout = 0", "SET idle_in_transaction_session_timeout = 0", "SET default_transaction_read_only = off")
+		if err != nil {
+			return nil, errors.Join(err, conn.Close(context.WithoutCancel(ctx)))
+		}
+		return conn, nil
+	}
 }
 
 // step measures a step.
