@@ -3,13 +3,13 @@ package cli
 import (
 	"context"
 	"encoding/json"
-	"errors"
 	"fmt"
-	"iter"
+	"path/filepath"
 	"slices"
 	"strings"
 	"time"
 
+	"github.com/btcdecoded/holdfast/hostagent/pgbin"
 	"github.com/btcdecoded/holdfast/hostagent/restorer/postgres"
 	pg "github.com/btcdecoded/holdfast/shared/postgres"
 	"github.com/btcdecoded/holdfast/shared/recovery"
@@ -65,8 +65,13 @@ func (m *moments) chooseCluster(ctx context.Context, want clusterWant) (*cluster
 		return nil, m.noCluster(want)
 	}
 	if want.target.Kind == postgres.LSN && want.sequence == 0 {
-		points = points[len(points)-1:] // the newest that is complete before it: little is replayed
+		return m.chooseLSN(ctx, points, epochs, want)
 	}
+	return m.chooseAmong(ctx, points, epochs, want)
+}
+
+// chooseAmong is chooseCluster with some of the snapshots.
+func (m *moments) chooseAmong(ctx context.Context, points []recovery.Point, epochs []recovery.LogEpoch, want clusterWant) (*clusterMoment, error) {
 	selector := recovery.Selector{At: want.target.Time}
 	if want.alone {
 		selector.Sequence = want.sequence
@@ -271,13 +276,16 @@ func (c *clusterMoment) open(ctx context.Context, a *app) (*postgres.Source, err
 		ID: c.base.ID().String(), Base: snap, Root: root.Roots[0], Time: c.chosen.Point.Time(), System: p.System, Major: major,
 		Timeline: p.Timeline, Start: p.Start, Stop: p.Stop,
 	}
+	if src.Histories, err = c.histories(ctx); err != nil {
+		return nil, fmt.Errorf("source %s: %w", c.src, err)
+	}
 	if c.stream == nil {
 		return src, nil
 	}
 	if err := c.readable(ctx); err != nil {
 		return nil, fmt.Errorf("source %s: %w", c.src, err)
 	}
-	if src.Log, err = c.log(ctx, c.chosen.Log.From, c.through); err != nil {
+	if src.Log, err = c.log(ctx, c.chosen.Log.From, c.through, src.Histories); err != nil {
 		return nil, fmt.Errorf("source %s: %w", c.src, err)
 	}
 	settings, err := a.fetchSettings(c.src, c.through)
@@ -288,41 +296,6 @@ func (c *clusterMoment) open(ctx context.Context, a *app) (*postgres.Source, err
 	return src, err
 }
 
-// lookBack is how many records at the end of a log are tried, where the last one can't be read.
-const lookBack = 1000
-
-// readable makes sure that the branch ends with a record that can be read. Where its last ones can't, it ends before them if
-// the time that is wanted does.
-func (c *clusterMoment) readable(ctx context.Context) error {
-	reader := log.NewReader(c.repo, c.src, c.streams)
-	_, fault := reader.Record(ctx, c.through.Stream, c.through.Epoch, c.through.Sequence)
-	var hole *log.HoleError
-	if !errors.As(fault, &hole) {
-		return fault
-	}
-	first := uint64(1)
-	for _, e := range c.stream.Epochs {
-		if e.Epoch == c.through.Epoch && e.Described != nil && e.Described.Continues != nil {
-			first = e.Described.Continues.Sequence + 1
-		}
-	}
-	for n := c.through.Sequence - 1; n >= first && n+lookBack > c.through.Sequence; n-- {
-		r, err := reader.Record(ctx, c.through.Stream, c.through.Epoch, n)
-		if errors.As(err, &hole) {
-			continue
-		}
-		if err != nil {
-			return err
-		}
-		if at := c.target.Time; c.target.Kind == postgres.Time && !at.After(r.Time) {
-			c.through.Sequence = n
-			return nil
-		}
-		return hinted{fault, fmt.Sprintf("the log is good up to %s: `holdfast restore %s --at %s`", exact(r.Time), c.src.Name, exact(r.Time))}
-	}
-	return hinted{fault, "`holdfast verify` names everything that is hit; `holdfast repair --from COPY` puts back what a copy has"}
-}
-
 // majorOf reads the major version of what a server says: "15.18 (Debian …)", "18rc1".
 func majorOf(version string) (int, error) {
 	var n int
@@ -330,108 +303,6 @@ func majorOf(version string) (int, error) {
 		return 0, fmt.Errorf("PostgreSQL %q: no version", version)
 	}
 	return n, nil
-}
-
-// log is the WAL from a place to the end of a branch.
-func (m *moments) log(ctx context.Context, from, through snapshot.LogPlace) (*postgres.Log, error) {
-	i := slices.IndexFunc(m.streams, func(s log.Stream) bool { return s.ID == through.Stream })
-	if i < 0 {
-		return nil, fmt.Errorf("stream %s of the log is gone", through.Stream)
-	}
-	reader := log.NewReader(m.repo, m.src, m.streams)
-	l := &postgres.Log{From: from, Histories: map[uint32][]byte{}}
-	for _, e := range m.streams[i].Epochs {
-		if e.Described != nil && e.Described.Postgres != nil {
-			l.Timeline, l.Segment = e.Described.Postgres.Timeline, uint64(e.Described.Postgres.SegmentSize)
-		}
-	}
-	if err := m.histories(ctx, reader, l); err != nil {
-		return nil, err
-	}
-	last, err := reader.Record(ctx, through.Stream, through.Epoch, through.Sequence)
-	if err != nil {
-		return nil, err
-	}
-	if last.WAL != nil {
-		l.End = last.WAL.End()
-	} else if h, err := pg.ParseHistory(l.Timeline, l.Histories[l.Timeline]); err == nil {
-		_, l.End = h.Parent() // nothing of the new timeline came yet
-	}
-	l.Records = func(ctx context.Context, after snapshot.LogPlace) iter.Seq2[postgres.Record, error] {
-		return m.clusterRecords(ctx, reader, log.Range{From: after, Through: through})
-	}
-	return l, nil
-}
-
-// clusterRecords are the records of a range, as the restorer wants them.
-func (m *moments) clusterRecords(ctx context.Context, reader *log.Reader, rg log.Range) iter.Seq2[postgres.Record, error] {
-	timelines := map[string]uint32{}
-	for i := range m.streams {
-		timelines[m.streams[i].ID] = streamTimeline(&m.streams[i])
-	}
-	return func(yield func(postgres.Record, error) bool) {
-		for r, err := range reader.Records(ctx, rg) {
-			var out postgres.Record
-			if err == nil {
-				out = postgres.Record{Place: r.Place, Time: r.Time, Timeline: timelines[r.Place.Stream]}
-				if r.WAL != nil {
-					out.Start, out.WAL = r.WAL.Start, r.WAL.Bytes
-				} else {
-					out.History = r.History.Content
-				}
-			}
-			if !yield(out, err) {
-				return
-			}
-		}
-	}
-}
-
-// noHistory stands for a history that can't be read, of a timeline that is not on the branch: its number is taken.
-const noHistory = "# its records in the repository can not be read\n"
-
-// histories reads the histories of all timelines of the cluster.
-func (m *moments) histories(ctx context.Context, reader *log.Reader, l *postgres.Log) error {
-	for i := range m.streams {
-		s := &m.streams[i]
-		timeline := streamTimeline(s)
-		if timeline < 2 {
-			continue
-		}
-		if err := m.historiesOf(ctx, reader, s, l); err != nil {
-			return err
-		}
-		if _, ok := l.Histories[timeline]; !ok {
-			l.Histories[timeline] = []byte(noHistory)
-		}
-	}
-	return nil
-}
-
-// historiesOf reads those with which a stream begins. What can't be read is missing.
-func (m *moments) historiesOf(ctx context.Context, reader *log.Reader, s *log.Stream, l *postgres.Log) error {
-	for _, e := range s.Epochs {
-		if e.Described == nil || e.Described.Continues != nil && e.Described.Continues.Stream == s.ID {
-			continue // it goes on within the stream
-		}
-		first := uint64(1)
-		if c := e.Described.Continues; c != nil {
-			first = c.Sequence + 1
-		}
-		for n := first; ; n++ {
-			r, err := reader.Record(ctx, s.ID, e.Epoch, n)
-			if ctx.Err() != nil {
-				return ctx.Err()
-			}
-			if err != nil || r.History == nil {
-				break // it is told where it is needed
-			}
-			if old := l.Histories[r.History.Timeline]; len(old) == 0 || string(old) == noHistory {
-				l.Histories[r.History.Timeline] = slices.Clone(r.History.Content)
-			}
-		}
-	}
-	return nil
 }
 
 // stored is the manifest of a snapshot.
@@ -451,4 +322,31 @@ func (m *moments) moment(chosen recovery.Selection) (*moment, error) {
 		return nil, fmt.Errorf("source %s: %w", m.src, repository.ErrNoSnapshot)
 	}
 	return &moment{moments: m, base: s, chosen: chosen}, nil
+}
+
+// told warns where the programs of this host are older than those of the cluster: their faults may be back, and WAL may hold
+// what they do not know.
+func (r *clusterRestore) told(o *postgres.Options) {
+	find := o.Program
+	o.Program = func(ctx context.Context, major int) (string, error) {
+		path, err := find(ctx, major)
+		if err != nil {
+			return path, err
+		}
+		own, err := pgbin.Server(ctx, filepath.Dir(path), filepath.Base(path), major)
+		here, was := minorOf(own.Version), minorOf(r.moment.base.Postgres.Version)
+		if err == nil && here >= 0 && was > here {
+			r.app.warn("%s is version %d.%d, older than the cluster's %d.%d: update it before the cluster goes into production", path, major, here, major, was)
+		}
+		return path, nil //nolint:nilerr // only its version is not known
+	}
+}
+
+// minorOf is the second number of "15.18 (Debian …)"; -1: there is none, as in "18rc1".
+func minorOf(version string) int {
+	var major, minor int
+	if n, err := fmt.Sscanf(version, "%d.%d", &major, &minor); err != nil || n != 2 {
+		return -1
+	}
+	return minor
 }

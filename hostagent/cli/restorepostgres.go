@@ -79,6 +79,8 @@ type clusterRestore struct {
 	want   clusterWant
 	moment *clusterMoment
 	report *proof.Report
+
+	located bool // the target was found in the log
 }
 
 // restoreCluster restores a physical source of kind postgres.
@@ -225,7 +227,12 @@ func (r *clusterRestore) open(ctx context.Context) (*postgres.Source, error) {
 	if err != nil {
 		return nil, err
 	}
-	return src, src.Fits(r.want.target)
+	// The newest snapshot may have no log yet, and an older one lead to what is looked for.
+	elsewhere := src.Log == nil && r.want.sequence == 0 && (r.want.target.Kind == postgres.XID || r.want.target.Kind == postgres.Name)
+	if err := src.Fits(r.want.target); err != nil && !elsewhere {
+		return nil, err
+	}
+	return r.locate(ctx, all, src)
 }
 
 // target is the data directory to make.
@@ -251,6 +258,7 @@ func (r *clusterRestore) options(target string) (postgres.Options, error) {
 	o := postgres.Options{Target: r.want.target, Pause: r.flags.pause, Temp: r.app.tempPath(), Now: r.app.now, Tablespaces: map[string]string{}}
 	o.Note = func(text string) { r.app.note("%s", text) }
 	r.app.serverOptions(&o, r.flags.bin, r.policy)
+	r.told(&o)
 	for _, m := range r.flags.spaces {
 		from, to, ok := strings.Cut(m, "=")
 		if !ok || !path.IsAbs(from) || !path.IsAbs(to) {
@@ -425,6 +433,8 @@ func (r *clusterRestore) explain(err error) error {
 		return hinted{err, "the stop hook of the policy stops the server; or stop it yourself, then restore again"}
 	case errors.Is(err, postgres.ErrMoved):
 		return hinted{err, "look at what is there, take away what does not belong there, and do it again"}
+	case errors.Is(err, postgres.ErrRoom), errors.Is(err, postgres.ErrHost):
+		return hinted{err, "make room, or restore with --to DIR, and --tablespace-mapping, to another file system"}
 	case errors.Is(err, postgres.ErrPreload):
 		return hinted{err, "--setting shared_preload_libraries=NAME loads it during the recovery"}
 	case errors.Is(err, errProof):

@@ -5,7 +5,6 @@ import (
 	"errors"
 	"fmt"
 	"path/filepath"
-	"strings"
 
 	"github.com/btcdecoded/holdfast/hostagent/pgbin"
 	"github.com/btcdecoded/holdfast/hostagent/pgserver"
@@ -111,8 +110,7 @@ func (a *app) drillChecks(_ context.Context, s *pgserver.Server, p *policy.Sourc
 		if err != nil {
 			return err
 		}
-		server := fmt.Sprintf("host='%s' port=%s user=postgres", strings.NewReplacer(`\`, `\\`, "'", `\'`).Replace(s.Socket), pgserver.Port)
-		cmd, messages := pgbin.Command(ctx, program.Path, "-f", "/dev/null", "-d", pgbin.Conninfo(server, database))
+		cmd, messages := pgbin.Command(ctx, program.Path, "-f", "/dev/null", "-d", pgbin.Conninfo(s.Conninfo(), database))
 		if err := cmd.Run(); err != nil {
 			return pgbin.Failed(cmd, messages, err)
 		}

@@ -155,5 +155,5 @@ func (a *app) openFetch(ctx context.Context, p *postgres.Plan) (*postgres.Log, e
 	if err != nil {
 		return nil, err
 	}
-	return m.log(ctx, p.From, s.Through)
+	return m.log(ctx, p.From, s.Through, nil)
 }

@@ -57,11 +57,14 @@ func stat(d fs.DirEntry) (*syscall.Stat_t, bool) {
 	return st, ok
 }
 
-// Lookup finds a user by name or number.
+// Lookup finds a user by name or number. A number that nobody has here is that of its own group too.
 func Lookup(name string) (Account, error) {
 	u, err := user.Lookup(name)
 	if err != nil {
 		if u, err = user.LookupId(name); err != nil {
+			if n, nerr := strconv.ParseUint(name, 10, 31); nerr == nil {
+				return Account{UID: int(n), GID: int(n)}, nil // of a container, which this host has no name for
+			}
 			return Account{}, fmt.Errorf("run PostgreSQL as %s: %w", name, err)
 		}
 	}
@@ -81,7 +84,8 @@ var ErrRoot = errors.New("PostgreSQL does not run as root")
 
 // Choose decides whom the new data directory belongs to. Without root that is who runs this program. With root it is
 // whom the caller names; else whom the data directory belongs to that is there already; else whom the snapshot says, if
-// this host knows that user; else the user postgres.
+// this host knows that number as a user of PostgreSQL, for on another host it may be anybody's; else the user postgres; else
+// whom the snapshot says.
 func Choose(named, existing string, captured Account) (Account, error) {
 	if os.Geteuid() != 0 {
 		return Self(), nil
@@ -102,10 +106,16 @@ func ownerOf(named, existing string, captured Account) (Account, error) {
 			return Account{UID: int(sys.Uid), GID: int(sys.Gid)}, nil
 		}
 	}
-	if _, err := user.LookupId(strconv.Itoa(captured.UID)); err == nil && captured.UID != 0 {
+	u, err := user.LookupId(strconv.Itoa(captured.UID))
+	known := err == nil && captured.UID != 0
+	if known && strings.Contains(u.Username, "pg") || known && strings.Contains(u.Username, "postgres") {
 		return captured, nil
 	}
-	return Lookup("postgres")
+	own, err := Lookup("postgres")
+	if err != nil && known {
+		return captured, nil
+	}
+	return own, err
 }
 
 // Name is what the account is called on this host.

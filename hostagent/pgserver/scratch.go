@@ -131,11 +131,6 @@ func (e *Empty) start(ctx context.Context, initdb, postgres string, account Acco
 
 func (e *Empty) data() string { return filepath.Join(e.dir, "data") }
 
-// Conninfo are the settings of a connection for programs, as the superuser.
-func (e *Empty) Conninfo() string {
-	return fmt.Sprintf("host='%s' port=%s user=postgres", e.Socket, Port)
-}
-
 // Close stops the server and removes all of it.
 func (e *Empty) Close() error {
 	var err error

@@ -1,6 +1,7 @@
 package pgserver_test
 
 import (
+	"bytes"
 	"context"
 	"errors"
 	"os"
@@ -63,5 +64,31 @@ func TestEmpty(t *testing.T) {
 	var missing *pgbin.MissingError
 	if _, err := pgserver.StartEmpty(t.Context(), dirs, bin, 99, account); !errors.As(err, &missing) {
 		t.Error(err)
+	}
+}
+
+// TestPostmaster finds a server whose pid file names it as its container does.
+func TestPostmaster(t *testing.T) {
+	s := cluster.Start(t, cluster.Options{})
+	file := filepath.Join(s.Dir, "postmaster.pid")
+	whole, err := os.ReadFile(file)
+	if err != nil {
+		t.Fatal(err)
+	}
+	_, rest, _ := bytes.Cut(whole, []byte("\n"))
+	for _, first := range []string{string(bytes.TrimSuffix(whole, append([]byte("\n"), rest...))), "1", "999999999"} {
+		if err := os.WriteFile(file, append([]byte(first+"\n"), rest...), 0o600); err != nil {
+			t.Fatal(err)
+		}
+		if pid := pgserver.Postmaster(s.Dir); pid != s.PID() {
+			t.Errorf("%s: process %d, want %d", first, pid, s.PID())
+		}
+	}
+	if err := os.WriteFile(file, whole, 0o600); err != nil {
+		t.Fatal(err)
+	}
+	s.Kill9()
+	if pid := pgserver.Postmaster(s.Dir); pid != 0 {
+		t.Errorf("process %d", pid)
 	}
 }

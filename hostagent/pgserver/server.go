@@ -9,7 +9,6 @@ import (
 	"errors"
 	"fmt"
 	"io"
-	"io/fs"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -17,10 +16,9 @@ import (
 	"slices"
 	"strconv"
 	"strings"
+	"sync/atomic"
 	"syscall"
 	"time"
-
-	"github.com/jackc/pgx/v5/pgconn"
 )
 
 // Port is part of the name of the socket; nothing listens on it.
@@ -49,7 +47,8 @@ type Server struct {
 
 	options Options
 	cmd     *exec.Cmd
-	ended   chan struct{} // closed when the postmaster has ended
+	ended   chan struct{}          // closed when the postmaster has ended
+	super   atomic.Pointer[string] // the superuser who was let in; nil: none was yet
 }
 
 // Names in the home of a server.
@@ -85,7 +84,7 @@ func Alone() []Setting {
 		{"log_line_prefix", "%m "},
 		{"log_timezone", "UTC"},
 		{"lc_messages", "C"},
-		{"log_min_messages", "log"},
+		{"log_min_messages", "warning"}, // and not "log", which keeps warnings to itself
 		{"fsync", "off"},
 		{"synchronous_commit", "off"},
 		{"max_wal_size", "2GB"},
@@ -256,6 +255,19 @@ func (s *Server) Accepts() bool {
 	return state == "ready" || state == "standby"
 }
 
+// Promote ends the recovery of a server that can't be asked, as `pg_ctl promote` does. It does not wait for that.
+func (s *Server) Promote() error {
+	name := filepath.Join(s.options.Dir, "promote")
+	if err := os.WriteFile(name, nil, 0o600); err != nil {
+		return fmt.Errorf("promote: %w", err)
+	}
+	if err := s.options.Account.Give(name); err != nil {
+		return fmt.Errorf("promote: %w", err)
+	}
+	_ = s.cmd.Process.Signal(syscall.SIGUSR1) // it may just have ended
+	return nil
+}
+
 // stopTime is how long a server may take to stop before it is made to.
 const stopTime = 10 * time.Minute
 
@@ -312,108 +324,4 @@ func lastWords(path string) string {
 		grave = last
 	}
 	return strings.Join(grave[max(0, len(grave)-4):], "; ")
-}
-
-// EndStray ends the server that an earlier restore has left on a data directory, if it is one: its process must have the
-// directory as its own. Nothing is done to others.
-func EndStray(dir string) error {
-	pid := Postmaster(dir)
-	if pid == 0 {
-		return nil
-	}
-	_ = syscall.Kill(pid, syscall.SIGQUIT) // it may just have ended
-	for end := time.Now().Add(stopTime); time.Now().Before(end); time.Sleep(20 * time.Millisecond) {
-		if Postmaster(dir) == 0 {
-			return nil
-		}
-	}
-	return fmt.Errorf("the server that runs on %s (process %d) does not stop", dir, pid)
-}
-
-// Postmaster is the process of the server that runs on a data directory; 0: none does.
-func Postmaster(dir string) int {
-	b, err := os.ReadFile(filepath.Join(dir, "postmaster.pid"))
-	if err != nil {
-		return 0
-	}
-	line, _, _ := strings.Cut(string(b), "\n")
-	pid, err := strconv.Atoi(strings.TrimSpace(line))
-	if err != nil || pid <= 1 {
-		return 0
-	}
-	at, err := os.Stat(fmt.Sprintf("/proc/%d/cwd", pid))
-	if errors.Is(err, fs.ErrPermission) {
-		if syscall.Kill(pid, 0) != nil {
-			return 0
-		}
-		return pid // somebody else's: it can't be seen where it works
-	}
-	own, e := os.Stat(dir)
-	if err != nil || e != nil || !os.SameFile(at, own) {
-		return 0
-	}
-	return pid
-}
-
-// The databases and users that nearly every cluster has.
-var (
-	databases  = []string{"postgres", "template1"}
-	superusers = []string{"postgres"}
-)
-
-// Connect opens a session as a superuser: of the name, or, where it is empty, as postgres or whom the server runs as.
-// database may be empty for one that is there anyway.
-func (s *Server) Connect(ctx context.Context, database, superuser string) (*pgconn.PgConn, error) {
-	names := superusers
-	if superuser != "" {
-		names = []string{superuser}
-	} else if n := s.options.Account.Name(); !slices.Contains(names, n) {
-		names = append(slices.Clone(names), n)
-	}
-	places := databases
-	if database != "" {
-		places = []string{database}
-	}
-	var last error
-	for _, name := range names {
-		for _, db := range places {
-			c, err := dial(ctx, s.Socket, db, name)
-			if err == nil {
-				return c, nil
-			}
-			last = err
-			var answer *pgconn.PgError
-			if !errors.As(err, &answer) || answer.Code != "3D000" && answer.Code != "28000" {
-				return nil, err
-			}
-		}
-	}
-	return nil, last
-}
-
-func dial(ctx context.Context, socket, database, user string) (*pgconn.PgConn, error) {
-	quoted := func(v string) string { return "'" + strings.NewReplacer(`\`, `\\`, "'", `\'`).Replace(v) + "'" }
-	config, err := pgconn.ParseConfig(fmt.Sprintf("host=%s port=%s dbname=%s user=%s sslmode=disable passfile=/dev/null connect_timeout=30 application_name=holdfast",
-		quoted(socket), Port, quoted(database), quoted(user)))
-	if err != nil {
-		return nil, err
-	}
-	config.RuntimeParams = map[string]string{"application_name": "holdfast", "client_encoding": "UTF8"}
-	return pgconn.ConnectConfig(ctx, config)
-}
-
-// Row runs a query that gives one row, as text.
-func Row(ctx context.Context, c *pgconn.PgConn, sql string) ([]string, error) {
-	results, err := c.Exec(ctx, sql).ReadAll()
-	if err != nil {
-		return nil, err
-	}
-	if len(results) != 1 || len(results[0].Rows) != 1 {
-		return nil, fmt.Errorf("%q gives no row", sql)
-	}
-	var out []string
-	for _, v := range results[0].Rows[0] {
-		out = append(out, string(v))
-	}
-	return out, nil
 }

@@ -119,6 +119,7 @@ func TestCluster(t *testing.T) {
 	c.insert(2)
 	between := c.now()
 	lsn := c.Psql("SELECT pg_current_wal_flush_lsn()")
+	c.Psql("SELECT pg_create_restore_point('good')")
 	c.Psql("DELETE FROM kept WHERE n = 1")
 	c.durable(c.insert(3).Add(-time.Second))
 	c.Psql("DELETE FROM kept WHERE n = 2")
@@ -137,9 +138,11 @@ func TestCluster(t *testing.T) {
 		}
 	}
 	dir := filepath.Join(c.scratch, "none")
-	for _, args := range [][]string{{"--at", "2001-01-01 00:00:00+00"}, {"--lsn", "FF/0"}, {"--lsn", "0/1"}, {"--timeline", "7"}} {
+	for _, args := range [][]string{
+		{"--at", "2001-01-01 00:00:00+00"}, {"--lsn", "FF/0"}, {"--lsn", "0/1"}, {"--timeline", "7"}, {"--xid", "4000000"}, {"--name", "bad"},
+	} {
 		code, out := c.restore(append(args, "--to", dir)...)
-		if code == 0 || !strings.Contains(out, "error: ") {
+		if code == 0 || !strings.Contains(out, "error: ") || args[0] == "--name" && !strings.Contains(out, `"good" of `) || args[0] == "--xid" && !strings.Contains(out, "committed ") {
 			t.Errorf("%q: exit code %d\n%s", args, code, out)
 		}
 		t.Log(out)
@@ -173,6 +176,19 @@ func TestCluster(t *testing.T) {
 		t.Errorf("in place: rows %s", got)
 	}
 	c.damage(t)
+
+	// A newer snapshot does not lead to what is older.
+	c.run("backup", "--postgres", c.DSN("postgres"), "--name", "db")
+	named := filepath.Join(c.scratch, "named")
+	if code, out := c.restore("--name", "good", "--to", named); code != 0 {
+		t.Fatalf("exit code %d\n%s", code, out)
+	}
+	if got := c.rows(named); got != "1,2" {
+		t.Errorf("restore point: rows %s", got)
+	}
+	if code, out := c.restore("--name", "bad", "--to", dir); code == 0 || !strings.Contains(out, `"good" of `) {
+		t.Errorf("exit code %d\n%s", code, out)
+	}
 }
 
 // damage alters the newest records of the log, then its head: nothing is restored without them, and it is said why.

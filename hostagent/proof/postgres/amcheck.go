@@ -141,11 +141,12 @@ func (p *prover) lookAt(ctx context.Context, database string, things []thing) (d
 	return damaged, details, err
 }
 
-// found is what is wrong with a thing; empty: nothing is.
+// found is what is wrong with a thing; empty: nothing is. That the server has no room or no memory, or that somebody ended
+// what it did (classes 53 and 57 of SQLSTATE), is no verdict.
 func found(ctx context.Context, c *pgconn.PgConn, t thing) (string, error) {
 	words, err := column(ctx, c, t.sql)
 	var answer *pgconn.PgError
-	if errors.As(err, &answer) && !c.IsClosed() {
+	if errors.As(err, &answer) && !c.IsClosed() && !strings.HasPrefix(answer.Code, "53") && !strings.HasPrefix(answer.Code, "57") {
 		text := answer.Message
 		if answer.Detail != "" {
 			text += ": " + answer.Detail

@@ -2,7 +2,6 @@ package postgres
 
 import (
 	"context"
-	"encoding/json"
 	"errors"
 	"fmt"
 	"io/fs"
@@ -27,13 +26,18 @@ type build struct {
 	program string
 	control *pg.Control
 	spool   *spool
-	lock    *os.File // of the spool; nil: not held
-	own     bool     // the directory is this restore's
+	lock    *os.File    // of the spool; nil: not held
+	own     bool        // the directory is this restore's
+	before  fs.FileInfo // of the directory where it was there, empty; nil: it was not
+	plan    *Plan
 	feed    *feed
 	server  *pgserver.Server
+	raised  map[string]uint64 // settings of which the primary had more later on
 	result  *Result
 	at      string // the step
 	words   string // of the server, where that is what failed
+
+	subscribes bool // the cluster has subscriptions
 }
 
 // step does one step and notes how long it took.
@@ -49,64 +53,6 @@ func (b *build) step(name string, do func() error) error {
 	err := do()
 	b.result.Steps = append(b.result.Steps, Step{name, time.Since(began)})
 	return err
-}
-
-// stage is what a spool tells of a restore that is under way, for who finds it.
-type stage struct {
-	Snapshot    string   `json:"snapshot"`
-	Tablespaces []string `json:"tablespaces"`      // places that were empty, and are the restore's
-	Paused      bool     `json:"paused,omitempty"` // it is with people, who may have made it their own
-}
-
-// vacate makes sure that there is nothing at the place, or only what an earlier restore has left, which goes.
-func vacate(dir string) (settled string, err error) {
-	list, err := os.ReadDir(dir)
-	switch {
-	case errors.Is(err, fs.ErrNotExist):
-		return "", nil
-	case errors.Is(err, unix.ENOTDIR):
-		return "", fmt.Errorf("%s: %w", dir, ErrExists)
-	case err != nil:
-		return "", err
-	case len(list) == 0:
-		return "", nil
-	}
-	s := &spool{dir: filepath.Join(dir, spoolName)}
-	text, err := os.ReadFile(s.path(stageName))
-	if errors.Is(err, fs.ErrNotExist) && len(list) == 1 && list[0].Name() == spoolName {
-		text, err = []byte("{}"), nil // it died right at its beginning
-	}
-	if err != nil {
-		return "", fmt.Errorf("%s: %w", dir, ErrExists)
-	}
-	lock, err := s.lock()
-	if err != nil {
-		return "", err
-	}
-	defer func() { _ = lock.Close() }() // it goes with the directory
-	var st stage
-	if err := json.Unmarshal(text, &st); err != nil {
-		return "", fmt.Errorf("%s: %w: %w", dir, ErrExists, err)
-	}
-	if st.Paused {
-		return "", fmt.Errorf("%s: %w: a restore has left a server there, paused", dir, ErrExists)
-	}
-	if err := discard(dir, st.Tablespaces); err != nil {
-		return "", err
-	}
-	return fmt.Sprintf("removed what an earlier restore to %s had left, which did not come to its end", dir), nil
-}
-
-// discard removes a data directory that a restore has made, with its server and its tablespaces.
-func discard(dir string, tablespaces []string) error {
-	if err := pgserver.EndStray(dir); err != nil {
-		return err
-	}
-	err := pgserver.Clear(filepath.Join(dir, spoolName))
-	for _, place := range tablespaces {
-		err = errors.Join(err, os.RemoveAll(place))
-	}
-	return errors.Join(err, os.RemoveAll(dir))
 }
 
 // places are the tablespaces' directories.
@@ -136,6 +82,9 @@ func (b *build) make(ctx context.Context, open Opener, existing string) (err err
 		return err
 	}
 	if err := b.spaces(ctx); err != nil {
+		return err
+	}
+	if err := b.room(ctx); err != nil {
 		return err
 	}
 	if err := b.mark(ctx, existing); err != nil {
@@ -170,11 +119,13 @@ func (b *build) mark(ctx context.Context, existing string) error {
 	if stopped, ok := b.account.Reaches(filepath.Dir(b.options.Fetch[0])); !ok {
 		return fmt.Errorf("the server runs as %s, who may not enter %s: it fetches its WAL with %s", b.account.Name(), stopped, b.options.Fetch[0])
 	}
-	plan, err := b.src.plan(b.target)
-	if err != nil {
+	if b.plan, err = b.src.plan(b.target); err != nil {
 		return err
 	}
 	if err := os.MkdirAll(filepath.Dir(b.dir), 0o755); err != nil { //nolint:gosec // like mkdir -p; the directory has its own mode
+		return err
+	}
+	if b.before, err = os.Stat(b.dir); err != nil && !errors.Is(err, fs.ErrNotExist) {
 		return err
 	}
 	if err := os.Mkdir(b.dir, 0o700); err != nil && !errors.Is(err, fs.ErrExist) {
@@ -194,28 +145,16 @@ func (b *build) mark(ctx context.Context, existing string) error {
 	if err := b.note(false); err != nil {
 		return err
 	}
-	if err := b.spool.writePlan(plan); err != nil {
+	if err := b.spool.writePlan(b.plan); err != nil {
 		return err
 	}
-	b.feed = newFeed(b.src.Log, plan, b.spool)
+	b.feed = newFeed(b.src.Log, b.plan, b.spool)
 	return b.histories()
-}
-
-// note writes how far the restore is.
-func (b *build) note(paused bool) error {
-	text, err := json.Marshal(stage{Snapshot: b.src.ID, Tablespaces: b.places(), Paused: paused})
-	if err != nil {
-		return err
-	}
-	return b.spool.write(stageName, text)
 }
 
 // histories puts the history files into the spool.
 func (b *build) histories() error {
-	if b.src.Log == nil {
-		return nil
-	}
-	for timeline, text := range b.src.Log.Histories {
+	for timeline, text := range b.src.Histories {
 		if err := b.spool.write(filepath.Join(keepName, pg.HistoryName(timeline)), text); err != nil {
 			return err
 		}
@@ -231,10 +170,8 @@ func (b *build) finish() error {
 	if err := b.tidy(); err != nil {
 		return err
 	}
-	for _, dir := range append(b.places(), b.dir) {
-		if err := syncFileSystem(dir); err != nil {
-			return err
-		}
+	if err := b.sync(); err != nil {
+		return err
 	}
 	// Now it is one: what says that it is not goes last.
 	if err := b.lock.Close(); err != nil {
@@ -247,13 +184,25 @@ func (b *build) finish() error {
 	return syncDirectory(b.dir)
 }
 
+// sync makes what was written durable.
+func (b *build) sync() error {
+	for _, dir := range append(b.places(), b.dir) {
+		if err := syncFileSystem(dir); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
 // tidy takes out what was there for the recovery.
 func (b *build) tidy() error {
 	err := b.editAuto(func(text string) string {
 		text = removeSettings(text)
-		if mode, ok := b.archives(text); ok && mode != "off" && !b.options.inPlace {
-			b.result.Warnings = append(b.result.Warnings, fmt.Sprintf("archive_mode was %s: it is off in the restored cluster, so that it does not archive into what is production's; `ALTER SYSTEM RESET archive_mode` where it becomes that", mode))
-			text = strings.TrimRight(text, "\n") + "\narchive_mode = 'off'\n"
+		if b.options.inPlace {
+			return text
+		}
+		for _, s := range b.apart(text) {
+			text = strings.TrimRight(text, "\n") + "\n" + s.Name + " = " + quote(s.Value) + "\n"
 			text = strings.TrimPrefix(text, "\n")
 		}
 		return text
@@ -266,32 +215,47 @@ func (b *build) tidy() error {
 	return err
 }
 
-// archives finds whether the cluster's own settings, as far as they are in the data directory, let it archive.
-func (b *build) archives(auto string) (string, bool) {
+// apart are settings of a cluster that is not in production's place, so that it does nothing to what is production's.
+func (b *build) apart(auto string) []pgserver.Setting {
+	var out []pgserver.Setting
+	mode, known := b.archives(auto)
+	if !known || mode != "off" {
+		was := "was " + mode
+		if !known {
+			was = "may be set in a file that the backup does not have"
+		}
+		b.warn("archive_mode %s: it is off in the restored cluster, so that it does not archive into what is production's; `ALTER SYSTEM RESET archive_mode` where it becomes that", was)
+		out = append(out, pgserver.Setting{Name: "archive_mode", Value: "off"})
+	}
+	if b.subscribes {
+		b.warn("it subscribes to publications: max_logical_replication_workers is 0 in the restored cluster, so that it does not take what is for production's; `ALTER SYSTEM RESET max_logical_replication_workers` where it becomes that")
+		out = append(out, pgserver.Setting{Name: "max_logical_replication_workers", Value: "0"})
+	}
+	return out
+}
+
+func (b *build) warn(format string, args ...any) {
+	b.result.Warnings = append(b.result.Warnings, fmt.Sprintf(format, args...))
+}
+
+// archives finds whether the cluster's own settings let it archive; false: they are elsewhere, as Debian has them.
+func (b *build) archives(auto string) (mode string, known bool) {
 	if mode, ok := lookupSetting(auto, "archive_mode"); ok {
 		return mode, true
 	}
 	text, err := os.ReadFile(filepath.Join(b.dir, "postgresql.conf"))
 	if err != nil {
-		return "", false // it is elsewhere, and stays there
+		return "", false
 	}
-	return lookupSetting(string(text), "archive_mode")
-}
-
-// drop removes what was made, after a failure. The server is ended first.
-func (b *build) drop() error {
-	var err error
-	if b.server != nil {
-		err = b.server.Stop(false)
+	for _, name := range []string{"include", "include_dir", "include_if_exists"} {
+		if _, ok := lookupSetting(string(text), name); ok {
+			return "", false
+		}
 	}
-	if b.own {
-		err = errors.Join(err, discard(b.dir, b.places()))
+	if mode, ok := lookupSetting(string(text), "archive_mode"); ok {
+		return mode, true
 	}
-	if b.lock != nil {
-		err = errors.Join(err, b.lock.Close())
-		b.lock = nil
-	}
-	return err
+	return "off", true
 }
 
 func syncFileSystem(dir string) error {

@@ -27,7 +27,7 @@ type paper struct {
 }
 
 func (p *paper) log() *Log {
-	l := &Log{Timeline: 1, Segment: small, End: pg.LSN((1+p.segments)*small + p.tail), Histories: map[uint32][]byte{}} //nolint:gosec // small
+	l := &Log{Timeline: 1, Segment: small, End: pg.LSN((1+p.segments)*small + p.tail)} //nolint:gosec // small
 	l.Records = func(_ context.Context, after snapshot.LogPlace) iter.Seq2[Record, error] {
 		return func(yield func(Record, error) bool) {
 			for n := after.Sequence + 1; ; n++ {

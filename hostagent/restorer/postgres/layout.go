@@ -193,7 +193,11 @@ func besidePlace(place, suffix string) (string, error) {
 func (b *build) layOut(ctx context.Context) error {
 	src := b.src
 	options := restorer.Options{Target: b.dir}
-	own := without{src.Base, src.Root, func(rel string) bool { return dropped(rel) || spaceOf(rel) != 0 }}
+	// What lies in the data directory itself under the name of a tablespace, and is in no map, is a tablespace "in place".
+	apart := func(oid uint32) bool {
+		return slices.ContainsFunc(b.result.Tablespaces, func(s Tablespace) bool { return s.OID == oid })
+	}
+	own := without{src.Base, src.Root, func(rel string) bool { return dropped(rel) || apart(spaceOf(rel)) }}
 	if err := b.write(ctx, own, options); err != nil {
 		return err
 	}
@@ -292,6 +296,14 @@ func (b *build) check() error {
 		return fmt.Errorf("%w: %w", ErrBase, err)
 	}
 	major := strings.TrimSpace(string(version))
+	// What was committed before the checkpoint is in the files, and nothing would stop before it. A snapshot's time is that of
+	// the host that made it; the checkpoint's is by the clock of those who commit.
+	if t := b.options.Target; t.Kind == Time && t.Time.Before(b.control.CheckpointTime) {
+		return &TargetError{
+			Target: t, Reason: "by the cluster's own clock the snapshot began only at " + stamp(b.control.CheckpointTime) + ": that clock and the one of the host that made the backup differ",
+			Near: "take an older snapshot (SOURCE@N), or name an --lsn, which needs no clock; and set the clocks",
+		}
+	}
 	switch {
 	case b.control.System != b.src.System:
 		return fmt.Errorf("%w: it is of system %d, its manifest of %d", ErrBase, b.control.System, b.src.System)
@@ -307,9 +319,16 @@ func (b *build) check() error {
 
 // prepare writes what makes a server recover to the target.
 func (b *build) prepare(t Target) error {
-	settings := t.settings(b.src.timeline())
-	if b.src.Log != nil {
-		settings = append(settings, pgserver.Setting{Name: "restore_command", Value: b.command()})
+	if b.plan.Segment == 0 { // no log told it
+		b.plan.Segment = uint64(b.control.SegmentSize)
+		if err := b.spool.writePlan(b.plan); err != nil {
+			return err
+		}
+	}
+	// Also without a log, so that no other tool's is called, and for the histories.
+	settings := append(t.settings(b.src.timeline()), pgserver.Setting{Name: "restore_command", Value: b.command()})
+	if b.options.Pause {
+		settings = append(settings, pgserver.Setting{Name: "archive_mode", Value: "off"}) // whoever makes it their own
 	}
 	if err := b.editAuto(func(text string) string { return addSettings(text, settings) }); err != nil {
 		return err

@@ -10,7 +10,9 @@
 //
 //   - It recovers as a standby (standby.signal): a standby waits where its WAL ends, it does not promote. With
 //     recovery.signal any failure of restore_command that exits with 1 to 125, or a torn segment, would end recovery silently.
-//   - It pauses at its target. Then it is asked what it has replayed; only then it is promoted.
+//   - It pauses at its target. Then it is asked what it has replayed; only then it is promoted. A server that can't be read at
+//     its target, because a transaction with many subtransactions is under way there, promotes itself: at the target and nowhere
+//     else, which is proven before anybody gets it.
 //   - Segments are assembled from records whose hashes and order are proven, and whose WAL is proven to go on where that of
 //     the record before ended. All that is wrong with one, or with the store, ends the server and is told by name.
 //   - Where the log ends before the target does, the end is proven: the last record of WAL that is whole was replayed.
@@ -86,7 +88,7 @@ type Options struct {
 	Fetch []string
 	// RunAs is the user as whom the server runs and whom the data directory belongs to; empty: as [pgserver.Choose] says.
 	RunAs string
-	// Superuser is a role of the cluster; empty: postgres, or whom the server runs as.
+	// Superuser is a role of the cluster; empty: postgres, or another that is found.
 	Superuser string
 	// Settings are more settings of the server while it recovers.
 	Settings []pgserver.Setting
@@ -162,6 +164,7 @@ type Result struct {
 	Tablespaces []Tablespace
 	Account     pgserver.Account
 	Socket      string // directory of the server that was left running; empty: none was
+	Superuser   string // of that server
 	Safety      string // what was there before; empty: nothing was
 	Steps       []Step
 	Warnings    []string

@@ -23,13 +23,10 @@ func ToDir(ctx context.Context, dir string, open Opener, o Options) (*Result, er
 	if b.result.Settled, err = vacate(abs); err != nil {
 		return nil, b.failure(err)
 	}
-	made := !missing(abs)
 	if err := b.make(ctx, open, ""); err != nil {
 		e := b.failure(err)
 		if dropped := b.drop(); dropped != nil {
 			e.Failed, e.Err = abs, errors.Join(e.Err, fmt.Errorf("what was restored can't be removed: %w", dropped))
-		} else if made {
-			_ = os.Mkdir(abs, 0o700) // it was there, empty
 		}
 		return nil, e
 	}
@@ -117,7 +114,7 @@ func sweep(dir string) {
 	}
 	for _, at := range left {
 		if lock, err := lockDirectory(at); err == nil {
-			if discard(filepath.Join(at, "data"), nil) == nil {
+			if discard(filepath.Join(at, "data"), nil, false) == nil {
 				_ = os.RemoveAll(at) // what stays is for the next one
 			}
 			_ = lock.Close()

@@ -105,12 +105,22 @@ func testRefused(t *testing.T, w *world) {
 	}
 	// What only the log can tell.
 	for _, target := range []Target{{Kind: Name, Name: "nobody made it"}} {
-		if _, err := w.restore(target); !errors.Is(err, ErrShort) {
+		dir := filepath.Join(w.place, "was there")
+		if err := os.Mkdir(dir, 0o750); err != nil {
+			t.Fatal(err)
+		}
+		_, err := w.toDir(dir, target)
+		if !errors.Is(err, ErrShort) {
 			t.Errorf("%s: %v", target, err)
 		} else {
 			t.Log(err)
 		}
+		w.gone(err, dir)
+		if st, err := os.Stat(dir); err != nil || st.Mode().Perm() != 0o750 {
+			t.Errorf("the directory that was there: %v, %v", st, err)
+		}
 	}
+	testRoom(t, w)
 }
 
 // TestDamage takes pieces out of the log, cuts, empties and alters them: recovery ends and says where, and never promotes.

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"iter"
+	"maps"
 	"slices"
 	"time"
 
@@ -26,6 +27,9 @@ type Source struct {
 	Start, Stop pg.LSN // WAL from Start to Stop makes it consistent; the snapshot has that
 
 	Log *Log // nil: nothing follows the snapshot
+	// Histories are the history files of all timelines that are stored, whether they are on the branch or not, also where no
+	// log is used: a new timeline must get a number that none of them has.
+	Histories map[uint32][]byte
 }
 
 // Log is the WAL that follows a snapshot on one branch.
@@ -34,9 +38,6 @@ type Log struct {
 	Timeline uint32            // in which the branch ends
 	End      pg.LSN            // where it ends
 	Segment  uint64            // bytes of a WAL segment
-	// Histories are the history files of all timelines that are stored, whether they are on the branch or not: a new
-	// timeline must get a number that none of them has.
-	Histories map[uint32][]byte
 	// Records yields the records after a place up to the end of the branch, each proven to follow the one before it. A
 	// record is valid until the next is asked for.
 	Records func(ctx context.Context, after snapshot.LogPlace) iter.Seq2[Record, error]
@@ -69,7 +70,7 @@ func (s *Source) legs() ([]Leg, error) {
 	if l.Timeline == s.Timeline {
 		return []Leg{{Timeline: s.Timeline, End: l.End}}, nil
 	}
-	h, err := pg.ParseHistory(l.Timeline, l.Histories[l.Timeline])
+	h, err := pg.ParseHistory(l.Timeline, s.Histories[l.Timeline])
 	if err != nil {
 		return nil, fmt.Errorf("the history of timeline %d: %w", l.Timeline, err)
 	}
@@ -98,11 +99,8 @@ func (s *Source) plan(t Target) (*Plan, error) {
 	p := &Plan{System: s.System, Legs: legs, Target: t, Snapshot: s.ID}
 	if s.Log != nil {
 		p.Segment, p.From, p.Reader = s.Log.Segment, s.Log.From, s.Log.Reader
-		for timeline := range s.Log.Histories {
-			p.Stored = append(p.Stored, timeline)
-		}
-		slices.Sort(p.Stored)
 	}
+	p.Stored = slices.Sorted(maps.Keys(s.Histories))
 	return p, nil
 }
 

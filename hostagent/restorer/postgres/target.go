@@ -59,6 +59,13 @@ func (t Target) settings(timeline uint32) []pgserver.Setting {
 	out := []pgserver.Setting{
 		{Name: "recovery_target_timeline", Value: fmt.Sprint(timeline)}, {Name: "recovery_target_action", Value: "pause"},
 	}
+	// Other tools leave in postgresql.auto.conf where their recovery ended: this one must not end there. These come first: a
+	// setting that is empty takes back what was set before it.
+	for _, name := range []string{"", "_time", "_lsn", "_xid", "_name"} {
+		if name != "_"+string(t.Kind) {
+			out = append(out, pgserver.Setting{Name: "recovery_target" + name})
+		}
+	}
 	one := pgserver.Setting{Name: "recovery_target_" + string(t.Kind)}
 	switch t.Kind {
 	case Base:
@@ -80,6 +87,23 @@ func (t Target) settings(timeline uint32) []pgserver.Setting {
 		inclusive.Value = "off"
 	}
 	return append(out, one, inclusive)
+}
+
+// stops reports whether what a server says when it stops is of this target: "recovery stopping …".
+func (t Target) stops(words string) bool {
+	switch t.Kind {
+	case Base:
+		return strings.Contains(words, "reaching consistency")
+	case Time:
+		return strings.Contains(words, "before commit of transaction") || strings.Contains(words, "before abort of transaction")
+	case LSN:
+		return strings.Contains(words, "WAL location (LSN)")
+	case XID:
+		return strings.Contains(words, fmt.Sprintf(" of transaction %d,", uint32(t.XID))) //nolint:gosec // as the server takes it
+	case Name:
+		return strings.Contains(words, `at restore point "`+t.Name+`",`)
+	}
+	return false // the end of the log is no stop
 }
 
 // mayEndAtLog reports whether the end of the log is as good as the target: nothing behind the target is known then.

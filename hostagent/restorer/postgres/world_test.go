@@ -60,6 +60,7 @@ type world struct {
 	program string // of this test, where a server can run it
 	place   string // directory for restores
 	serial  uint64
+	auto    string // more of the base's postgresql.auto.conf
 
 	histories map[uint32][]byte
 	store     string // directory of the repository
@@ -117,7 +118,7 @@ func (w *world) stored(dir string) {
 	}
 	// What a server leaves and a backup over the protocol does not have.
 	for _, name := range []string{"postgresql.auto.conf"} {
-		if err := os.WriteFile(filepath.Join(dir, name), []byte("# kept\nwork_mem = '5MB'\n"), 0o600); err != nil {
+		if err := os.WriteFile(filepath.Join(dir, name), []byte("# kept\nwork_mem = '5MB'\n"+w.auto), 0o600); err != nil {
 			w.t.Fatal(err)
 		}
 	}
@@ -276,10 +277,11 @@ func (w *world) source() *Source { return w.branch(1 << 31) }
 // branch is the base with the log up to the end of a timeline.
 func (w *world) branch(timeline uint32) *Source {
 	s := w.src
+	s.Histories = w.histories
 	all := slices.DeleteFunc(slices.Clone(w.records), func(r Record) bool { return r.Timeline > timeline })
 	last := all[len(all)-1]
 	s.Log = &Log{
-		From: w.placeOf(0), Timeline: last.Timeline, End: last.Start + pg.LSN(len(last.WAL)), Segment: w.size, Histories: w.histories,
+		From: w.placeOf(0), Timeline: last.Timeline, End: last.Start + pg.LSN(len(last.WAL)), Segment: w.size,
 		Records: func(_ context.Context, after snapshot.LogPlace) iter.Seq2[Record, error] {
 			return func(yield func(Record, error) bool) {
 				for _, r := range all {
@@ -318,7 +320,12 @@ func (w *world) restore(target Target) (*Result, error) {
 // rows starts a server on what was restored and gives the rows that it has.
 func (w *world) rows(dir string) string {
 	w.t.Helper()
-	s := cluster.Open(w.t, dir, cluster.Options{})
+	if w.auto != "" { // what it has would be in the way here too
+		if err := os.WriteFile(filepath.Join(dir, autoConf), nil, 0o600); err != nil {
+			w.t.Fatal(err)
+		}
+	}
+	s := cluster.Open(w.t, dir, cluster.Options{Superuser: w.Superuser})
 	defer s.Stop("fast")
 	return s.Psql("SELECT coalesce(string_agg(n::text, ',' ORDER BY n), '') FROM kept")
 }
