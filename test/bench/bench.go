@@ -159,7 +159,7 @@ func (s *stage) prepareRound(ctx context.Context, step string) error {
 	}
 	unix.Sync()
 	rest := settle
-	if i, err := os.Stat(s.removed()); err == nil && (s.restores || step == stepRestore) && (!s.trial() || s.publish) {
+	if i, err := os.Stat(s.removed()); err == nil && fileSystem(s.dir) != "tmpfs" && (s.restores || step == stepRestore) && (!s.trial() || s.publish) {
 		rest = max(rest, time.Until(i.ModTime().Add(forget)))
 		s.log("resting for %v", rest.Round(time.Second))
 	}
