@@ -11,6 +11,7 @@ import (
 	"github.com/btcdecoded/holdfast/events"
 	"github.com/btcdecoded/holdfast/functions/environment"
 	"github.com/btcdecoded/holdfast/functions/invoke"
+	"github.com/btcdecoded/holdfast/functions/queue"
 	"github.com/btcdecoded/holdfast/shared/control"
 	"github.com/btcdecoded/holdfast/shared/policy"
 	"github.com/btcdecoded/holdfast/shared/schedule"
@@ -36,7 +37,7 @@ type queues interface {
 }
 
 // errNoQueue says that a host has no queue.
-var errNoQueue = errors.New("the host has no queue")
+var errNoQueue = queue.ErrAbsent
 
 // manifests is what the repository shows.
 type manifests interface {

@@ -9,7 +9,7 @@ const Namespace = "Holdfast"
 const (
 	DimensionTier     = "tier"     // critical, high, standard, low
 	DimensionKind     = "kind"     // files, sqlite, postgres, docker
-	DimensionFunction = "function" // the verb of a function
+	DimensionFunction = "function" // the verb of a function that has a queue
 	DimensionSource   = "source"   // host/source; only where the policy says metrics: true
 )
 
@@ -29,7 +29,7 @@ type Metric struct {
 	Name       string
 	Unit       string
 	Dimensions []string // nil: without dimensions. One set per name, so that a sum over a name means something
-	Function   string   // the verb of the function that emits it; empty: each one
+	Function   string   // the verb of the function that emits it; empty: each one that has a queue
 	Always     bool     // emitted at every pass: that it is missing is a failure
 	Help       string   // for a dashboard
 }
@@ -63,19 +63,22 @@ const (
 	MetricRereadBehind     = "RereadBehind"
 	MetricRereadDays       = "RereadDays"
 	MetricRereadBytes      = "RereadBytes"
+	MetricFailedMessages   = "FailedMessages"
 )
 
 // The verbs of the functions that emit metrics.
 const (
-	FunctionMonitor  = "monitor"
-	FunctionWatchdog = "watchdog"
-	FunctionVerify   = "verify"
+	FunctionMonitor    = "monitor"
+	FunctionWatchdog   = "watchdog"
+	FunctionVerify     = "verify"
+	FunctionCoordinate = "coordinate"
+	FunctionLifecycle  = "lifecycle"
 )
 
 // Metrics lists every metric that the functions emit. Infrastructure takes names for alarms and widgets from here, and a
 // test of the functions proves that they emit nothing else.
 func Metrics() []Metric {
-	tier, kind, source := []string{DimensionTier}, []string{DimensionKind}, []string{DimensionSource}
+	tier, kind, source, function := []string{DimensionTier}, []string{DimensionKind}, []string{DimensionSource}, []string{DimensionFunction}
 	return []Metric{
 		{MetricMonitorPass, UnitCount, nil, FunctionMonitor, true, "1 at the end of every pass of monitor"},
 		{MetricSources, UnitCount, tier, FunctionMonitor, true, "sources of the policy"},
@@ -104,6 +107,7 @@ func Metrics() []Metric {
 		{MetricRereadBehind, UnitCount, nil, FunctionVerify, true, "sources whose bytes are not all read again within the period"},
 		{MetricRereadDays, UnitCount, nil, FunctionVerify, true, "days that reading all bytes takes within the limit of bytes"},
 		{MetricRereadBytes, UnitBytes, nil, FunctionVerify, true, "bytes read again in one run"},
+		{MetricFailedMessages, UnitCount, function, "", false, "messages of a function's queue that failed; the queue brings them again"},
 	}
 }
 
@@ -116,7 +120,7 @@ func DimensionValues(dimension string) []string {
 	case DimensionKind:
 		return []string{"files", "sqlite", "postgres", "docker"}
 	case DimensionFunction:
-		return []string{"coordinate", "verify", "lifecycle", "monitor", "watchdog", "restore"}
+		return []string{FunctionCoordinate, FunctionVerify, FunctionLifecycle}
 	}
 	return nil
 }

@@ -33,7 +33,9 @@ func Start(name string, build func() (Handler, error)) error {
 		log.Error("start", "error", err.Error())
 		return err
 	}
-	lambda.Start(Wrap(log, h))
+	lambda.Start(Wrap(log, func(ctx context.Context, payload json.RawMessage) (any, error) {
+		return h(context.WithValue(ctx, nameKey{}, name), payload)
+	}))
 	return nil
 }
 

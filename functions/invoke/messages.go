@@ -4,9 +4,14 @@ import (
 	"context"
 	"encoding/json"
 	"fmt"
+	"os"
 	"runtime/debug"
+	"time"
 
 	lambdaevents "github.com/aws/aws-lambda-go/events"
+
+	"github.com/btcdecoded/holdfast/functions/environment"
+	"github.com/btcdecoded/holdfast/shared/emf"
 )
 
 // Message is one message of a queue.
@@ -52,6 +57,7 @@ func Batch(ctx context.Context, payload json.RawMessage, fn func(context.Context
 		messages[i] = Message{ID: r.MessageId, Body: []byte(r.Body), Receives: r.Attributes["ApproximateReceiveCount"], Source: r.EventSourceARN}
 	}
 	answer := lambdaevents.SQSEventResponse{BatchItemFailures: []lambdaevents.SQSBatchItemFailure{}}
+	defer func() { count(ctx, len(answer.BatchItemFailures)) }()
 	for i, err := range fn(ctx, messages) {
 		if err == nil {
 			continue
@@ -61,6 +67,24 @@ func Batch(ctx context.Context, payload json.RawMessage, fn func(context.Context
 		answer.BatchItemFailures = append(answer.BatchItemFailures, lambdaevents.SQSBatchItemFailure{ItemIdentifier: m.ID})
 	}
 	return answer, nil
+}
+
+type nameKey struct{}
+
+// count writes how many messages failed, as a metric: Lambda calls an invocation good of which some, or all, messages failed,
+// and one that is too old by the time it comes again would never get to the dead letters.
+func count(ctx context.Context, failed int) {
+	name, ok := ctx.Value(nameKey{}).(string)
+	if failed == 0 || !ok {
+		return
+	}
+	err := emf.Write(os.Stdout, emf.Entry{
+		Namespace: environment.Namespace, Time: time.Now(), Dimensions: map[string]string{environment.DimensionFunction: name},
+		Metrics: []emf.Metric{{Name: environment.MetricFailedMessages, Unit: environment.UnitCount, Value: float64(failed)}},
+	})
+	if err != nil {
+		Log(ctx).Error("metric", "error", err.Error())
+	}
 }
 
 // One calls fn for one message. A panic is an error; where ctx has ended, fn is not called.

@@ -177,6 +177,14 @@ func TestMessages(t *testing.T) {
 			t.Errorf("the log has no %s", part)
 		}
 	}
+	// That some failed is an error nowhere else: the metric tells.
+	if !r.Said(`"FailedMessages":3`) || !r.Said(`"function":"probe"`) {
+		t.Error("nobody is told that three messages failed")
+	}
+	answer(t, r.Invoke(map[string]any{"Records": records[:1]}))
+	if n := strings.Count(r.Output(), `"FailedMessages"`); n != 2 { // in a line it stands twice: as a name and with its value
+		t.Errorf("messages that went well are told as failed: %d", n)
+	}
 }
 
 // TestParameters looks what comes of parameters that are wrong, and that none is ever written anywhere.

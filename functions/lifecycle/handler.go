@@ -97,14 +97,14 @@ type function struct {
 	backend backend
 	state   statestore.Store
 	freezes statestore.Store // where restores freeze removals: the state of the first region
-	queue   queue            // nil: one invocation has all sources
+	queue   tickQueue        // nil: one invocation has all sources
 	now     func() time.Time
 }
 
 // replica reports whether it tends the replica, in the second region.
 func (f *function) replica() bool { return f.env.Primary != "" }
 
-func newFunction(env environment.Lifecycle, b backend, state, freezes statestore.Store, q queue) (*function, error) {
+func newFunction(env environment.Lifecycle, b backend, state, freezes statestore.Store, q tickQueue) (*function, error) {
 	env.Every, env.Shard = cmp.Or(env.Every, every), cmp.Or(env.Shard, shardSources)
 	f := &function{
 		env: env, backend: b, state: state, freezes: freezes, queue: q, now: time.Now,

@@ -3,27 +3,27 @@ package main
 import (
 	"context"
 	"encoding/json"
-	"errors"
 	"fmt"
-	"os"
-	"slices"
-	"strconv"
 	"time"
 
 	"github.com/aws/aws-sdk-go-v2/aws"
-	"github.com/aws/aws-sdk-go-v2/service/sqs"
-	"github.com/aws/aws-sdk-go-v2/service/sqs/types"
 
 	"github.com/btcdecoded/holdfast/functions/invoke"
+	"github.com/btcdecoded/holdfast/functions/queue"
 	"github.com/btcdecoded/holdfast/shared/policy"
 )
 
-// maxBatch is how many messages SQS takes at once.
-const maxBatch = 10
-
-// queue is the function's own queue.
-type queue interface {
+// tickQueue is the function's own queue.
+type tickQueue interface {
 	Put(ctx context.Context, bodies []string) error
+}
+
+// newQueue returns the queue at a URL; nil where there is none.
+func newQueue(cfg aws.Config, url string) tickQueue {
+	if url == "" {
+		return nil
+	}
+	return queue.New(cfg, "").To(url)
 }
 
 // shards is into how many parts the sources are cut, by their hosts. It follows from the policy: a longer policy needs no
@@ -66,40 +66,4 @@ func (f *function) fan(ctx context.Context, o *order, shards int) (any, error) {
 	}
 	invoke.Log(ctx).Info("tick", "shards", shards)
 	return fanned{shards}, nil
-}
-
-// sqsQueue is a queue of SQS.
-type sqsQueue struct {
-	client *sqs.Client
-	url    string
-}
-
-// newQueue returns the queue; nil where there is none.
-func newQueue(cfg aws.Config, url string) queue {
-	if url == "" {
-		return nil
-	}
-	return &sqsQueue{url: url, client: sqs.NewFromConfig(cfg, func(o *sqs.Options) {
-		if at := invoke.Endpoint(os.Getenv, "SQS"); at != "" {
-			o.BaseEndpoint = aws.String(at)
-		}
-	})}
-}
-
-// Put implements [queue].
-func (q *sqsQueue) Put(ctx context.Context, bodies []string) error {
-	for part := range slices.Chunk(bodies, maxBatch) {
-		entries := make([]types.SendMessageBatchRequestEntry, len(part))
-		for i, body := range part {
-			entries[i] = types.SendMessageBatchRequestEntry{Id: aws.String(strconv.Itoa(i)), MessageBody: aws.String(body)}
-		}
-		out, err := q.client.SendMessageBatch(ctx, &sqs.SendMessageBatchInput{QueueUrl: aws.String(q.url), Entries: entries})
-		if err == nil && len(out.Failed) > 0 {
-			err = errors.New(aws.ToString(out.Failed[0].Code))
-		}
-		if err != nil {
-			return err
-		}
-	}
-	return nil
 }

@@ -5,6 +5,7 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"slices"
 	"strings"
 	"testing"
 	"time"
@@ -12,8 +13,10 @@ import (
 	"github.com/aws/aws-lambda-go/events"
 
 	"github.com/btcdecoded/holdfast/shared/control"
+	"github.com/btcdecoded/holdfast/shared/objstore"
 	"github.com/btcdecoded/holdfast/shared/objstore/mem"
 	"github.com/btcdecoded/holdfast/shared/policy"
+	"github.com/btcdecoded/holdfast/shared/repository/layout"
 	"github.com/btcdecoded/holdfast/shared/repository/repotest"
 	"github.com/btcdecoded/holdfast/shared/snapshot"
 	"github.com/btcdecoded/holdfast/shared/statestore"
@@ -134,6 +137,33 @@ func TestShards(t *testing.T) {
 	q.deliver(t, s.f)
 	if d := s.doc(); !d.Passed.Equal(s.Now.UTC()) {
 		t.Errorf("the new source had its pass at %s", d.Passed)
+	}
+}
+
+// TestShardThatFails: what always fails in one shard fails with each beat, as a message of the queue. That is counted, and an
+// alarm tells of it: by the time the message comes again it is too old, and never gets to the dead letters.
+func TestShardThatFails(t *testing.T) {
+	s, q := many(t)
+	s.Store.SetHook(func(c mem.Call) mem.Fault {
+		if c.Op == mem.Lock && c.Key == layout.RepositoryKey {
+			return mem.Fault{Err: objstore.ErrDenied}
+		}
+		return mem.Fault{}
+	})
+	s.Now = s.Now.Add(2 * day) // the bucket's own retention is as long as that is patience
+	for range 3 {
+		if _, err := s.fan(); err != nil {
+			t.Fatal(err)
+		}
+		bodies := slices.Clone(q.bodies)
+		if failed := q.deliver(t, s.f); failed != 1 {
+			t.Errorf("%d of %d messages failed", failed, len(bodies))
+		}
+		s.Now = s.Now.Add(90 * time.Minute) // as long as a message rests
+		q.bodies = bodies
+		if failed := q.deliver(t, s.f); failed != 0 {
+			t.Errorf("%d old messages failed", failed)
+		}
 	}
 }
 

@@ -8,6 +8,7 @@ import (
 
 	"github.com/btcdecoded/holdfast/functions/environment"
 	"github.com/btcdecoded/holdfast/functions/invoke"
+	"github.com/btcdecoded/holdfast/functions/queue"
 )
 
 func main() {
@@ -20,7 +21,7 @@ func main() {
 		if err != nil {
 			return nil, err
 		}
-		return (&function{cloud: c, state: c.State, queues: newQueues(c.Config, env.QueueBase), now: time.Now}).handle, nil
+		return (&function{cloud: c, state: c.State, queues: sqsQueues{queue.New(c.Config, env.QueueBase)}, now: time.Now}).handle, nil
 	})
 	if err != nil {
 		os.Exit(1)

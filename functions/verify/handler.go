@@ -63,12 +63,12 @@ type function struct {
 	env     environment.Verify
 	backend backend
 	state   statestore.Store
-	queue   queue     // nil: there is none
-	out     io.Writer // of metrics
+	queue   rangeQueue // nil: there is none
+	out     io.Writer  // of metrics
 	now     func() time.Time
 }
 
-func newFunction(env environment.Verify, b backend, state statestore.Store, q queue) *function {
+func newFunction(env environment.Verify, b backend, state statestore.Store, q rangeQueue) *function {
 	env.Period, env.Range = cmp.Or(env.Period, period), cmp.Or(env.Range, rangeBytes)
 	return &function{env: env, backend: b, state: state, queue: q, out: os.Stdout, now: time.Now}
 }

@@ -91,7 +91,11 @@ func rereadAlarm(of string) Alarm {
 	return a
 }
 
-// machinery watches the functions of the region, twice each: that they are invoked, and that they do not fail.
+// mostFailures is how many failures in its window a function may have that nobody is told of. What its schedule begins is
+// tried twice: one beat that fails is no alarm, two are.
+const mostFailures = 2
+
+// machinery watches the functions of the region: that they are invoked, that they do not fail, and that their messages don't.
 func (s *Settings) machinery() []Alarm {
 	var out []Alarm
 	dead := []string{}
@@ -106,9 +110,17 @@ func (s *Settings) machinery() []Alarm {
 		}
 		out = append(out, Alarm{
 			Name: f.Verb + "-crashes", Anchor: "function_failing", Description: f.Verb + " ends with errors or runs out of time", Namespace: "AWS/Lambda", Metric: "Errors",
-			Dimensions: [][2]string{name}, Statistic: "Sum", Operator: above, Threshold: 2, Period: 900, Periods: 1,
+			Dimensions: [][2]string{name}, Statistic: "Sum", Operator: above, Threshold: mostFailures, Period: f.failing(), Periods: 1,
 			Missing: MissingIsFine, Machinery: true,
 		})
+		if f.Queue {
+			// Lambda counts no error where single messages of a batch fail.
+			out = append(out, Alarm{
+				Name: f.Verb + "-failed-messages", Anchor: "function_failing", Description: "messages of the queue of " + f.Verb + " fail", Namespace: environment.Namespace,
+				Metric: environment.MetricFailedMessages, Dimensions: [][2]string{{environment.DimensionFunction, f.Verb}},
+				Statistic: "Sum", Operator: above, Threshold: mostFailures, Period: f.failing(), Periods: 1, Missing: MissingIsFine, Machinery: true,
+			})
+		}
 		dead = append(dead, QueuePrefix+f.Verb+"-dlq")
 	}
 	if !s.Second {

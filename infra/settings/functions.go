@@ -1,5 +1,7 @@
 package settings
 
+import "fmt"
+
 // The verbs of functions. Each has a directory functions/<verb>; watchdog is monitor in another region and mode.
 const (
 	Coordinate = "coordinate"
@@ -18,7 +20,7 @@ type Function struct {
 	Description string
 	Memory      float64 // MB
 	Timeout     float64 // seconds
-	Schedule    string  // of EventBridge Scheduler; empty: none
+	Every       float64 // seconds between two beats of its schedule; 0: it has none
 	Input       string  // what the schedule sends
 	Queue       bool    // it has a queue of its own that feeds it
 	Batch       float64 // most messages in one invocation
@@ -27,50 +29,66 @@ type Function struct {
 	Replica     bool    // deployed in the replica's region; the others in the first
 }
 
-// The windows of quiet: a few beats of the schedule.
+// In seconds. The windows of quiet are a few beats of the schedule.
 const (
 	minute = 60
 	hour   = 3600
 )
+
+// Schedule is the expression of EventBridge Scheduler; empty: it has none.
+func (f *Function) Schedule() string {
+	minutes := int(f.Every / minute)
+	switch {
+	case minutes == 0:
+		return ""
+	case minutes == 1:
+		return "rate(1 minute)"
+	}
+	return fmt.Sprintf("rate(%d minutes)", minutes)
+}
+
+// failing is the window in which failures are counted, in seconds: what fails at every beat must have failed often enough
+// within it. A function that is called once in an hour never fails three times in a quarter of one.
+func (f *Function) failing() float64 { return max(15*minute, 4*f.Every) }
 
 // Functions lists what is deployed in a region.
 func Functions(second bool) []Function {
 	all := []Function{
 		{
 			Verb: Coordinate, Program: Coordinate, Description: "what is due goes to the hosts' queues", Memory: 512, Timeout: 5 * minute,
-			Schedule: "rate(1 minute)", Input: `{"version":1,"time":"<aws.scheduler.scheduled-time>"}`,
+			Every: minute, Input: `{"version":1,"time":"<aws.scheduler.scheduled-time>"}`,
 			Queue: true, Batch: 10, Concurrency: 10, Quiet: 5 * minute,
 		},
 		{
 			Verb: Verify, Program: Verify, Description: "checks each new snapshot, and all bytes in turn", Memory: 512, Timeout: 15 * minute,
-			Schedule: "rate(1 hour)", Input: `{"version":1,"time":"<aws.scheduler.scheduled-time>"}`,
+			Every: hour, Input: `{"version":1,"time":"<aws.scheduler.scheduled-time>"}`,
 			Queue: true, Batch: 10, Concurrency: 10, Quiet: 3 * hour,
 		},
 		{
 			Verb: Lifecycle, Program: Lifecycle, Description: "retention, removal in two phases, Object Lock", Memory: 1024, Timeout: 15 * minute,
-			Schedule: "rate(1 hour)", Input: `{"version":1,"time":"<aws.scheduler.scheduled-time>"}`,
+			Every: hour, Input: `{"version":1,"time":"<aws.scheduler.scheduled-time>"}`,
 			Queue: true, Batch: 1, Concurrency: 10, Quiet: 3 * hour,
 		},
 		{
 			Verb: Monitor, Program: Monitor, Description: "objectives, metrics, messages, the widget", Memory: 1024, Timeout: 5 * minute,
-			Schedule: "rate(5 minutes)", Input: `{"version":1,"time":"<aws.scheduler.scheduled-time>"}`, Quiet: 15 * minute,
+			Every: 5 * minute, Input: `{"version":1,"time":"<aws.scheduler.scheduled-time>"}`, Quiet: 15 * minute,
 		},
 		{
 			Verb: Restore, Program: Restore, Description: "plan, request, approve, status and cancel of a restore", Memory: 512, Timeout: 5 * minute,
-			Schedule: "rate(15 minutes)", Input: `{"action":"follow"}`, Quiet: hour,
+			Every: 15 * minute, Input: `{"action":"follow"}`, Quiet: hour,
 		},
 		{
 			Verb: Lifecycle, Program: Lifecycle, Description: "the same for the replica, and whether it is like the primary", Memory: 1024, Timeout: 15 * minute,
-			Schedule: "rate(1 hour)", Input: `{"version":1,"time":"<aws.scheduler.scheduled-time>"}`,
+			Every: hour, Input: `{"version":1,"time":"<aws.scheduler.scheduled-time>"}`,
 			Queue: true, Batch: 1, Concurrency: 10, Quiet: 3 * hour, Replica: true,
 		},
 		{
 			Verb: Watchdog, Program: Monitor, Description: "watches the first region's monitor and the replica", Memory: 512, Timeout: 5 * minute,
-			Schedule: "rate(5 minutes)", Input: `{"version":1,"time":"<aws.scheduler.scheduled-time>"}`, Quiet: 15 * minute, Replica: true,
+			Every: 5 * minute, Input: `{"version":1,"time":"<aws.scheduler.scheduled-time>"}`, Quiet: 15 * minute, Replica: true,
 		},
 		{
 			Verb: Verify, Program: Verify, Description: "reads all bytes of the replica in turn", Memory: 512, Timeout: 15 * minute,
-			Schedule: "rate(1 hour)", Input: `{"version":1,"time":"<aws.scheduler.scheduled-time>"}`,
+			Every: hour, Input: `{"version":1,"time":"<aws.scheduler.scheduled-time>"}`,
 			Queue: true, Batch: 10, Concurrency: 10, Quiet: 3 * hour, Replica: true,
 		},
 	}

@@ -2,10 +2,13 @@ package settings_test
 
 import (
 	"maps"
+	"os"
+	"slices"
 	"strings"
 	"testing"
 	"time"
 
+	"github.com/btcdecoded/holdfast/functions/environment"
 	"github.com/btcdecoded/holdfast/infra/settings"
 	"github.com/btcdecoded/holdfast/shared/policy"
 )
@@ -104,23 +107,41 @@ func TestFunctionsAndAlarms(t *testing.T) {
 		t.Errorf("emails %v", s.Emails)
 	}
 	for _, at := range []*settings.Settings{s, s.In(s.Replica)} {
-		names := map[string]bool{}
+		names := map[string]settings.Alarm{}
 		for _, a := range at.Alarms() {
-			if names[a.Name] || a.Description == "" || strings.ContainsAny(a.Name, " ") {
+			if _, taken := names[a.Name]; taken || a.Description == "" || strings.ContainsAny(a.Name, " ") {
 				t.Errorf("alarm %+v: its name is taken or it says nothing", a)
 			}
-			names[a.Name] = true
+			names[a.Name] = a
 		}
 		for _, f := range settings.Functions(at.Second) {
 			// The schedule's beats must fit several times into the window of quiet, or a late one is an alarm.
-			if f.Schedule != "" && f.Quiet == 0 {
-				t.Errorf("%s has a schedule, and nobody notices when it stops", f.Verb)
+			if f.Every > 0 && f.Quiet < 3*f.Every {
+				t.Errorf("%s has a schedule, and nobody notices when it stops, or too soon", f.Verb)
 			}
 			if f.Queue && 6*f.Timeout > 12*3600 {
 				t.Errorf("%s: SQS keeps no message invisible for so long", f.Verb)
 			}
-			if !names[f.Verb+"-crashes"] {
+			crashes, ok := names[f.Verb+"-crashes"]
+			if !ok {
 				t.Errorf("%s may fail unseen", f.Verb)
+			}
+			// A schedule's beat is tried once more when it fails. What fails at each beat must be an alarm in a few of them, and
+			// what failed at one must not.
+			beats := crashes.Period / f.Every
+			if 2*beats <= crashes.Threshold || crashes.Threshold < 2 {
+				t.Errorf("%s: an alarm at more than %g errors in %g s, with a beat each %g s", f.Verb, crashes.Threshold, crashes.Period, f.Every)
+			}
+			if crashes.Period*crashes.Periods > 24*3600 {
+				t.Errorf("%s: its alarm looks back for %g s", f.Verb, crashes.Period*crashes.Periods)
+			}
+			// The message of a shard is sent at each beat, and does not come again in time.
+			messages, ok := names[f.Verb+"-failed-messages"]
+			if ok != f.Queue || ok && messages.Period/f.Every <= messages.Threshold {
+				t.Errorf("%s: messages that always fail are no alarm: %+v", f.Verb, messages)
+			}
+			if ok && !slices.Contains(environment.DimensionValues(environment.DimensionFunction), f.Verb) {
+				t.Errorf("%s is no value of the dimension", f.Verb)
 			}
 		}
 	}
@@ -158,5 +179,24 @@ func TestReread(t *testing.T) {
 	// Old versions stay until two readings could have missed them.
 	if s.RereadDays() != 60 || s.In(s.Replica).RereadDays() != 180 {
 		t.Errorf("%d, %d", s.RereadDays(), s.In(s.Replica).RereadDays())
+	}
+}
+
+// TestExample: the policy with which docs/deploy.md begins is one that can be deployed, in two regions.
+func TestExample(t *testing.T) {
+	text, err := os.ReadFile("../../docs/examples/aws.yaml")
+	if err != nil {
+		t.Fatal(err)
+	}
+	p, err := policy.Parse([]byte(strings.ReplaceAll(string(text), "YOUR-BUCKET", "example-backups")))
+	if err != nil {
+		t.Fatal(err)
+	}
+	s, err := settings.Load(p, func(key string) string { return map[string]string{"account": "123456789012"}[key] })
+	if err != nil {
+		t.Fatal(err)
+	}
+	if s.Bucket != "example-backups" || s.Replica == nil || s.Replica.Region != "eu-west-1" {
+		t.Errorf("%+v", s)
 	}
 }

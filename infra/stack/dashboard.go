@@ -87,7 +87,9 @@ func (b *builder) series(m environment.Metric) []any {
 	case environment.DimensionFunction:
 		values = nil
 		for _, f := range settings.Functions(b.s.Second) {
-			values = append(values, f.Verb)
+			if f.Queue {
+				values = append(values, f.Verb)
+			}
 		}
 	}
 	var out []any

@@ -62,7 +62,7 @@ func (b *builder) function(st awscdk.Stack, f settings.Function, scheduler awsia
 			ScalingConfig:         &awslambda.CfnEventSourceMapping_ScalingConfigProperty{MaximumConcurrency: jsii.Number(f.Concurrency)},
 		})
 	}
-	if f.Schedule != "" {
+	if f.Every > 0 {
 		b.schedule(st, f, fn, scheduler, deadLetters)
 	}
 	return fn
@@ -111,7 +111,7 @@ func (b *builder) functionRole(st awscdk.Stack, f settings.Function, machinery r
 func (b *builder) schedulerRole(st awscdk.Stack, functions []settings.Function) awsiam.CfnRole {
 	var invoked, dead []string
 	for _, f := range functions {
-		if f.Schedule != "" {
+		if f.Every > 0 {
 			invoked = append(invoked, b.s.ARN("lambda", "function:"+settings.FunctionName(f.Verb)))
 			dead = append(dead, b.s.ARN("sqs", settings.QueuePrefix+f.Verb+"-dlq"))
 		}
@@ -126,7 +126,7 @@ func (b *builder) schedulerRole(st awscdk.Stack, functions []settings.Function) 
 
 func (b *builder) schedule(st awscdk.Stack, f settings.Function, fn awslambda.CfnFunction, role awsiam.CfnRole, dead awssqs.CfnQueue) {
 	awsscheduler.NewCfnSchedule(st, jsii.String(title(f.Verb)+"Schedule"), &awsscheduler.CfnScheduleProps{
-		Name: jsii.String(settings.FunctionName(f.Verb)), Description: jsii.String(f.Description), ScheduleExpression: jsii.String(f.Schedule),
+		Name: jsii.String(settings.FunctionName(f.Verb)), Description: jsii.String(f.Description), ScheduleExpression: jsii.String(f.Schedule()),
 		FlexibleTimeWindow: &awsscheduler.CfnSchedule_FlexibleTimeWindowProperty{Mode: jsii.String("OFF")},
 		Target: &awsscheduler.CfnSchedule_TargetProperty{
 			Arn: fn.AttrArn(), RoleArn: role.AttrArn(), Input: jsii.String(f.Input),

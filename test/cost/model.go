@@ -196,16 +196,10 @@ func (h *host) compute(n float64) (seconds, calls float64) {
 
 // invocations is how often a function's schedule beats in a month.
 func invocations(f settings.Function) float64 {
-	var n int
-	var unit string
-	if _, err := fmt.Sscanf(f.Schedule, "rate(%d %s", &n, &unit); err != nil {
+	if f.Every == 0 {
 		return 0
 	}
-	per := Month
-	if unit[0] == 'm' {
-		per *= 60
-	}
-	return per / float64(n)
+	return Month * 3600 / f.Every
 }
 
 func beats() float64 {
