@@ -94,7 +94,7 @@ func read(ctx context.Context, repo *repository.Repository, i objstore.Info) (*s
 	case errors.Is(err, objstore.ErrNotExist):
 		return nil, nil // pruned meanwhile
 	case errors.Is(err, keyring.ErrUntrusted), errors.Is(err, keyring.ErrUnsigned), errors.Is(err, keyring.ErrSignature),
-		errors.Is(err, snapshot.ErrFormat):
+		errors.Is(err, snapshot.ErrFormat), errors.Is(err, snapshot.ErrUnsupported):
 		invoke.Log(ctx).Error("a manifest proves nothing", "key", i.Key, "error", err.Error())
 		return nil, nil
 	case err != nil:
@@ -105,11 +105,8 @@ func read(ctx context.Context, repo *repository.Repository, i objstore.Info) (*s
 	return m, nil
 }
 
-// evidence tells when the capture began by the store's clock: the host's own may be wrong, the time between its begin
-// and its end is right.
 func evidence(m *snapshot.Manifest, arrived time.Time) control.Evidence {
-	spent := max(m.Finished.Sub(m.Started), 0)
-	return control.Evidence{Sequence: m.Sequence, Type: m.Type, Partial: m.Partial, Started: arrived.Add(-spent), Arrived: arrived}
+	return control.Evidence{Sequence: m.Sequence, Type: m.Type, Partial: m.Partial, Started: schedule.Began(m, arrived), Arrived: arrived}
 }
 
 // Arrived implements [manifests].

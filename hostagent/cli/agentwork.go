@@ -248,7 +248,7 @@ func (w *agentWork) History(ctx context.Context, p *policy.Policy, source string
 		known = seenHistory{repo: repo.ID()}
 	}
 	h := known.History
-	var settled schedule.History
+	var settled, stored schedule.History
 	for i := len(listed) - 1; i >= 0 && listed[i].Sequence > known.Sequence && settled.Full.IsZero(); i-- {
 		m, err := repo.Manifest(ctx, snapshot.ID{Source: src, Sequence: listed[i].Sequence})
 		var bad *repository.BadManifestError
@@ -266,20 +266,16 @@ func (w *agentWork) History(ctx context.Context, p *policy.Policy, source string
 			continue
 		}
 		settled = settled.Settle(m.Type, m.Started)
+		stored = stored.Settle(m.Type, schedule.Began(m.Manifest, m.Arrived))
 		if h.Sequence < m.Sequence {
 			h.Sequence, h.Started = m.Sequence, m.Started
 		}
 	}
-	h.Settled = settledBy(h.Settled, settled)
+	h.Settled, h.Stored = h.Settled.Joined(settled), h.Stored.Joined(stored)
 	w.mu.Lock()
 	w.known[source] = seenHistory{repo: repo.ID(), History: h}
 	w.mu.Unlock()
 	return h, nil
-}
-
-// settledBy is what two parts of a history settle together.
-func settledBy(a, b schedule.History) schedule.History {
-	return a.Settle(snapshot.Incremental, b.Incremental).Settle(snapshot.Differential, b.Differential).Settle(snapshot.Full, b.Full)
 }
 
 // logLines turns what commands write for people into lines of the log.

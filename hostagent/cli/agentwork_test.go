@@ -115,6 +115,10 @@ func TestAgentWork(t *testing.T) {
 	if err != nil || h.Sequence != 2 || h.Settled.Full.IsZero() || !h.Settled.Incremental.After(h.Settled.Full) {
 		t.Errorf("%+v, %v", h, err)
 	}
+	// By the store's clock too, which here is the same.
+	if d := h.Stored.Incremental.Sub(h.Settled.Incremental).Abs(); h.Stored.Full.IsZero() || d > time.Minute {
+		t.Errorf("the store's clock is %v off: %+v", d, h)
+	}
 	if again, err := b.work.History(ctx, b.policy, "tree"); err != nil || again != h {
 		t.Errorf("a second look: %+v, %v", again, err)
 	}

@@ -52,9 +52,10 @@ type Outcome struct {
 
 // History is what the repository shows of a source.
 type History struct {
-	Settled  schedule.History // the times through which runs are done
+	Settled  schedule.History // the times through which runs are done, by this host's clock
+	Stored   schedule.History // the same by the store's clock; see [schedule.Began]
 	Sequence uint64           // of the newest snapshot; 0: there is none
-	Started  time.Time        // when its capture began
+	Started  time.Time        // when its capture began, by this host's clock
 }
 
 // Work is what jobs do. Its methods are called by one goroutine at a time, except History and Proofs. When ctx ends they stop at

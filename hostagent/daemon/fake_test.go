@@ -129,6 +129,7 @@ func (w *fakeWork) History(_ context.Context, _ *policy.Policy, source string) (
 	}
 	for i, s := range w.snaps[source] {
 		h.Settled = h.Settled.Settle(s.t, s.at)
+		h.Stored = h.Settled
 		h.Sequence, h.Started = uint64(i)+1, s.at
 	}
 	return h, nil

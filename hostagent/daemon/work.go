@@ -193,17 +193,10 @@ func (a *Agent) backup(ctx context.Context, p *policy.Policy, job *events.Job) (
 	return a.Work.Backup(ctx, p, job.Source, t)
 }
 
-// done reports whether a run that was due then is done.
+// done reports whether a run that was due then is done. When it was due was told by the clock of the control plane, or by this
+// host's: a snapshot counts that began since by both clocks.
 func (h History) done(t snapshot.SnapshotType, due time.Time) bool {
-	at := h.Settled.Incremental
-	switch t {
-	case snapshot.Full:
-		at = h.Settled.Full
-	case snapshot.Differential:
-		at = h.Settled.Differential
-	case snapshot.Incremental:
-	}
-	return h.Sequence > 0 && !at.Before(due)
+	return h.Sequence > 0 && h.Settled.Done(t, due) && h.Stored.Done(t, due)
 }
 
 func (a *Agent) setRunning(r *events.RunningJob) {

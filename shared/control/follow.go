@@ -375,14 +375,22 @@ func (s *SourceJobs) settle(e Evidence) bool {
 	if e.Sequence == 0 {
 		return false
 	}
-	s.Done = s.Done.Settle(snapshot.Full, e.Settled.Full).Settle(snapshot.Differential, e.Settled.Differential)
-	s.Done = s.Done.Settle(e.Type, earlier(e.Started, e.Arrived))
+	s.Done = s.Done.Joined(e.settles())
 	return true
 }
 
-// proves reports whether the manifest shows that the job's run was made.
+// settles is what the manifests of a source settle.
+func (e Evidence) settles() schedule.History {
+	if e.Sequence == 0 {
+		return schedule.History{}
+	}
+	older := schedule.History{Full: e.Settled.Full, Differential: e.Settled.Differential}
+	return schedule.History{}.Joined(older).Settle(e.Type, earlier(e.Started, e.Arrived))
+}
+
+// proves reports whether the manifests show that the job's run was made.
 func (e Evidence) proves(j *Job) bool {
-	return e.Sequence > 0 && !earlier(e.Started, e.Arrived).Before(j.Due) && rank(e.Type) >= rank(snapshot.SnapshotType(j.Type))
+	return e.settles().Done(snapshot.SnapshotType(j.Type), j.Due)
 }
 
 func rank(t snapshot.SnapshotType) int {

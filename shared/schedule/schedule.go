@@ -68,6 +68,33 @@ func (h History) Settle(t snapshot.SnapshotType, due time.Time) History {
 	return h
 }
 
+// Done reports whether a run of the type that was due then is done: a snapshot of that type, or of a fuller one, began
+// since, or was given up for it. What was at work when the run became due, and ended since, is none: it may have read
+// before then what was changed before then.
+func (h History) Done(t snapshot.SnapshotType, due time.Time) bool {
+	at := h.Incremental
+	switch t {
+	case snapshot.Full:
+		at = h.Full
+	case snapshot.Differential:
+		at = h.Differential
+	case snapshot.Incremental:
+	}
+	return !at.IsZero() && !at.Before(due)
+}
+
+// Joined is what two parts of a history settle together.
+func (h History) Joined(other History) History {
+	return h.Settle(snapshot.Incremental, other.Incremental).Settle(snapshot.Differential, other.Differential).Settle(snapshot.Full, other.Full)
+}
+
+// Began is when the capture of a snapshot began, by the store's clock: its host's own may be wrong, the time between the
+// begin that it states and its end is right. arrived is when the store received the manifest. It is what a snapshot
+// settles runs through; see [History.Settle].
+func Began(m *snapshot.Manifest, arrived time.Time) time.Time {
+	return arrived.Add(-max(m.Finished.Sub(m.Started), 0))
+}
+
 // Sane returns the history without times that lie ahead of now: they stem from a clock that was wrong, and would put
 // off all backups until it is right. What they settled counts as settled through now. Callers that keep a history keep
 // what Sane returns.
