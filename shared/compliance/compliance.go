@@ -116,6 +116,7 @@ type Copy struct {
 	Error     string    `json:"error,omitempty"`  // could not be looked at
 	Missing   int       `json:"missing"`          // snapshots that are not there yet
 	Waiting   time.Time `json:"waiting,omitzero"` // arrival, in the primary, of the oldest of them
+	Log       time.Time `json:"log,omitzero"`     // arrival, in the primary, of the oldest records of the log that are not there yet
 	Dependent bool      `json:"dependent"`        // whoever can delete the primary can delete it: it does not count as a copy
 	Unseen    bool      `json:"unseen,omitempty"` // not from here: nothing is known
 }

@@ -144,6 +144,8 @@ func TestGolden(t *testing.T) {
 		{"copy-behind", false, func(_ *policy.Objectives, f *compliance.Facts) {
 			f.Copies[0].Missing, f.Copies[0].Waiting = 1, now().Add(-10*time.Minute)
 		}},
+		{"copy-lacks-log", true, func(_ *policy.Objectives, f *compliance.Facts) { f.Copies[0].Log = now().Add(-2 * hour) }},
+		{"copy-log-under-way", false, func(_ *policy.Objectives, f *compliance.Facts) { f.Copies[0].Log = now().Add(-50 * time.Minute) }},
 		{"copy-unreachable", true, func(_ *policy.Objectives, f *compliance.Facts) { f.Copies[0].Error = "no such host" }},
 		{"copy-dependent", true, func(_ *policy.Objectives, f *compliance.Facts) {
 			f.Copies[0] = compliance.Copy{Place: "/mnt/it's here", Dependent: true, Missing: 1, Waiting: now().Add(-2 * day)}

@@ -267,6 +267,9 @@ func (e *evaluation) protection() {
 		"holdfast copy --to 's3://BUCKET?region=REGION' "+e.name())
 }
 
+// logUnderWay is how long records of a log may be on their way to a copy, where the RPO is less: nobody copies within seconds.
+const logUnderWay = 15 * time.Minute
+
 func (e *evaluation) copies() {
 	have, unseen := 1, 0
 	for i := range e.f.Copies {
@@ -283,6 +286,10 @@ func (e *evaluation) copies() {
 		case c.Missing > 0 && e.now.Sub(c.Waiting) > e.o.RPO.Std():
 			e.add("copies", CopyLate, true, c.Waiting.Add(e.o.RPO.Std()),
 				fmt.Sprintf("copy %s lacks %s, the oldest from %s", c.Place, plural(c.Missing, "snapshot"), stamp(c.Waiting)), next)
+			continue
+		case !c.Log.IsZero() && e.now.Sub(c.Log) > max(e.o.RPO.Std(), logUnderWay):
+			e.add("copies", CopyLate, true, c.Log.Add(max(e.o.RPO.Std(), logUnderWay)),
+				fmt.Sprintf("copy %s lacks what the log has since %s", c.Place, stamp(c.Log)), next)
 			continue
 		}
 		if !c.Dependent {

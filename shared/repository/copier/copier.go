@@ -70,7 +70,8 @@ type Finding struct {
 type Result struct {
 	Objects   int           `json:"objects"` // copied now
 	Bytes     int64         `json:"bytes"`
-	Present   int           `json:"present"`   // were in the copy already
+	Present   int           `json:"present"`   // objects that were looked for and in the copy already
+	Had       int           `json:"had"`       // snapshots that the copy had already
 	Committed []snapshot.ID `json:"committed"` // snapshots that the copy has since this run, ascending by source
 	Withheld  []snapshot.ID `json:"withheld"`  // snapshots that could not be committed; Findings say why
 	Findings  []Finding     `json:"findings"`
@@ -293,6 +294,13 @@ func (r *run) present(n int) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	r.result.Present += n
+}
+
+// had counts a snapshot that the copy has since an earlier run.
+func (r *run) had() {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	r.result.Had++
 }
 
 // each calls fn for the items, several at a time; the first error ends it.

@@ -3,10 +3,12 @@ package copier
 import (
 	"context"
 	"fmt"
+	"sort"
 	"time"
 
 	"github.com/btcdecoded/holdfast/shared/objstore"
 	"github.com/btcdecoded/holdfast/shared/repository"
+	"github.com/btcdecoded/holdfast/shared/repository/inventory"
 	"github.com/btcdecoded/holdfast/shared/repository/layout"
 	"github.com/btcdecoded/holdfast/shared/snapshot"
 )
@@ -17,11 +19,12 @@ type SourceLag struct {
 	Missing []snapshot.ID // snapshots that the original has and the copy has not, ascending
 	Since   time.Time     // when the oldest of them arrived in the original; zero if none is missing
 	Newest  uint64        // number of the newest snapshot in the copy; 0: none
+	Log     time.Time     // when the oldest records of the log that it has not arrived in the original; zero: none are missing
 	Ahead   []snapshot.ID // snapshots newer than all in the original: it was rolled back
 }
 
 // Lag compares what is listed in the original and in the copy; nothing is read. No sources means all.
-// Snapshots that the copy's own retention removed are not missing.
+// Snapshots and records that the copy's own retention removed are not missing.
 func Lag(ctx context.Context, original *repository.Repository, target objstore.Store, sources []snapshot.Source) ([]SourceLag, error) {
 	if len(sources) == 0 {
 		var err error
@@ -74,7 +77,44 @@ func sourceLag(ctx context.Context, original *repository.Repository, target objs
 			lag.Ahead = append(lag.Ahead, snapshot.ID{Source: src, Sequence: n})
 		}
 	}
-	return lag, nil
+	lag.Log, err = logLag(ctx, original.Store(), target, src)
+	return lag, err
+}
+
+// logLag compares the records of the source's logs. Segments and pieces stand for the same records: a copy need not have
+// both. An epoch without a head can't be read, and is not copied.
+func logLag(ctx context.Context, original, target objstore.Store, src snapshot.Source) (since time.Time, err error) {
+	theirs, err := inventory.TakeParts(ctx, target, src, layout.LogPrefix(src), layout.ExpiredLogPrefix(src))
+	if err != nil {
+		return since, err
+	}
+	ours, err := inventory.TakeParts(ctx, original, src, layout.LogPrefix(src), layout.ExpiredLogPrefix(src))
+	if err != nil {
+		return since, err
+	}
+	for _, e := range ours.Logs {
+		if e.Head.Modified.IsZero() {
+			continue
+		}
+		removed := max(ours.RemovedUpTo(e.LogName), theirs.RemovedUpTo(e.LogName))
+		var have []inventory.LogRun
+		if t := theirs.Logs[e.LogName]; t != nil && !t.Head.Modified.IsZero() {
+			have = t.Runs()
+		}
+		e.All(func(_ layout.LogObject, p inventory.LogPiece) {
+			first := max(p.First, removed+1)
+			if first <= p.Last && !within(have, first, p.Last) && (since.IsZero() || p.Arrived().Before(since)) {
+				since = p.Arrived()
+			}
+		})
+	}
+	return since, nil
+}
+
+// within reports whether one of the runs, which ascend, has all records from first to last.
+func within(runs []inventory.LogRun, first, last uint64) bool {
+	i := sort.Search(len(runs), func(i int) bool { return runs[i].Last >= last })
+	return i < len(runs) && runs[i].First <= first
 }
 
 func numbers(ctx context.Context, store objstore.Store, prefix string) (map[uint64]bool, error) {

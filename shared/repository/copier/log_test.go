@@ -145,3 +145,45 @@ func TestWALIsCopied(t *testing.T) {
 		t.Errorf("%v, %+v", err, res.Findings)
 	}
 }
+
+// TestLagOfLogs: a copy that has all snapshots, and not all records, lags. A segment stands for its pieces.
+func TestLagOfLogs(t *testing.T) {
+	f, _ := logged(t)
+	to := mem.New()
+	since := func() time.Time {
+		t.Helper()
+		lag, err := copier.Lag(t.Context(), f.Repo, to, nil)
+		if err != nil || len(lag) != 1 {
+			t.Fatalf("%v, %+v", err, lag)
+		}
+		return lag[0].Log
+	}
+	arrived := func(part string) time.Time {
+		t.Helper()
+		o, err := f.Store.Stat(t.Context(), repotest.Keys(f.Store, part)[0])
+		if err != nil {
+			t.Fatal(err)
+		}
+		return o.Modified
+	}
+	if got := since(); !got.Equal(arrived("/0000000001-")) {
+		t.Errorf("nothing is copied: since %v", got)
+	}
+	if _, err := copier.Run(t.Context(), f.Repo, to, copier.Options{}); err != nil {
+		t.Fatal(err)
+	}
+	if got := since(); !got.IsZero() {
+		t.Errorf("all is copied, a segment instead of its pieces: since %v", got)
+	}
+	to.Tamper(repotest.Keys(to, "0000000023-")[0], nil)
+	if got := since(); !got.Equal(arrived("0000000023-")) {
+		t.Errorf("record 23 is not there: since %v", got)
+	}
+	// What is there of an epoch whose head is not can't be read.
+	for _, key := range repotest.Keys(to, "/head") {
+		to.Tamper(key, nil)
+	}
+	if got := since(); got.After(arrived("0000000023-")) || got.IsZero() {
+		t.Errorf("the heads are gone: since %v", got)
+	}
+}

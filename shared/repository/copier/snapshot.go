@@ -26,6 +26,9 @@ func (s *source) copySnapshot(m *repository.Stored) error {
 	id := m.ID()
 	if s.has(id.Sequence) {
 		s.present(1)
+		if _, there := s.theirs.Manifests[id.Sequence]; there {
+			s.had()
+		}
 		return nil // complete when it was committed
 	}
 	packs, ok, err := s.packs(m)
