@@ -39,6 +39,11 @@ func (w *agentWork) Verify(ctx context.Context, p *policy.Policy, source, level 
 	if level == schedule.Restore {
 		return w.tryRestore(ctx, a, source)
 	}
+	a.resumes = func(r *verify.Resume) {
+		if r.Packs() > 0 {
+			w.log.Info("goes on with a verification that gave way", "source", source, "began", r.Began().UTC(), "packs", r.Packs())
+		}
+	}
 	text, err := w.command(ctx, a, a.verifyCommand(), "--level", level, "--", source)
 	var doc verifyDoc
 	if len(text) == 0 || json.Unmarshal(text, &doc) != nil {

@@ -8,6 +8,7 @@ import (
 	"time"
 
 	"github.com/btcdecoded/holdfast/events"
+	"github.com/btcdecoded/holdfast/shared/repository/verify"
 	"github.com/btcdecoded/holdfast/shared/schedule"
 	"github.com/btcdecoded/holdfast/shared/snapshot"
 )
@@ -61,6 +62,45 @@ func TestAgentVerifies(t *testing.T) {
 		t.Error("a damaged snapshot is restored")
 	}
 	if shown, err := b.work.Proofs(ctx, b.policy, "tree"); err != nil || !shown.Content.Failed {
+		t.Errorf("%+v, %v", shown, err)
+	}
+}
+
+// TestAgentGoesOnWithAVerification: one that was cut off left word of what it has opened. The next one opens the rest, and at
+// its end nothing of that is left.
+func TestAgentGoesOnWithAVerification(t *testing.T) {
+	b := newWorkBench(t)
+	if _, err := b.work.Backup(t.Context(), b.policy, "tree", snapshot.Full); err != nil {
+		t.Fatal(err)
+	}
+	a := b.work.with(b.policy)
+	repo, err := a.open(t.Context())
+	if err != nil {
+		t.Fatal(err)
+	}
+	src := snapshot.Source{Host: "h", Name: "tree"}
+	path := filepath.Join(a.followDir(repo.ID(), src), resumeFile)
+	began := time.Now()
+	left, err := verify.OpenResume(path, began, longestResume)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if _, err := verify.Run(t.Context(), repo, verify.Options{Level: verify.Content, Sources: []snapshot.Source{src}, Resume: left}); err != nil {
+		t.Fatal(err)
+	}
+	if err := left.Close(false); err != nil {
+		t.Fatal(err)
+	}
+	if out, err := b.work.Verify(t.Context(), b.policy, "tree", schedule.Content); err != nil || out.Result != events.OK {
+		t.Errorf("%+v, %v", out, err)
+	}
+	if text := b.log.String(); !strings.Contains(text, "goes on with a verification that gave way") {
+		t.Errorf("it is not told that it goes on:\n%s", text)
+	}
+	if _, err := os.Stat(path); !os.IsNotExist(err) {
+		t.Errorf("what it noted is still there: %v", err)
+	}
+	if shown, err := b.work.Proofs(t.Context(), b.policy, "tree"); err != nil || shown.Content.At.IsZero() || shown.Content.Failed {
 		t.Errorf("%+v, %v", shown, err)
 	}
 }

@@ -12,6 +12,7 @@ import (
 	"github.com/spf13/cobra"
 
 	"github.com/btcdecoded/holdfast/shared/policy"
+	"github.com/btcdecoded/holdfast/shared/repository/verify"
 )
 
 // app is one run of the command line: its streams, its surroundings and the global flags.
@@ -26,8 +27,10 @@ type app struct {
 	unnamed  error          // why databases that a pattern of the policy names have no source
 	pinned   *policy.Policy // of the agent, whatever stands in the file by now; nil: the file counts
 
-	beside  map[string]logTail // the agent's followers, by source: a backup stands in their logs
-	proving bool               // the agent tries a restore in a directory of its own below the state directory
+	beside  map[string]logTail   // the agent's followers, by source: a backup stands in their logs
+	also    []string             // further places to read from
+	proving bool                 // the agent tries a restore in a directory of its own below the state directory
+	resumes func(*verify.Resume) // the agent verifies, and may have to give way: told of what is gone on with; nil: nothing is
 }
 
 // globalFlags are the flags that every command has.

@@ -75,7 +75,9 @@ func (a *app) verifyCommand() *cobra.Command {
 					return err
 				}
 			}
+			done := a.resume(repo, &options)
 			result, err := a.verify(cmd.Context(), repo, options)
+			done(err == nil)
 			if err != nil {
 				return err
 			}

@@ -29,7 +29,7 @@ func (a *Agent) verify(ctx context.Context, p *policy.Policy, job *events.Job) (
 }
 
 // yielding returns the context of a job. That of a verification ends when a restore waits, or a backup that has waited for
-// a quarter of its objective: a verification takes as long as the source is large, and begins again when there is time.
+// a quarter of its objective: a verification takes as long as the source is large, and goes on when there is time.
 func (a *Agent) yielding(ctx context.Context, job *events.Job) (context.Context, context.CancelFunc) {
 	ctx, cancel := context.WithCancel(ctx)
 	if job.Kind != events.Verify {

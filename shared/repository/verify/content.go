@@ -64,6 +64,9 @@ func (s *source) openPack(ctx context.Context, p *pack, b *buffer) {
 	}
 	p.table, p.indexed = table, true
 	s.chunks.Add(uint64(len(index)))
+	if r := s.c.opts.Resume; r != nil && p.fault.Load() == nil {
+		r.keep(s.inv.PackKey(p.name()), s.inv.Packs[p.name()], table)
+	}
 }
 
 var (

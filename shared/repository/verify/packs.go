@@ -34,15 +34,16 @@ func newChain(s *source, id snapshot.ChainID) *chain {
 // pack is one pack and what was found of it. One goroutine writes it while packs are read; then it is only read.
 type pack struct {
 	snapshot.PackInfo
-	chain   *chain
-	used    bool // a wanted snapshot uses it
-	lost    bool // nothing of it can be read
-	known   bool // on record as damaged, and not read by this run
-	read    bool // checked at the level of the run
-	spared  spared
-	indexed bool // table has all its chunks
-	fault   atomic.Pointer[place]
-	table   []chunkEntry // level content: its chunks, ascending by offset
+	chain    *chain
+	used     bool // a wanted snapshot uses it
+	lost     bool // nothing of it can be read
+	known    bool // on record as damaged, and not read by this run
+	read     bool // checked at the level of the run
+	spared   spared
+	indexed  bool // table has all its chunks
+	recalled bool // an earlier run has read it: see [Resume]
+	fault    atomic.Pointer[place]
+	table    []chunkEntry // level content: its chunks, ascending by offset
 }
 
 // checkPacks checks that the packs are there, reads them as the level asks, and finds what damaged ones hit.
@@ -68,6 +69,7 @@ func (s *source) checkPacks(ctx context.Context) error {
 		err = s.readPacks(ctx, packs, s.hashPack)
 	case Content:
 		if err = s.openChains(ctx); err == nil {
+			s.recall(packs)
 			err = s.readPacks(ctx, packs, s.openPack)
 		}
 	case Structure:
@@ -217,7 +219,7 @@ func (s *source) readPacks(ctx context.Context, packs []*pack, read func(context
 	var chosen []*pack
 	var size int64
 	for _, p := range packs {
-		if !p.lost && s.c.opts.Sample.Chooses(p.ID) {
+		if !p.lost && !p.recalled && s.c.opts.Sample.Chooses(p.ID) {
 			chosen = append(chosen, p)
 			size += int64(p.Size)
 		}

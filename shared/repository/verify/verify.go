@@ -69,10 +69,11 @@ type Options struct {
 
 	// Record writes receipts and records of damaged packs, if the repository's identity can sign.
 	Record   bool
-	Place    string // of the receipts: layout.ReceiptHost or layout.ReceiptCloud; empty: host
-	Copy     string // address of the copy that is checked, for the receipts; empty: the primary repository
-	Workers  int    // packs read at the same time; at level content each takes the memory of some chunks; 0: DefaultWorkers
-	MaxFiles int    // paths named in one finding; 0: DefaultMaxFiles
+	Place    string  // of the receipts: layout.ReceiptHost or layout.ReceiptCloud; empty: host
+	Copy     string  // address of the copy that is checked, for the receipts; empty: the primary repository
+	Workers  int     // packs read at the same time; at level content each takes the memory of some chunks; 0: DefaultWorkers
+	MaxFiles int     // paths named in one finding; 0: DefaultMaxFiles
+	Resume   *Resume // level content without a sample: what an earlier run that was cut off has opened; nil: nothing is remembered
 	Now      func() time.Time
 	Progress func(Progress) // called from one goroutine at a time; nil: none
 }
@@ -126,6 +127,9 @@ func newChecker(repo *repository.Repository, opts Options) *checker {
 	_, signs := repo.Identity().Signer()
 	c := &checker{repo: repo, opts: opts, findings: newFindings(opts.MaxFiles), record: opts.Record && signs}
 	c.result = &Result{Level: opts.Level, Sample: opts.Sample.String(), Recorded: c.record, Started: opts.Now().UTC()}
+	if opts.Resume != nil {
+		c.result.Started = opts.Resume.Began().UTC() // what the receipts say was read since then, by all of these runs
+	}
 	return c
 }
 
