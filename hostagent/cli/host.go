@@ -201,9 +201,10 @@ would not count any more. ` + "`holdfast key remove`" + ` is for a signer that w
 func (a *app) hostListCommand() *cobra.Command {
 	var f hostFlags
 	cmd := &cobra.Command{
-		Use:     "list",
-		Short:   "List the hosts that have a queue",
-		Long:    "List the hosts that have a queue, with how many jobs wait in it, about.",
+		Use:   "list",
+		Short: "List the hosts that have a queue",
+		Long: `List the hosts that have a queue, with how many jobs wait in it, about. Where a repository is named, also the hosts whose
+signer was registered by an older version and lacks rights that agents need now, with the command that gives them.`,
 		Example: "  holdfast host list",
 		Args:    arguments(0, 0, ""),
 		RunE: func(cmd *cobra.Command, _ []string) error {
@@ -216,12 +217,12 @@ func (a *app) hostListCommand() *cobra.Command {
 				return err
 			}
 			doc := struct {
-				Hosts []queue.Host `json:"hosts"`
-			}{append([]queue.Host{}, list...)}
+				Hosts []listedHost `json:"hosts"`
+			}{a.withSigners(cmd.Context(), list)}
 			return a.print(doc, func(w io.Writer) {
-				t := newTable("HOST", "QUEUE", ">WAITING")
-				for _, h := range list {
-					t.row(h.Name, h.Queue, fmt.Sprint(h.Waiting))
+				t := newTable("HOST", "QUEUE", ">WAITING", "TO DO")
+				for _, h := range doc.Hosts {
+					t.row(h.Name, h.Queue, fmt.Sprint(h.Waiting), h.toDo())
 				}
 				t.write(w)
 			})

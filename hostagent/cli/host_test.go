@@ -58,7 +58,23 @@ func TestHostCommands(t *testing.T) {
 	// A host without a signer, and not in the policy.
 	says(run(0, "host", "add", "web-2"), "put host web-2 with its sources into the policy", "register its signer: holdfast host add web-2")
 	says(run(0, "host", "list"), "web-1", "holdfast-web-2")
+	says(run(0, "host", "list", "-r", dir+"/nothing"), "web-1", "up to date is not known")
 	says(run(0, "host", "list", "--json"), `"name":"web-1","queue":"holdfast-web-1"`)
+	// One that was registered before there were logs is told of, with what helps; and then it is over.
+	run(0, "key", "new", dir+"/web-4")
+	older := strings.TrimSpace(run(0, "key", "show", "--only", "signer", "--identity", dir+"/web-4"))
+	run(0, "key", "add", "--signer", older, "--for-host", "web-2", "--only", "damaged,keys,receipts/host,snapshots")
+	remedy := "holdfast host add web-2 --signer " + older
+	listed := run(0, "host", "list")
+	says(listed, "may not sign log: "+remedy)
+	if strings.Contains(listed, "host add web-1") {
+		t.Errorf("a signer that has all is told of:\n%s", listed)
+	}
+	says(run(0, "host", "list", "--json"), `"lacks":["log"]`)
+	run(0, strings.Fields(remedy)[1:]...)
+	if listed = run(0, "host", "list"); strings.Contains(listed, "may not") {
+		t.Errorf("it still lacks something:\n%s", listed)
+	}
 	says(run(0, "host", "remove", "web-2"), "is deleted; its snapshots and its signer stay")
 	says(run(0, "host", "remove", "web-2"), "has no queue")
 	// Nothing is made where something is wrong.
