@@ -218,6 +218,9 @@ func (b *build) tidy() error {
 // apart are settings of a cluster that is not in production's place, so that it does nothing to what is production's.
 func (b *build) apart(auto string) []pgserver.Setting {
 	var out []pgserver.Setting
+	if missing(filepath.Join(b.dir, "postgresql.conf")) {
+		b.warn("postgresql.conf, and it may be pg_hba.conf, were outside of the data directory and are not in the backup: it is started with `-c config_file=` one that fits")
+	}
 	mode, known := b.archives(auto)
 	if !known || mode != "off" {
 		was := "was " + mode

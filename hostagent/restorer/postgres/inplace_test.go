@@ -119,6 +119,37 @@ func TestInPlace(t *testing.T) {
 	if got := w.Psql("SELECT count(*) FROM kept"); got != "0" {
 		t.Error(got)
 	}
+	testInUse(t, w)
+}
+
+// testInUse does not put anything back under a server that runs in the place.
+func testInUse(t *testing.T, w *world) {
+	place := w.Dir
+	id, err := identify(place)
+	if err != nil {
+		t.Fatal(err)
+	}
+	x := &exchange{place: place, work: workOf(place), options: &Options{}}
+	if err := os.MkdirAll(x.fresh(), 0o700); err != nil {
+		t.Fatal(err)
+	}
+	old, err := identify(x.fresh())
+	if err != nil {
+		t.Fatal(err)
+	}
+	x.marker = marker{Phase: phaseBack, Safety: place + ".before-x", Failed: place + ".failed-x", Old: old, New: id}
+	if err := x.write(); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := Recover(place, Options{}); !errors.Is(err, ErrInUse) {
+		t.Errorf("%v", err)
+	}
+	if now, err := identify(place); err != nil || now != id {
+		t.Errorf("it was moved: %v, %v", now, err)
+	}
+	if err := os.RemoveAll(x.work); err != nil {
+		t.Fatal(err)
+	}
 }
 
 // What a process that restores in place and kills itself on the way is told.

@@ -234,8 +234,12 @@ func testPause(t *testing.T, w *world, at time.Time) {
 	if got := sql("SELECT string_agg(n::text, ',') || pg_is_in_recovery() FROM kept"); got != "2true" {
 		t.Error(got)
 	}
-	if got := sql("SHOW archive_mode"); got != "off" {
+	if got := sql("SELECT current_setting('archive_mode') || current_setting('fsync')"); got != "offon" {
 		t.Error(got)
+	}
+	// Whoever makes it their own starts it without these settings.
+	if text, err := os.ReadFile(filepath.Join(dir, autoConf)); err != nil || !strings.Contains(string(text), "archive_mode = 'off'") {
+		t.Errorf("%v\n%s", err, text)
 	}
 	// It is with people now: no restore takes it away.
 	if _, err := ToDir(context.Background(), dir, w.opener(), o); !errors.Is(err, ErrExists) {
