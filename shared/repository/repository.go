@@ -27,8 +27,9 @@ import (
 // Format is the version of the repository format that this package reads and writes.
 const Format = 1
 
-// features are what this package knows; a repository with any other is refused.
-func features() []string { return []string{"draft"} }
+// draft was a feature of all repositories before version 1 of the format was settled. What is in them may be of any of
+// the forms that it had until then.
+const draft = "draft"
 
 // maxDocument bounds the size of a signed document, in bytes.
 const maxDocument = keyring.MaxDocument
@@ -38,8 +39,10 @@ var (
 	ErrNoRepository = errors.New("no repository here")
 	// ErrRepositoryExists says that Init found a repository.
 	ErrRepositoryExists = errors.New("a repository is here already")
-	// ErrUnsupported says that the repository needs a newer reader.
-	ErrUnsupported = errors.New("repository needs a newer version of holdfast")
+	// ErrUnsupported says that the repository, or something in it, needs a newer reader.
+	ErrUnsupported = snapshot.ErrUnsupported
+	// ErrDraft says that the repository was made before the format was settled.
+	ErrDraft = errors.New("the repository is of a draft of the format, from before version 1")
 	// ErrUnfinished says that init was interrupted, or that the access documents are gone.
 	ErrUnfinished = errors.New("repository has no access document: init did not finish, or it was removed")
 	// ErrNoSigner says that the identity can not sign, which writing needs.
@@ -111,7 +114,7 @@ func create(ctx context.Context, store objstore.Store, identity *keyring.Identit
 	if _, err := rand.Read(r.id[:]); err != nil {
 		return nil, fmt.Errorf("make a repository id: %w", err)
 	}
-	d := description{Format: Format, ID: r.id.String(), Created: r.created, MinimumReader: Format, Features: features()}
+	d := description{Format: Format, ID: r.id.String(), Created: r.created, MinimumReader: Format, Features: []string{}}
 	if err := r.PutDocument(ctx, layout.RepositoryKey, d); err != nil {
 		return nil, err
 	}
@@ -150,8 +153,8 @@ func open(ctx context.Context, store objstore.Store, identity *keyring.Identity)
 		return nil, fmt.Errorf("read %s: %w", layout.RepositoryKey, err)
 	}
 	var d description
-	if err := json.Unmarshal(payload, &d); err != nil {
-		return nil, fmt.Errorf("read %s: %w: %w", layout.RepositoryKey, snapshot.ErrFormat, err)
+	if err := snapshot.Unmarshal(payload, &d); err != nil {
+		return nil, fmt.Errorf("read %s: %w", layout.RepositoryKey, err)
 	}
 	id, err := layout.ParseRepository(d.ID)
 	if err != nil {
@@ -171,13 +174,13 @@ func open(ctx context.Context, store objstore.Store, identity *keyring.Identity)
 }
 
 func (d description) check() error {
-	if d.MinimumReader > Format {
-		return fmt.Errorf("%w: it asks for format %d, this one reads %d", ErrUnsupported, d.MinimumReader, Format)
-	}
-	for _, f := range d.Features {
-		if !slices.Contains(features(), f) {
-			return fmt.Errorf("%w: unknown feature %q", ErrUnsupported, f)
-		}
+	switch {
+	case slices.Contains(d.Features, draft):
+		return ErrDraft
+	case len(d.Features) > 0:
+		return fmt.Errorf("%w: the repository has the feature %q", ErrUnsupported, d.Features[0])
+	case d.Format != Format || d.MinimumReader > Format:
+		return fmt.Errorf("%w: the repository is of format %d and asks for readers of %d, this one knows %d", ErrUnsupported, d.Format, d.MinimumReader, Format)
 	}
 	return nil
 }
@@ -253,7 +256,8 @@ func (r *Repository) Document(ctx context.Context, key string, v any) ([]byte, e
 	return doc, nil
 }
 
-// DecodeDocument checks the signature of doc as the object under key and decodes it into v (unless v is nil).
+// DecodeDocument checks the signature of doc as the object under key and decodes it into v (unless v is nil). Errors: those
+// of [keyring.Open] and [snapshot.Unmarshal].
 func (r *Repository) DecodeDocument(key string, doc []byte, v any) error {
 	payload, _, err := keyring.Open(doc, r.id, key, r.trust)
 	if err != nil {
@@ -262,8 +266,8 @@ func (r *Repository) DecodeDocument(key string, doc []byte, v any) error {
 	if v == nil {
 		return nil
 	}
-	if err := json.Unmarshal(payload, v); err != nil {
-		return fmt.Errorf("read %s: %w: %w", key, snapshot.ErrFormat, err)
+	if err := snapshot.Unmarshal(payload, v); err != nil {
+		return fmt.Errorf("read %s: %w", key, err)
 	}
 	return nil
 }
