@@ -32,8 +32,9 @@ type clusterResult struct {
 
 // walTail is who follows the WAL of a cluster into the repository.
 type walTail interface {
-	// Place is where a snapshot that begins at an LSN stands in the log; nil: the log is of another system or timeline.
-	Place(ctx context.Context, system uint64, timeline uint32, start postgres.LSN) (*snapshot.LogPlace, error)
+	// Place is where a snapshot that has WAL from start to end stands in the log; nil: the log is of another system or
+	// timeline, or does not go on from there.
+	Place(ctx context.Context, system uint64, timeline uint32, start, end postgres.LSN) (*snapshot.LogPlace, error)
 }
 
 // clusterJob is the cluster that the flags name.
@@ -83,11 +84,15 @@ func (a *app) captureCluster(ctx context.Context, session *repository.Session, j
 		if err != nil {
 			return nil, err
 		}
-		s := &seen{roots: r.Roots, counts: r.Counts, problems: r.Problems, cluster: clusterResultOf(r), postgres: &snapshot.Postgres{
+		s := &seen{roots: r.Roots, counts: r.Counts, problems: r.Problems, cluster: clusterResultOf(r), until: r.Until, postgres: &snapshot.Postgres{
 			System: r.System, Version: r.Version.Text, Timeline: r.Timeline, SegmentSize: r.SegmentSize, Start: r.Start, Stop: r.Stop,
 		}}
+		if ahead := r.Until.Sub(a.now()); ahead > repository.ClockTolerance/2 {
+			meter.Clear()
+			a.warn("the clock of the server, or of its primary, is %s ahead of this host's: a restore by --at may have to refuse this snapshot; set the clocks", duration(ahead))
+		}
 		if j.followWAL != nil {
-			if s.log, err = j.followWAL.Place(ctx, r.System, r.Timeline, r.Start); err != nil {
+			if s.log, err = j.followWAL.Place(ctx, r.System, r.Timeline, r.Start, r.WALEnd); err != nil {
 				return nil, err
 			}
 		}

@@ -41,7 +41,8 @@ type backupResult struct {
 	Cluster      *clusterResult  `json:"cluster,omitempty"`
 	Dumps        *dumpsResult    `json:"dumps,omitempty"`
 
-	name string // as this host calls the snapshot
+	name   string // as this host calls the snapshot
+	stored *repository.Stored
 }
 
 // problemLine is one thing that could not be captured as it should.
@@ -189,6 +190,7 @@ type seen struct {
 	cluster  *clusterResult
 	dumps    *dumpsResult
 	postgres *snapshot.Postgres // of a base backup
+	until    time.Time          // by the source's own clock: nothing in it is later; zero: not known, or that is the host's
 	log      *snapshot.LogPlace // of what the snapshot holds of the source's log; nil: it stands for itself
 }
 
@@ -204,7 +206,7 @@ func (a *app) captureWith(ctx context.Context, session *repository.Session, j jo
 		}
 		stored, err = session.Commit(ctx, repository.Result{
 			Roots: captured.roots, Counts: captured.counts, Problems: append(slices.Clone(j.left), captured.problems...),
-			Partial: captured.counts.Errors > 0, Tags: tags, Started: started, Log: captured.log, Postgres: captured.postgres,
+			Partial: captured.counts.Errors > 0, Tags: tags, Started: started, Until: captured.until, Log: captured.log, Postgres: captured.postgres,
 		})
 		if stored != nil && err != nil {
 			// The snapshot exists; only this host's memory of it does not, which the next run makes up for.
@@ -254,7 +256,7 @@ func estimate(ctx context.Context, meter *progress.Meter, options files.Options)
 func (a *app) resultOf(session *repository.Session, m *repository.Stored, captured *seen, spent time.Duration) *backupResult {
 	r := &backupResult{
 		Snapshot: m.ID().String(), Parent: m.Parent, Counts: m.Counts, Seconds: spent.Seconds(), Partial: m.Partial,
-		Problems: []problemLine{}, Database: captured.database, Cluster: captured.cluster, Dumps: captured.dumps, name: a.name(m.ID()),
+		Problems: []problemLine{}, Database: captured.database, Cluster: captured.cluster, Dumps: captured.dumps, name: a.name(m.ID()), stored: m,
 	}
 	t, why := session.Type()
 	r.Type, r.Why = string(t), why

@@ -21,8 +21,13 @@ func (a *app) clusterFollower(repo *repository.Repository, one followed, renew b
 		Repository: repo, Source: one.source, Service: serviceWord(one.cluster.Connection), Interval: one.interval,
 		Dir: a.followDir(repo.ID(), one.source), Tool: "holdfast " + a.version, Slot: one.slot, Renew: renew, Tell: tell,
 		Config: func() (*pgconn.Config, error) { return pgsource.Config(one.cluster.Connection) },
-		Base: func(ctx context.Context) (uint64, error) {
-			return a.followBase(ctx, repo, job{source: one.source, cluster: one.cluster})
+		Base: func(ctx context.Context) (postgreslog.Base, error) {
+			result, err := a.backupOne(ctx, repo, job{source: one.source, cluster: one.cluster}, "", nil)
+			if err != nil {
+				return postgreslog.Base{}, err
+			}
+			m := result.stored
+			return postgreslog.Base{Number: m.Sequence, Place: m.Log, Stop: m.Postgres.Stop}, nil
 		},
 	})
 }
@@ -42,10 +47,10 @@ func serviceWord(connection string) string {
 // logPlaces knows how far the log of a cluster was when a backup began.
 type logPlaces struct{ tail *postgreslog.Tail }
 
-// Place is where a snapshot that begins at an LSN stands in the log; nil: the log is of another system or timeline, or there
-// is none.
-func (l logPlaces) Place(_ context.Context, system uint64, timeline uint32, start postgres.LSN) (*snapshot.LogPlace, error) {
-	return l.tail.Place(system, timeline, start), nil
+// Place is where a snapshot that has WAL from start to end stands in the log; nil: the log is of another system or timeline,
+// does not go on from there, or there is none.
+func (l logPlaces) Place(_ context.Context, system uint64, timeline uint32, start, end postgres.LSN) (*snapshot.LogPlace, error) {
+	return l.tail.Place(system, timeline, start, end), nil
 }
 
 // walTail looks how far the log of a cluster is, in whichever process that is written: right before a backup begins.

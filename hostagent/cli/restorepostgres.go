@@ -125,6 +125,11 @@ func (a *app) restoreCluster(ctx context.Context, repo *repository.Repository, m
 	options.Progress, options.Phase, options.Began = meter, meter.Phase, phases(meter)
 	err = meter.Run("restore "+r.src.Name, func() (err error) {
 		if f.inPlace {
+			release, herr := r.hold(&options)
+			defer release()
+			if herr != nil {
+				return herr
+			}
 			result.Result, err = postgres.InPlace(ctx, target, r.open, options)
 		} else {
 			result.Result, err = postgres.ToDir(ctx, target, r.open, options)

@@ -26,8 +26,9 @@ is unprotected for as long as archive_timeout says, or for ever. Use one of the 
 wal-push refuses. Who goes over from one to the other loses nothing.
 
 Each segment must follow the one before it. Where one was left out, a gap is told and a new log begins, and a base backup
-(holdfast backup) must make up for it. Base backups and wal-push need the same state directory: run both as the server's
-user, or give both the same --state.
+(holdfast backup) must make up for it. A segment that comes again is proven to be the one that is stored, by what is noted of
+it or by the files beside it: a server that was put back to an older state is refused. Base backups and wal-push need the
+same state directory: run both as the server's user, or give both the same --state.
 
 Any exit code but 0 makes the server keep the segment and try again.`
 
@@ -107,8 +108,11 @@ func (a *app) walPush(ctx context.Context, f walPushFlags, name, path string) er
 		}
 		return fmt.Errorf("wal-push %s: %w", src, err)
 	}
-	if p.Gap != "" {
+	switch {
+	case p.Gap != "":
 		a.warn("the log of %s begins anew: %s; make a base backup: holdfast backup %s", src, p.Gap, src.Name)
+	case p.Began:
+		a.warn("the log of %s begins with %s: nothing can be restored from it before there is a base backup: holdfast backup %s", src, p.Name, src.Name)
 	}
 	return a.print(pushedFile{p.Name, p.Stored, p.Until.String(), p.Gap}, func(w io.Writer) {
 		if p.Stored > 0 {

@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"os"
 	"path/filepath"
+	"time"
 
 	"golang.org/x/sys/unix"
 )
@@ -12,7 +13,10 @@ import (
 // ErrFollowed says that another process on this host follows the source.
 var ErrFollowed = errors.New("another process follows this source already")
 
-const lockFile = "follow.lock"
+const (
+	lockFile = "follow.lock"
+	holdFile = "follow.hold"
+)
 
 // Lock takes the lock of a source's directory, which it makes. It is the kernel's, of the open file: it ends with the
 // process. Errors: ErrFollowed, those of the directory.
@@ -20,23 +24,56 @@ func Lock(dir string) (*os.File, error) {
 	if err := os.MkdirAll(dir, 0o700); err != nil {
 		return nil, fmt.Errorf("make state directory: %w", err)
 	}
-	f, err := os.OpenFile(filepath.Join(dir, lockFile), os.O_CREATE|os.O_RDWR, 0o600)
+	return lock(dir, lockFile)
+}
+
+// Hold keeps the source whose state is in the directory from being followed anew until the file is closed, or the process has
+// ended: for who exchanges what is followed, and may put it back. What is followed now is followed to its end. Nil where nobody
+// has ever followed it. Errors: ErrFollowed where another does so, those of the directory.
+func Hold(dir string) (*os.File, error) {
+	if _, err := os.Stat(filepath.Join(dir, markFile)); err != nil {
+		return nil, nil //nolint:nilnil,nilerr // there is nobody to keep from it
+	}
+	return lock(dir, holdFile)
+}
+
+// Held reports whether somebody holds the source.
+func Held(dir string) bool { return locked(dir, holdFile) }
+
+func lock(dir, name string) (*os.File, error) {
+	f, err := os.OpenFile(filepath.Join(dir, name), os.O_CREATE|os.O_RDWR, 0o600)
 	if err != nil {
 		return nil, fmt.Errorf("open lock: %w", err)
 	}
-	if err := unix.FcntlFlock(f.Fd(), unix.F_OFD_SETLK, &unix.Flock_t{Type: unix.F_WRLCK}); err != nil {
+	for patience := lockWithin; ; patience -= lockAgain {
+		err := unix.FcntlFlock(f.Fd(), unix.F_OFD_SETLK, &unix.Flock_t{Type: unix.F_WRLCK})
+		if err == nil {
+			return f, nil
+		}
+		taken := errors.Is(err, unix.EAGAIN) || errors.Is(err, unix.EACCES)
+		if taken && patience > 0 {
+			time.Sleep(lockAgain)
+			continue
+		}
 		_ = f.Close()
-		if errors.Is(err, unix.EAGAIN) || errors.Is(err, unix.EACCES) {
+		if taken {
 			return nil, fmt.Errorf("%w: %s is locked", ErrFollowed, f.Name())
 		}
 		return nil, fmt.Errorf("lock %s: %w", f.Name(), err)
 	}
-	return f, nil
 }
 
+// A lock that this process gave up lives on for a moment in a program that was being started just then.
+const (
+	lockWithin = 500 * time.Millisecond
+	lockAgain  = 20 * time.Millisecond
+)
+
 // Followed reports whether a process follows the source whose state is in the directory.
-func Followed(dir string) bool {
-	f, err := os.Open(filepath.Join(dir, lockFile))
+func Followed(dir string) bool { return locked(dir, lockFile) }
+
+func locked(dir, name string) bool {
+	f, err := os.Open(filepath.Join(dir, name))
 	if err != nil {
 		return false
 	}

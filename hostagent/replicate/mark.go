@@ -113,11 +113,12 @@ func (m *Marks) Set(mark any, sync bool) error {
 	if len(line) > slotSize {
 		return fmt.Errorf("write mark: %d bytes are too many", len(line))
 	}
-	m.last++
-	// What is left behind the line of a longer one before it does not matter.
-	if _, err := m.f.WriteAt(line, int64(m.last%2)*slotSize); err != nil {
+	// What is left behind the line of a longer one before it does not matter. One that can't be written is written to the same
+	// slot again: the other one is whole.
+	if _, err := m.f.WriteAt(line, int64((m.last+1)%2)*slotSize); err != nil {
 		return fmt.Errorf("write mark: %w", err)
 	}
+	m.last++
 	if sync {
 		return m.Sync()
 	}

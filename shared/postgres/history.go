@@ -98,6 +98,19 @@ func (h *TimelineHistory) Parent() (timeline uint32, at LSN) {
 	return 0, 0
 }
 
+// Ancestor is the history file of a timeline that this one came from, as far as this one tells, which begins with it; nil: it
+// did not come from that, or that is the first, which has none.
+func (h *TimelineHistory) Ancestor(timeline uint32) []byte {
+	var out []byte
+	for _, e := range h.Entries {
+		if e.Parent == timeline {
+			return out
+		}
+		out = fmt.Appendf(out, "%d\t%s\t%s\n", e.Parent, e.Switch, e.Reason)
+	}
+	return nil
+}
+
 // At is the timeline of the history to which the byte of WAL at l belongs.
 func (h *TimelineHistory) At(l LSN) uint32 {
 	for _, e := range h.Entries {

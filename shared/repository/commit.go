@@ -38,6 +38,9 @@ type Result struct {
 	Partial  bool
 	Tags     []string
 	Started  time.Time
+	// Until is, for what has a clock of its own, a time by that clock before which all that the snapshot holds was written: it
+	// does not count as finished before. Zero: the host's clock is that of the source.
+	Until time.Time
 	// Log is, for a continuous source, the place in its log up to which the snapshot holds all records, and of the later
 	// ones nothing that the next record does not hold as well; nil: not known.
 	Log *snapshot.LogPlace
@@ -110,7 +113,7 @@ func (s *Session) manifest(result Result) *snapshot.Manifest {
 	m := &snapshot.Manifest{
 		Format: Format, Repository: s.repo.id.String(), Host: s.src.Host, Source: s.src.Name, Kind: s.options.Kind,
 		Sequence: s.plan.next, Previous: s.plan.previous, Type: s.plan.kind, Chain: s.plan.chain.String(), ChainStart: s.plan.chainStart,
-		Started: result.Started.UTC(), Tool: s.options.Tool,
+		Started: result.Started.UTC(), Finished: result.Until.UTC(), Tool: s.options.Tool,
 		Keys:   []snapshot.Key{{Key: s.plan.key.ID(s.repo.id).String(), Wrapped: s.plan.wrapped}},
 		Counts: result.Counts, Partial: result.Partial, Tags: result.Tags, Log: result.Log, Postgres: result.Postgres,
 	}
@@ -287,7 +290,10 @@ func (s *Session) putManifest(ctx context.Context, m *snapshot.Manifest, live *b
 	}
 	// Not earlier: the last packs may have travelled for long, and who compares with the manifest's arrival would take
 	// that for a wrong clock.
-	m.Finished = s.options.Now().UTC()
+	// Nor earlier than the source's own clock says, by which its log goes; one that is far off can only be told.
+	if now := s.options.Now().UTC(); !m.Finished.After(now) || m.Finished.Sub(now) > ClockTolerance/2 {
+		m.Finished = now
+	}
 	if err := m.Check(); err != nil {
 		return nil, err
 	}

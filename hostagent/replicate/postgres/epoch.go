@@ -32,9 +32,12 @@ func (l *line) create(ctx context.Context, o log.Options, next func() (uint64, e
 		o.After = number - 1
 		w, err := log.Create(ctx, l.f.o.Repository, l.f.o.Source, o)
 		if err == nil {
-			l.mu.Lock()
-			l.writer = w
-			l.mu.Unlock()
+			l.wrote(w)
+			if l.archive {
+				if err := saveKey(l.f.o.Dir, w.Opened(), time.Now()); err != nil {
+					l.f.Trouble(err) // the next process opens another epoch
+				}
+			}
 			return w, nil
 		}
 		if ctx.Err() != nil || errors.Is(err, replicate.ErrSuperseded) {
@@ -43,6 +46,31 @@ func (l *line) create(ctx context.Context, o log.Options, next func() (uint64, e
 		l.f.Trouble(err)
 		replicate.Sleep(ctx, wait)
 	}
+}
+
+func (l *line) wrote(w *log.Writer) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	l.writer = w
+}
+
+// reopen goes on with the epoch that the last process has written, if its key is there; nil: another one is to be opened.
+func (l *line) reopen(ctx context.Context, o log.Options) (*log.Writer, error) {
+	if o.Continues == nil || !l.archive {
+		return nil, nil //nolint:nilnil // there is none
+	}
+	opened, ok := loadKey(l.f.o.Dir, o.Continues.Stream, l.mark().Epoch, time.Now())
+	if !ok || o.Continues.Epoch != opened.Epoch {
+		return nil, nil //nolint:nilnil // as above
+	}
+	w, err := log.Reopen(ctx, l.f.o.Repository, l.f.o.Source, o, opened)
+	if errors.Is(err, log.ErrRecipients) {
+		return nil, nil //nolint:nilnil // as above
+	}
+	if err == nil {
+		l.wrote(w)
+	}
+	return w, err
 }
 
 // epoch returns the writer of the epoch, and opens one where there is none.
@@ -58,6 +86,9 @@ func (l *line) epoch(ctx context.Context, b *batch) (*log.Writer, error) {
 	first := m.Last.Place.Sequence == 0
 	if !first {
 		o.Continues = &m.Last.Place
+	}
+	if w, err := l.reopen(ctx, o); w != nil || err != nil {
+		return w, err
 	}
 	w, err := l.create(ctx, o, func() (uint64, error) {
 		err := l.note(true, func(m *mark) { m.Epoch++ })

@@ -38,8 +38,8 @@ func TestPromotion(t *testing.T) {
 		t.Errorf("after the promotion: %+v", s.Cluster)
 	}
 	// The next one happens while nobody looks, and a base backup of the new timeline stands in the log.
-	if n, err := w.base(t.Context()); n != 2 || err != nil {
-		t.Fatal(n, err)
+	if b, err := w.base(t.Context()); b.Number != 2 || err != nil {
+		t.Fatal(b, err)
 	}
 	third := second.Standby(t)
 	w.write("d", 30)()
@@ -76,8 +76,8 @@ func TestFailover(t *testing.T) {
 	w.write("lost", 30)()
 	r.caughtUp()
 	before := time.Now()
-	if n, err := w.base(t.Context()); n != 2 || err != nil { // on the branch that will be given up
-		t.Fatal(n, err)
+	if b, err := w.base(t.Context()); b.Number != 2 || err != nil { // on the branch that will be given up
+		t.Fatal(b, err)
 	}
 	first.Kill9()
 	second.Restart()

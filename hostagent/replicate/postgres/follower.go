@@ -30,9 +30,8 @@ type Options struct {
 
 	// Config says how the cluster is reached. It is asked for each connection, so that a new password is read.
 	Config func() (*pgconn.Config, error)
-	// Base makes the base backup with which a lineage begins, and returns its number. It asks [ReadTail] for its place in the
-	// log before it begins.
-	Base func(ctx context.Context) (uint64, error)
+	// Base makes the base backup with which a lineage begins. It asks [ReadTail] for its place in the log before it begins.
+	Base func(ctx context.Context) (Base, error)
 	Tell func(replicate.Event) // called by several goroutines; nil: nobody is told
 
 	Memory  int           // bytes of WAL that wait, in memory; 0: a default
@@ -43,6 +42,13 @@ type Options struct {
 	Ping    time.Duration // how often the server is asked for a sign of life, by which it is known that all is here; 0: a default
 	Silence time.Duration // after how long without a word a connection counts as cut; 0: a default
 	Renew   bool          // begin a new lineage, whatever is known of the last
+}
+
+// Base is a base backup that was made.
+type Base struct {
+	Number uint64
+	Place  *log.Place   // in the log; nil: it stands for itself
+	Stop   postgres.LSN // where it ends
 }
 
 // Defaults of [Options].
@@ -174,6 +180,11 @@ func (f *Follower) close(reason error) error {
 
 // attempt follows the cluster over one connection, and returns how long to wait before the next.
 func (f *Follower) attempt(ctx context.Context) (time.Duration, error) {
+	if replicate.Held(f.o.Dir) {
+		f.Unsure()
+		f.note(aboutServer, &condition{replicate.Waiting, "a restore in place is at work, which may put the server back that was there before", "nothing needs to be done: it goes on when the restore has ended"})
+		return lookAgain, nil
+	}
 	c, s, err := f.connect(ctx)
 	if err != nil {
 		return f.unreached(ctx, err), nil
@@ -311,6 +322,10 @@ func (f *Follower) prepare(ctx context.Context, c *wire.Conn, s server, step ste
 	}
 	m := f.known.clone()
 	m.Slot, m.Made = f.o.Slot, f.made
+	if step.course == fork && step.at < m.BaseStop {
+		// Recovery from that base backup needs WAL that is not on this branch. There may be others, of which nothing is known here.
+		m.Based = false
+	}
 	if err := f.marks.Set(m, true); err != nil {
 		return err
 	}
@@ -319,7 +334,7 @@ func (f *Follower) prepare(ctx context.Context, c *wire.Conn, s server, step ste
 	if step.course == fork {
 		content := s.content
 		if step.timeline != s.timeline {
-			if _, content, err = c.History(within, step.timeline); err != nil {
+			if content, err = f.history(within, c, step.timeline); err != nil {
 				return err
 			}
 		}
@@ -327,16 +342,13 @@ func (f *Follower) prepare(ctx context.Context, c *wire.Conn, s server, step ste
 	}
 	history := s.content
 	if m.Last.Place.Sequence == 0 && m.Timeline > 1 && m.Timeline != s.timeline { // nothing was stored before a promotion
-		if _, history, err = c.History(within, m.Timeline); err != nil {
+		if history, err = f.history(within, c, m.Timeline); err != nil {
 			return err
 		}
 	}
-	f.line = f.newLine(ctx, m)
+	f.line = f.newLine(ctx, m, step.course == fork)
 	f.line.history = history
 	if t != nil {
-		f.line.mu.Lock()
-		f.line.acked = 0 // what is stored is not this server's
-		f.line.mu.Unlock()
 		f.line.receiving = t.timeline
 		return f.line.q.turn(t)
 	}
@@ -356,8 +368,8 @@ func (f *Follower) ran(ctx context.Context, err error) (time.Duration, error) {
 		f.remake = true
 		return 0, nil
 	case wire.IsRemoved(err):
-		return 0, f.over(ctx, err.Error())
-	case errors.Is(err, errLineOver):
+		return lookAgain, f.over(ctx, err.Error())
+	case errors.Is(err, errLineOver), errors.Is(err, errParted):
 		return 0, f.over(ctx, "")
 	case errors.Is(err, errHoleInStream):
 		f.Tell(replicate.Event{Kind: replicate.Trouble, Why: err.Error()})
@@ -388,17 +400,6 @@ func (f *Follower) over(ctx context.Context, gap string) error {
 		f.Missed(gap, 0)
 	}
 	return nil
-}
-
-// based notes that the base backup is there with which a lineage begins.
-func (f *Follower) based(number uint64, place log.Place, took time.Duration) {
-	f.mu.Lock()
-	if f.gap != "" {
-		f.rest = time.Now().Add(replicate.Rest(took))
-	}
-	f.gap = ""
-	f.mu.Unlock()
-	f.Based(number, place, took)
 }
 
 const (

@@ -1,6 +1,7 @@
 package postgres
 
 import (
+	"bytes"
 	"context"
 	"errors"
 	"fmt"
@@ -12,8 +13,13 @@ import (
 	"github.com/btcdecoded/holdfast/shared/repository/log"
 )
 
-// pageSize is that of WAL, as it mostly is: how much of it right before a place proves which WAL it is.
-const pageSize = 8 << 10
+const (
+	// pageSize is that of WAL, as it mostly is.
+	pageSize = 8 << 10
+	// leastProof is how much of it right before a place proves which WAL it is, where the segment has as much. Less may be
+	// hardly more than the header of a page, which is the same on all servers that were one.
+	leastProof = pageSize / 2
+)
 
 // batch is WAL that becomes one record, or a turn to the next timeline.
 type batch struct {
@@ -55,7 +61,7 @@ type intake struct {
 
 	mu      sync.Mutex
 	next    postgres.LSN // where the next byte belongs; guarded by mu, as all below
-	tail    []byte       // the bytes before next, from tailFrom on: at most a page, and none before a segment
+	tail    []byte       // the last bytes before next that are not all zeros, of one segment: less than two pages
 	from    postgres.LSN // of tail
 	newest  time.Time    // time of the newest byte: times never go back
 	ready   []*batch     // that are complete
@@ -77,7 +83,7 @@ func newIntake(after point, segment uint32, limit int) *intake {
 		limit = defaultLimit
 	}
 	return &intake{
-		segment: segment, limit: limit, next: after.LSN, from: after.LSN, newest: after.Time, expect: after.Check, news: make(chan struct{}, 1), room: make(chan struct{}, 1),
+		segment: segment, limit: limit, next: after.LSN, from: after.LSN, newest: after.Time, expect: after.proof(), news: make(chan struct{}, 1), room: make(chan struct{}, 1),
 	}
 }
 
@@ -151,32 +157,39 @@ func (q *intake) close() {
 	q.open = nil
 }
 
-// remember keeps the page that the newest byte is in. The caller holds mu.
+// remember keeps the pages that the newest bytes are in. The zeros that fill a segment behind a switch say nothing: then it is
+// what stands before them. The caller holds mu.
 func (q *intake) remember(data []byte) {
 	at := q.next
 	q.next += postgres.LSN(len(data))
 	q.expect = nil
-	if q.next == q.next.SegmentStart(q.segment) {
-		q.tail, q.from = q.tail[:0], q.next // the segment before it may be gone when it is asked for
+	data = bytes.TrimRight(data, "\x00")
+	if len(data) == 0 {
 		return
 	}
-	page := (q.next - 1) &^ (pageSize - 1)
-	switch {
-	case page >= at:
-		q.tail, q.from = append(q.tail[:0], data[page-at:]...), page
-	default:
-		q.tail = append(q.tail, data...) // which began in the same page
+	end := at + postgres.LSN(len(data))
+	from := max((end - 1).SegmentStart(q.segment), (end-leastProof)&^(pageSize-1))
+	if from >= at {
+		q.tail, q.from = append(q.tail[:0], data[from-at:]...), from
+		return
 	}
+	if zeros := int(at-q.from) - len(q.tail); zeros > 0 {
+		q.tail = append(q.tail, make([]byte, zeros)...)
+	}
+	if from > q.from {
+		q.tail, q.from = q.tail[:copy(q.tail, q.tail[from-q.from:])], from
+	}
+	q.tail = append(q.tail, data...) // also where what was before is not known
 }
 
-// proof is what must be before next at a server, and from where on; no bytes: nothing is known.
-func (q *intake) proof() (from, next postgres.LSN, sum *check) {
+// proof is what must be before next at a server; nil: nothing is known.
+func (q *intake) proof() (next postgres.LSN, sum *check) {
 	q.mu.Lock()
 	defer q.mu.Unlock()
 	if q.expect != nil {
-		return q.expect.From, q.next, q.expect
+		return q.next, q.expect
 	}
-	return q.from, q.next, checkOf(q.from, q.tail)
+	return q.next, checkOf(q.from, q.tail)
 }
 
 // proven takes over the bytes before next that were found to be the right ones.

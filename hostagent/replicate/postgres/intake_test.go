@@ -26,6 +26,10 @@ func TestIntake(t *testing.T) {
 		for i := range wal {
 			wal[i] = byte(r.Uint32())
 		}
+		if zeros := r.IntN(segment); zeros > pageSize { // a segment was left early
+			end := segment * (1 + len(wal)/segment/2)
+			clear(wal[min(len(wal), end-zeros):min(len(wal), end)])
+		}
 		q := newIntake(point{LSN: start}, segment, 64<<10)
 		var adding sync.WaitGroup
 		adding.Go(func() {
@@ -55,15 +59,17 @@ func TestIntake(t *testing.T) {
 				t.Fatalf("a batch of %d bytes at %s: want %s", len(b.data), b.start, next)
 			case (b.end() - 1).SegmentStart(segment) != b.start.SegmentStart(segment):
 				t.Fatalf("a batch from %s to %s goes over the end of a segment", b.start, b.end())
-			case b.check == nil && b.end() != b.end().SegmentStart(segment):
+			case b.check == nil:
 				t.Fatalf("no proof at %s", b.end())
 			}
 			got = append(got, b.data...)
 			next = b.end()
-			if c := b.check; c != nil {
-				if before := next - c.From; before > pageSize || *checkOf(c.From, got[len(got)-int(before):]) != *c {
-					t.Fatalf("the proof of %d bytes before %s is wrong", before, next)
-				}
+			// None goes back over the beginning of a segment, and behind it are zeros only.
+			c := b.check
+			before, most := c.To-c.From, c.To-(c.To-1).SegmentStart(segment)
+			if before > pageSize+leastProof || before < min(leastProof, most) || before > most || c.To > next ||
+				*checkOf(c.From, got[c.From-start:c.To-start]) != *c || len(bytes.TrimRight(got[c.To-start:], "\x00")) > 0 {
+				t.Fatalf("the proof %+v of what is before %s is wrong", c, next)
 			}
 			q.done()
 		}

@@ -22,6 +22,8 @@ type line struct {
 	others sync.WaitGroup
 	done   chan struct{} // closed when nothing is shipped any more
 
+	archive bool // WAL comes from archive_command: an epoch goes on over processes, and its number is not tried twice all the same
+
 	receiving uint32 // the timeline that is received; of who receives
 	history   []byte // of the timeline of a stream that has no record yet; set before WAL is added
 
@@ -29,6 +31,7 @@ type line struct {
 	m      *mark        // as it was noted last; what it points to never changes; guarded by mu, as all below
 	writer *log.Writer  // nil: no epoch is open
 	acked  postgres.LSN // up to where the server may forget WAL; 0: nothing
+	other  bool         // what is durable is not the server's WAL, until the log has turned to its timeline: nothing is acknowledged
 	looked time.Time    // all that was committed by then is here
 	server postgres.LSN // end of the server's WAL, as it said last
 	puts   uint64       // records
@@ -46,13 +49,14 @@ type gapError struct{ why string }
 
 func (e *gapError) Error() string { return e.why }
 
-// newLine takes a lineage up where its mark says. What is received first is at the mark's place.
-func (f *Follower) newLine(ctx context.Context, m *mark) *line {
+// newLine takes a lineage up where its mark says. What is received first is at the mark's place, or, if the server is on
+// another branch, a turn to that.
+func (f *Follower) newLine(ctx context.Context, m *mark, other bool) *line {
 	l := &line{
-		f: f, m: m, receiving: m.Timeline, q: newIntake(m.Last, m.Segment, f.o.Memory),
+		f: f, m: m, receiving: m.Timeline, q: newIntake(m.Last, m.Segment, f.o.Memory), other: other,
 		safe: make(chan struct{}, 1), begun: make(chan struct{}), done: make(chan struct{}),
 	}
-	if m.Last.Place.Sequence > 0 {
+	if m.Last.Place.Sequence > 0 && !other {
 		l.acked = m.Last.LSN
 	}
 	inner, cancel := context.WithCancel(ctx)
@@ -232,7 +236,7 @@ func (f *flight) point(place log.Place) point {
 // server still has what comes after the mark.
 func (l *line) depart(ctx context.Context, f *flight) error {
 	after := f.point(f.prepared.Place())
-	if err := l.note(false, func(m *mark) { m.Pending = &after }); err != nil {
+	if err := l.note(l.archive, func(m *mark) { m.Pending = &after }); err != nil {
 		return err
 	}
 	l.mu.Lock()

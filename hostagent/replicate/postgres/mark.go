@@ -16,15 +16,16 @@ import (
 
 // mark is what a follower must know after it was killed: how far it came.
 type mark struct {
-	System   uint64 `json:"system,string"`
-	Segment  uint32 `json:"segment_size"`
-	Lineage  string `json:"lineage"` // 8 hex digits, the last of the ids of its streams
-	Slot     string `json:"slot,omitempty"`
-	Made     bool   `json:"made,omitempty"` // the slot was made by us
-	Based    bool   `json:"based"`          // there is a base backup that the lineage begins with
-	Stream   string `json:"stream"`
-	Timeline uint32 `json:"timeline"`
-	Epoch    uint64 `json:"epoch"` // the highest of the stream that this host knows of, or is about to open
+	System   uint64       `json:"system,string"`
+	Segment  uint32       `json:"segment_size"`
+	Lineage  string       `json:"lineage"` // 8 hex digits, the last of the ids of its streams
+	Slot     string       `json:"slot,omitempty"`
+	Made     bool         `json:"made,omitempty"`      // the slot was made by us
+	Based    bool         `json:"based"`               // there is a base backup that the lineage begins with
+	BaseStop postgres.LSN `json:"base_stop,omitempty"` // where that ends; 0: not known
+	Stream   string       `json:"stream"`
+	Timeline uint32       `json:"timeline"`
+	Epoch    uint64       `json:"epoch"` // the highest of the stream that this host knows of, or is about to open
 
 	Last    point   `json:"last"`              // durable
 	Pending *point  `json:"pending,omitempty"` // on its way
@@ -40,10 +41,12 @@ type point struct {
 	Check *check       `json:"check,omitempty"`
 }
 
-// check proves which WAL is before a place.
+// check proves which WAL is before a place. What follows it up to the place is zeros, as behind a switch of segments: they would
+// prove nothing.
 type check struct {
 	From postgres.LSN `json:"from"`
-	Sum  string       `json:"sum"` // SHA-256 of the bytes from there to the place
+	To   postgres.LSN `json:"to,omitempty"` // 0: the place
+	Sum  string       `json:"sum"`          // SHA-256 of the bytes from the one to the other
 }
 
 func checkOf(from postgres.LSN, b []byte) *check {
@@ -51,13 +54,24 @@ func checkOf(from postgres.LSN, b []byte) *check {
 		return nil
 	}
 	sum := sha256.Sum256(b)
-	return &check{from, hex.EncodeToString(sum[:])}
+	return &check{from, from + postgres.LSN(len(b)), hex.EncodeToString(sum[:])}
+}
+
+// proof is the check of a place; nil: there is none.
+func (p point) proof() *check {
+	if p.Check == nil || p.Check.To != 0 {
+		return p.Check
+	}
+	c := *p.Check
+	c.To = p.LSN
+	return &c
 }
 
 // bound is the start of a segment, and the place right before the record that begins there.
 type bound struct {
 	LSN   postgres.LSN `json:"lsn"`
 	Place log.Place    `json:"place"`
+	Sum   string       `json:"sum,omitempty"` // of the whole segment: half of its SHA-256; empty: not known
 }
 
 // keptBounds is how many starts of segments are known: a snapshot stands at one of them, and a server that was promoted
@@ -81,7 +95,7 @@ func (m *mark) clone() *mark {
 func (m *mark) reached(p point) {
 	m.Last, m.Pending = p, nil
 	if p.LSN == p.LSN.SegmentStart(m.Segment) && (len(m.Bounds) == 0 || m.Bounds[len(m.Bounds)-1].LSN < p.LSN) {
-		m.Bounds = append(m.Bounds, bound{p.LSN, p.Place})
+		m.Bounds = append(m.Bounds, bound{LSN: p.LSN, Place: p.Place})
 		m.Bounds = slices.Delete(m.Bounds, 0, max(0, len(m.Bounds)-keptBounds))
 	}
 }
@@ -128,10 +142,10 @@ func ReadTail(dir string) (*Tail, error) {
 }
 
 // Place is the place from which on all WAL is in the log, or will be, that a backup needs which begins at start, on a
-// timeline of a system: the start of a segment. WAL before it is not behind that place: of a standby a backup may begin
-// before all that is known here, and has what it needs itself. Nil where the log is that of another system or timeline:
-// then the backup stands for itself.
-func (t *Tail) Place(system uint64, timeline uint32, start postgres.LSN) *log.Place {
+// timeline of a system, and has WAL of its own up to end. It is the start of a segment. Of a standby a backup may begin before
+// all that is known here: then it has what is before the place itself. Nil where it does not, or the log is that of another
+// system or timeline: then the backup stands for itself.
+func (t *Tail) Place(system uint64, timeline uint32, start, end postgres.LSN) *log.Place {
 	if t == nil || t.m.System != system || t.m.Timeline != timeline || len(t.m.Bounds) == 0 {
 		return nil
 	}
@@ -142,5 +156,8 @@ func (t *Tail) Place(system uint64, timeline uint32, start postgres.LSN) *log.Pl
 			return &bounds[i].Place
 		}
 	}
-	return &bounds[0].Place
+	if bounds[0].LSN <= end {
+		return &bounds[0].Place
+	}
+	return nil
 }

@@ -80,7 +80,7 @@ func TestTail(t *testing.T) {
 	if tail, err := ReadTail(filepath.Join(t.TempDir(), "none")); tail != nil || err != nil {
 		t.Fatal(tail, err)
 	}
-	if p := (*Tail)(nil).Place(7, 2, 1); p != nil {
+	if p := (*Tail)(nil).Place(7, 2, 1, 2); p != nil {
 		t.Fatal(p)
 	}
 	dir := t.TempDir()
@@ -108,14 +108,18 @@ func TestTail(t *testing.T) {
 		first:                               first,
 		first - 1:                           first, // a standby
 	} {
-		got := tail.Place(7, 2, start)
+		got := tail.Place(7, 2, start, max(start, first))
 		bound, ok := m.bound(want)
 		if got == nil || !ok || *got != bound {
 			t.Errorf("a backup that begins at %s stands at %v, want %v of %s", start, got, bound, want)
 		}
 	}
-	if tail.Place(8, 2, first) != nil || tail.Place(7, 1, first) != nil {
+	if tail.Place(8, 2, first, first) != nil || tail.Place(7, 1, first, first) != nil {
 		t.Error("a place in the log of another system or timeline")
+	}
+	// A standby that is far behind what it has received: nothing has what is between.
+	if p := tail.Place(7, 2, first-testSegment, first-1); p != nil {
+		t.Errorf("a backup that ends before all that is known stands at %v", p)
 	}
 }
 
@@ -140,7 +144,7 @@ func TestDanger(t *testing.T) {
 		if (got != nil) != c.bad || got != nil && (got.why == "" || got.hint == "" || got.state != replicate.Endangered) {
 			t.Errorf("%s: %+v", name, got)
 		}
-		if notes := notesOf(&c.slot); (len(notes) == 0) != (c.slot.Limit != nil) {
+		if notes := notesOf(&seenSlot{Slot: c.slot}); (len(notes) == 0) != (c.slot.Limit != nil) {
 			t.Errorf("%s: %v", name, notes)
 		}
 	}

@@ -21,7 +21,8 @@ type Pushed struct {
 	Name   string       // of the file
 	Stored int          // bytes of WAL that were added to the log; 0: they were there, or the file holds none that is needed
 	Until  postgres.LSN // all WAL before it is durable
-	Gap    string       // a new lineage begins, for this reason, which needs a base backup; empty: the log goes on
+	Began  bool         // a new lineage begins, which needs a base backup
+	Gap    string       // for this reason; empty: the log goes on, or nothing was known of one
 	Based  bool         // there is a base backup that the lineage begins with, as far as is known here
 }
 
@@ -57,7 +58,7 @@ func Push(ctx context.Context, o Options, path string) (p Pushed, err error) {
 	if found && !o.Renew {
 		f.known = known
 	}
-	if err := f.settle(ctx); err != nil {
+	if err := f.settled(ctx); err != nil {
 		return Pushed{}, err
 	}
 	stop := f.Keep()
@@ -70,11 +71,30 @@ func Push(ctx context.Context, o Options, path string) (p Pushed, err error) {
 	}
 	f.note(aboutServer, nil)
 	f.Set(func(st *replicate.Status) {
-		st.Looked = s.modified.UTC()
+		if s.modified.After(st.Looked) {
+			st.Looked = s.modified.UTC()
+		}
 		st.Cluster = &replicate.Cluster{System: fmt.Sprint(s.origin.System), Timeline: f.known.Timeline, Durable: f.known.Last.LSN.String(), Sent: f.known.Last.LSN.String()}
 	})
 	f.Follows(func(*replicate.Status) {}) // all that is known of is durable
 	return p, nil
+}
+
+// settled is settle for who goes on with an epoch: where the put of a record may be on its way still, its number is taken.
+func (f *Follower) settled(ctx context.Context) error {
+	if f.known == nil || f.known.Pending == nil {
+		return nil
+	}
+	tried := f.known.Pending.Place
+	if err := f.settle(ctx); err != nil {
+		return err
+	}
+	if f.known.Last.Place != tried {
+		m := f.known.clone()
+		m.Epoch++
+		f.known = m
+	}
+	return nil
 }
 
 // segmentFile is a WAL segment that is to be stored.
@@ -136,28 +156,27 @@ func (s *segmentFile) read() (bool, error) {
 	return true, nil
 }
 
-// errOldTimeline says that WAL comes of a timeline that the log has left.
-var errOldTimeline = errors.New("the log has gone on to a later timeline: this may be the primary of before a failover, whose archive_command should be switched off")
-
 // push stores a segment after what is known.
 func (f *Follower) push(ctx context.Context, s *segmentFile) (Pushed, error) {
 	p := Pushed{Name: filepath.Base(s.path)}
 	m := f.known
+	if m != nil {
+		p.Until, p.Based = m.Last.LSN, m.Based
+	}
 	switch {
 	case m == nil:
 	case m.System != s.origin.System:
 		return p, &foreignError{s.origin.System, m.System}
 	case s.name.Timeline < m.Timeline:
-		return p, fmt.Errorf("store %s: %w", p.Name, errOldTimeline)
+		return p, s.left(m)
 	case s.name.Timeline == m.Timeline && s.end() <= m.Last.LSN:
-		p.Until, p.Based = m.Last.LSN, m.Based
-		return p, s.same(m)
+		return p, s.stored(m)
 	}
 	t, why, err := f.pushPlan(s)
 	if err != nil {
 		return p, err
 	}
-	if m == nil || why != "" {
+	if p.Began = m == nil || why != ""; p.Began {
 		if m, err = newMark(s.origin.System, s.name.Timeline, s.origin.SegmentSize, s.name.Start); err != nil {
 			return p, err
 		}
@@ -165,10 +184,8 @@ func (f *Follower) push(ctx context.Context, s *segmentFile) (Pushed, error) {
 		if why != "" {
 			f.Missed(why, 0)
 		}
-	} else if t == nil {
-		if err := s.same(m); err != nil {
-			return p, err
-		}
+	} else if err := s.follows(m, t); err != nil {
+		return p, err
 	}
 	if err := f.marks.Set(m, true); err != nil {
 		return p, err
@@ -242,25 +259,9 @@ func (s *segmentFile) history() ([]byte, error) {
 	return b, nil
 }
 
-// same proves that a segment, of which the log has the beginning or all, is the one that the log has.
-func (s *segmentFile) same(m *mark) error {
-	c := m.Last.Check
-	if c == nil || c.From < s.name.Start || m.Last.LSN > s.end() {
-		return nil // nothing tells
-	}
-	b := make([]byte, m.Last.LSN-c.From)
-	if _, err := s.file.ReadAt(b, int64(c.From-s.name.Start)); err != nil {
-		return fmt.Errorf("read %s: %w", filepath.Base(s.path), err)
-	}
-	if *checkOf(c.From, b) != *c {
-		return fmt.Errorf("%s holds other WAL right before %s than what is stored: the server was put back to an older state, or is another one", filepath.Base(s.path), m.Last.LSN)
-	}
-	return nil
-}
-
 // pushLine puts what the log does not have of a segment.
 func (f *Follower) pushLine(ctx context.Context, s *segmentFile, t *turn, p *Pushed) (err error) {
-	l := &line{f: f, m: f.known, q: newIntake(f.known.Last, f.known.Segment, 1<<31-1), safe: make(chan struct{}, 1)}
+	l := &line{f: f, m: f.known, q: newIntake(f.known.Last, f.known.Segment, 1<<31-1), safe: make(chan struct{}, 1), archive: true}
 	defer func() {
 		f.known = l.m
 		if l.writer != nil {
@@ -297,7 +298,17 @@ func (f *Follower) pushLine(ctx context.Context, s *segmentFile, t *turn, p *Pus
 			return err
 		}
 	}
-	return nil
+	sum, err := s.sum()
+	if err != nil {
+		return err
+	}
+	return l.note(true, func(m *mark) {
+		for i := range m.Bounds {
+			if m.Bounds[i].LSN == s.name.Start {
+				m.Bounds[i].Sum = sum
+			}
+		}
+	})
 }
 
 // pushAll puts all that is in the intake.

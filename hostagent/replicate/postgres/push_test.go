@@ -41,36 +41,21 @@ func (w *world) archive(kept string, want func(name string) bool) (pushed []foll
 // twice, out of order, from elsewhere or damaged is told apart.
 func TestPush(t *testing.T) {
 	t.Parallel()
-	place := cluster.Account(t).Dir(t)
-	kept := filepath.Join(place, "kept")
-	if err := os.Mkdir(kept, 0o755); err != nil {
-		t.Fatal(err)
-	}
-	cluster.Account(t).Give(t, kept)
-	w := newWorld(t, cluster.Options{SegmentSize: 1, Config: map[string]string{
-		"archive_mode": "on", "archive_command": "cp %p " + kept + "/%f", "wal_keep_size": "64MB",
-	}})
+	kept, config := kept(t)
+	w := newWorld(t, cluster.Options{SegmentSize: 1, Config: config})
 	first := w.server
 	w.write("a", 100)()
 	first.Psql("SELECT pg_switch_wal()")
 	settled := func() {
 		t.Helper()
-		for end := time.Now().Add(limit); ; time.Sleep(10 * time.Millisecond) {
-			ready, err := filepath.Glob(filepath.Join(w.server.Dir, "pg_wal", "archive_status", "*.ready"))
-			if err == nil && len(ready) == 0 {
-				return
-			}
-			if time.Now().After(end) {
-				t.Fatal("the server archives nothing")
-			}
-		}
+		settled(t, w.server)
 	}
 	settled()
 	if pushed := w.archive(kept, nil); len(pushed) == 0 || pushed[0].Gap != "" || pushed[0].Based || pushed[0].Stored != 1<<20 {
 		t.Fatalf("%+v", pushed)
 	}
-	if n, err := w.base(t.Context()); n != 1 || err != nil {
-		t.Fatal(n, err)
+	if b, err := w.base(t.Context()); b.Number != 1 || err != nil {
+		t.Fatal(b, err)
 	}
 	w.write("b", 100)()
 	first.Psql("SELECT pg_switch_wal()")

@@ -19,6 +19,10 @@ const pongWithin = 5 * time.Second
 // errLineOver says that nothing is shipped any more.
 var errLineOver = errors.New("the log can not go on")
 
+// errParted says that the server has left the timeline before what it has sent of it: the log is taken up again from its
+// mark, and goes on from where they part.
+var errParted = errors.New("the server was promoted, and left the timeline before what was received of it")
+
 // session is a connection over which WAL is received.
 type session struct {
 	f      *Follower
@@ -45,7 +49,13 @@ func (f *Follower) stream(ctx context.Context, c *wire.Conn, srv server) error {
 	defer others.Wait()
 	defer cancel(nil)
 	others.Go(func() { s.watch(ctx) })
-	others.Go(func() { f.watchSlot(ctx, srv, func() { cancel(&stoppingError{}) }) })
+	others.Go(func() {
+		f.watchSlot(ctx, srv, func() {
+			if s.l.q.full() { // who reads hears it from the server
+				cancel(&stoppingError{})
+			}
+		})
+	})
 	err := s.timelines(ctx)
 	if cause := context.Cause(ctx); cause != nil && !errors.Is(err, cause) {
 		return cause // why the connection was given up
@@ -56,18 +66,9 @@ func (f *Follower) stream(ctx context.Context, c *wire.Conn, srv server) error {
 // timelines streams one timeline after the other.
 func (s *session) timelines(ctx context.Context) error {
 	for {
-		from, next, sum := s.l.q.proof()
-		if sum == nil {
-			from = next
-		}
-		stream, err := s.c.Stream(ctx, wire.StreamOptions{Slot: s.f.o.Slot, Start: from, Timeline: s.l.receiving})
+		stream, err := s.begin(ctx)
 		if err != nil {
 			return err
-		}
-		if sum != nil {
-			if err := s.prove(ctx, stream, from, next, sum); err != nil {
-				return err
-			}
 		}
 		s.streams()
 		if err := s.receive(ctx, stream); !errors.Is(err, io.EOF) {
@@ -77,6 +78,26 @@ func (s *session) timelines(ctx context.Context) error {
 			return err
 		}
 	}
+}
+
+// begin has the server stream what comes next, after it has proven what it has right before.
+func (s *session) begin(ctx context.Context) (*wire.Stream, error) {
+	next, sum := s.l.q.proof()
+	if sum != nil {
+		stream, err := s.from(ctx, sum.From)
+		if err == nil {
+			err = s.prove(ctx, stream, next, sum)
+		}
+		// The segment before is not needed any more, and may be gone: then nothing tells.
+		if !wire.IsRemoved(err) || next != next.SegmentStart(s.l.q.segment) {
+			return stream, err
+		}
+	}
+	return s.from(ctx, next)
+}
+
+func (s *session) from(ctx context.Context, at postgres.LSN) (*wire.Stream, error) {
+	return s.c.Stream(ctx, wire.StreamOptions{Slot: s.f.o.Slot, Start: at, Timeline: s.l.receiving})
 }
 
 // streams notes that the server streams what comes next: nothing is missing.
@@ -95,10 +116,10 @@ func (s *session) streams() {
 }
 
 // prove looks whether the server has right before next the same WAL as is stored, and goes on with what comes behind it.
-func (s *session) prove(ctx context.Context, stream *wire.Stream, from, next postgres.LSN, sum *check) error {
+func (s *session) prove(ctx context.Context, stream *wire.Stream, next postgres.LSN, sum *check) error {
 	defer s.acknowledging(ctx, stream)()
 	var before []byte
-	for from+postgres.LSN(len(before)) < next {
+	for {
 		m, err := s.message(ctx, stream)
 		if errors.Is(err, io.EOF) {
 			return &gapError{fmt.Sprintf("timeline %d of the server ends before %s, up to where it is stored", s.l.receiving, next)}
@@ -109,23 +130,21 @@ func (s *session) prove(ctx context.Context, stream *wire.Stream, from, next pos
 		if m.WAL == nil {
 			continue
 		}
-		if m.Start != from+postgres.LSN(len(before)) {
-			return fmt.Errorf("%w: %s comes where %s is due", errHoleInStream, m.Start, from+postgres.LSN(len(before)))
+		at := sum.From + postgres.LSN(len(before))
+		if m.Start != at {
+			return fmt.Errorf("%w: %s comes where %s is due", errHoleInStream, m.Start, at)
 		}
-		n := min(len(m.WAL), int(next-from)-len(before))
+		n := int(min(postgres.LSN(len(m.WAL)), sum.To-at)) //nolint:gosec // of a message
 		before = append(before, m.WAL[:n]...)
-		if int(next-from) > len(before) {
+		if at+postgres.LSN(n) < sum.To {
 			continue
 		}
-		if *checkOf(from, before) != *sum {
+		if *checkOf(sum.From, before) != *sum {
 			return &gapError{fmt.Sprintf("the server has other WAL right before %s than what is stored: it was put back to an older state, or is another server", next)}
 		}
-		s.l.q.proven(from, before)
-		if err := s.l.q.add(ctx, next, m.WAL[n:], m.Time, time.Now()); err != nil {
-			return err
-		}
+		s.l.q.proven(sum.From, before)
+		return s.l.q.add(ctx, sum.To, m.WAL[n:], m.Time, time.Now())
 	}
-	return nil
 }
 
 // receive takes what the server sends until it ends the timeline, which is io.EOF.
@@ -272,11 +291,15 @@ func (s *session) turn(ctx context.Context, stream *wire.Stream) error {
 	if next == 0 {
 		return fmt.Errorf("stream WAL: %w", io.ErrUnexpectedEOF) // the server stops
 	}
-	_, _, received := s.l.q.waits()
-	if received != at {
+	switch _, _, received := s.l.q.waits(); {
+	case received < at:
 		return &gapError{fmt.Sprintf("timeline %d ended at %s, and was received up to %s", s.l.receiving, at, received)}
+	case received > at:
+		// A standby passes on what it has received, also the beginning of a record whose end never came. When it is promoted,
+		// its timeline leaves the old one before that.
+		return errParted
 	}
-	_, content, err := s.c.History(ctx, next)
+	content, err := s.f.history(ctx, s.c, next)
 	if err != nil {
 		return err
 	}
@@ -290,6 +313,31 @@ func (s *session) turn(ctx context.Context, stream *wire.Stream) error {
 	}
 	s.l.receiving = next
 	return nil
+}
+
+// history fetches the history file of a timeline that the server is on, or came from. A server that was not there need not
+// have it, as its own tells the same.
+func (f *Follower) history(ctx context.Context, c *wire.Conn, timeline uint32) ([]byte, error) {
+	_, content, missing := c.History(ctx, timeline)
+	if !wire.IsMissing(missing) {
+		return content, missing
+	}
+	system, err := c.Identify(ctx)
+	if err != nil || system.Timeline <= timeline {
+		return nil, errors.Join(missing, err)
+	}
+	_, own, err := c.History(ctx, system.Timeline)
+	if err != nil {
+		return nil, err
+	}
+	h, err := postgres.ParseHistory(system.Timeline, own)
+	if err != nil {
+		return nil, err
+	}
+	if content = h.Ancestor(timeline); content == nil {
+		return nil, missing
+	}
+	return content, nil
 }
 
 // watch gives the connection up when the server is silent for too long, or nothing is shipped any more.

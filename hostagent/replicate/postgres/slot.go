@@ -24,6 +24,7 @@ type slotState struct {
 	keeps  bool // it keeps WAL
 	lost   bool // the server says that WAL is gone which it should have kept
 	active bool
+	kind   string // "physical" or "logical"; empty: not known
 }
 
 // readSlot looks at a slot, by an ordinary connection if the server lets us have one.
@@ -31,7 +32,7 @@ func (f *Follower) readSlot(ctx context.Context, c *wire.Conn) (slotState, error
 	if q, err := f.query(ctx); err == nil {
 		defer func() { _ = q.Close(context.WithoutCancel(ctx)) }()
 		if s, err := readSlot(ctx, q, f.o.Slot); err == nil {
-			return slotState{there: s.there, keeps: s.Restart != "", lost: s.State == walLost, active: s.Active}, nil
+			return slotState{there: s.there, keeps: s.Restart != "", lost: s.State == walLost, active: s.Active, kind: s.kind}, nil
 		}
 	}
 	s, ok, err := c.Slot(ctx, f.o.Slot)
@@ -48,7 +49,7 @@ func (f *Follower) readSlot(ctx context.Context, c *wire.Conn) (slotState, error
 		}
 	}
 	// A slot that was made with reserved WAL has a place, unless the server has taken it away.
-	return slotState{there: ok, keeps: s.Restart != 0, lost: ok && s.Restart == 0 && f.made}, err
+	return slotState{there: ok, keeps: s.Restart != 0, lost: ok && s.Restart == 0 && f.made, kind: s.Type}, err
 }
 
 // slot makes the slot if it is missing, or lost.
@@ -57,24 +58,51 @@ func (f *Follower) slot(ctx context.Context, c *wire.Conn) error {
 	if err != nil {
 		return err
 	}
-	if s.there && (s.lost || f.remake && !s.keeps) {
-		if !f.made && !strings.HasPrefix(f.o.Slot, "holdfast") {
-			return &lostSlotError{f.o.Slot}
-		}
+	switch {
+	case !s.there:
+		f.moved()
+	case s.kind != "" && s.kind != "physical":
+		return &wrongSlotError{f.o.Slot, s.kind}
+	case !s.lost && (s.keeps || !f.remake):
+		return nil
+	case !f.made && !strings.HasPrefix(f.o.Slot, "holdfast"):
+		return &lostSlotError{f.o.Slot}
+	default:
 		f.warn(fmt.Sprintf("slot %s was lost: the server has removed WAL that it kept, or is about to", f.o.Slot), "a new one takes its place; raise max_slot_wal_keep_size if the repository can be away for longer")
 		if err := c.DropSlot(ctx, f.o.Slot, false); err != nil && !wire.IsMissing(err) {
 			return err
 		}
-		s.there = false
-	}
-	if s.there {
-		return nil
 	}
 	if err := c.CreateSlot(ctx, f.o.Slot, wire.SlotOptions{Reserve: true}); err != nil && !wire.IsExists(err) {
 		return err
 	}
 	f.made = true
 	return nil
+}
+
+// moved tells that a slot is not there which was made before: the service may lead to another server.
+func (f *Follower) moved() {
+	m := f.known
+	if f.line != nil {
+		m = f.line.mark()
+	}
+	if m == nil || !m.Made || m.Slot != f.o.Slot || m.Last.Place.Sequence == 0 {
+		return
+	}
+	f.warn(fmt.Sprintf("the server had no slot %s, which was there before: it is made anew", f.o.Slot),
+		"where this is another server than before, drop the slot on that one, or it keeps WAL until the disk is full: "+
+			fmt.Sprintf("SELECT pg_drop_replication_slot('%s')", f.o.Slot))
+}
+
+// wrongSlotError says that a slot can't be used.
+type wrongSlotError struct{ name, kind string }
+
+func (e *wrongSlotError) Error() string {
+	return fmt.Sprintf("slot %s is %s: WAL is streamed from physical ones", e.name, e.kind)
+}
+
+func (*wrongSlotError) Hint() string {
+	return "name another slot in the policy (slot), which is made if it is missing"
 }
 
 // lostSlotError says that a slot is lost that was not made here.
@@ -133,6 +161,8 @@ type seenSlot struct {
 	there   bool
 	standby bool
 	data    string // the data directory, if the role may know it
+	kind    string // "physical" or "logical"
+	sync    string // "sync" or "quorum": commits on the server wait for us
 }
 
 // query opens an ordinary connection.
@@ -147,7 +177,8 @@ func (f *Follower) query(ctx context.Context) (*pgconn.PgConn, error) {
 // slotQuery asks for everything at once. pg_settings shows nobody more than he may know.
 const slotQuery = `SELECT s.slot_name IS NOT NULL, coalesce(s.active, false), coalesce(s.restart_lsn::text, ''), coalesce(s.wal_status, ''), s.safe_wal_size,
  coalesce(pg_wal_lsn_diff(CASE WHEN r.standby THEN coalesce(pg_last_wal_receive_lsn(), pg_last_wal_replay_lsn()) ELSE pg_current_wal_lsn() END, s.restart_lsn), 0)::bigint,
- r.standby, (SELECT setting FROM pg_settings WHERE name = 'max_slot_wal_keep_size'), (SELECT setting FROM pg_settings WHERE name = 'data_directory')
+ r.standby, (SELECT setting FROM pg_settings WHERE name = 'max_slot_wal_keep_size'), (SELECT setting FROM pg_settings WHERE name = 'data_directory'),
+ coalesce(s.slot_type, ''), (SELECT a.sync_state FROM pg_stat_replication a WHERE a.pid = s.active_pid)
  FROM (SELECT pg_is_in_recovery() AS standby) r LEFT JOIN pg_replication_slots s ON s.slot_name = $1`
 
 // readSlot asks a server for a slot and what limits it.
@@ -156,11 +187,11 @@ func readSlot(ctx context.Context, q *pgconn.PgConn, name string) (*seenSlot, er
 	if r.Err != nil {
 		return nil, wire.Explain("look at slot "+name, r.Err)
 	}
-	if len(r.Rows) != 1 || len(r.Rows[0]) != 9 {
+	if len(r.Rows) != 1 || len(r.Rows[0]) != 11 {
 		return nil, fmt.Errorf("look at slot %s: the server gave %d rows", name, len(r.Rows))
 	}
 	row := r.Rows[0]
-	s := &seenSlot{there: string(row[0]) == "t", standby: string(row[6]) == "t", data: string(row[8])}
+	s := &seenSlot{there: string(row[0]) == "t", standby: string(row[6]) == "t", data: string(row[8]), kind: string(row[9]), sync: string(row[10])}
 	s.Name, s.Active, s.Restart, s.State = name, string(row[1]) == "t", string(row[2]), string(row[3])
 	if v, err := strconv.ParseInt(string(row[4]), 10, 64); err == nil {
 		s.Safe = &v
@@ -258,7 +289,7 @@ func (f *Follower) unseen(err error) {
 // saw notes how the slot is.
 func (f *Follower) saw(s *seenSlot) {
 	c := danger(&s.Slot, s.standby)
-	notes := notesOf(&s.Slot)
+	notes := notesOf(s)
 	for _, note := range notes {
 		f.warn(note, "")
 	}
@@ -308,10 +339,14 @@ func danger(s *replicate.Slot, standby bool) *condition {
 }
 
 // notesOf says what should be set otherwise.
-func notesOf(s *replicate.Slot) []string {
-	if s.Limit != nil {
-		return nil
+func notesOf(s *seenSlot) (notes []string) {
+	if s.Limit == nil {
+		notes = append(notes, "max_slot_wal_keep_size is not set: while the repository is away the slot keeps WAL until the server's disk is full; "+
+			"set it to what the disk can spare (ALTER SYSTEM SET max_slot_wal_keep_size = '20GB'; SELECT pg_reload_conf()): beyond that the slot is given up, and a base backup makes up for it")
 	}
-	return []string{"max_slot_wal_keep_size is not set: while the repository is away the slot keeps WAL until the server's disk is full; " +
-		"set it to what the disk can spare (ALTER SYSTEM SET max_slot_wal_keep_size = '20GB'; SELECT pg_reload_conf()): beyond that the slot is given up, and a base backup makes up for it"}
+	if s.sync == "sync" || s.sync == "quorum" {
+		notes = append(notes, "commits on the server wait until they are durable in the repository, and all stand still while that is away: "+
+			"synchronous_standby_names takes in the application_name holdfast; leave it out, if that is not what is wanted")
+	}
+	return notes
 }

@@ -10,17 +10,22 @@ import (
 	"github.com/btcdecoded/holdfast/shared/repository/log"
 )
 
-// acknowledge lets the server forget the WAL before an LSN.
+// acknowledge lets the server forget the WAL before an LSN, of its own branch.
 func (l *line) acknowledge(at postgres.LSN) {
 	l.mu.Lock()
-	l.acked = max(l.acked, at)
+	l.acked, l.other = max(l.acked, at), false
 	l.mu.Unlock()
 	replicate.Nudge(l.safe)
 }
 
 // sync puts the mark on the disk, if it has changed since, and acknowledges what it says.
 func (l *line) sync(synced *mark) *mark {
-	m := l.mark()
+	l.mu.Lock()
+	m, other := l.m, l.other
+	l.mu.Unlock()
+	if other {
+		return nil // an LSN of one branch says nothing of another
+	}
 	if m == synced || m.Last.Place.Sequence == 0 {
 		return m
 	}
@@ -66,37 +71,4 @@ func (l *line) tend(ctx context.Context) {
 			}
 		}
 	}
-}
-
-// base makes the base backup with which the lineage begins, if it has none, as soon as the server streams.
-func (l *line) base(ctx context.Context) {
-	select {
-	case <-l.begun:
-	case <-ctx.Done():
-		return
-	}
-	for failures := 0; !l.mark().Based; failures++ {
-		l.f.note(aboutBase, &condition{state: replicate.Snapshot})
-		done, err := l.f.Take(ctx)
-		if err != nil {
-			return
-		}
-		began := time.Now()
-		number, err := l.f.o.Base(ctx)
-		done()
-		if ctx.Err() != nil {
-			return
-		}
-		if err == nil {
-			err = l.note(true, func(m *mark) { m.Based = true })
-		}
-		if err == nil {
-			l.f.based(number, log.Place{Stream: l.mark().Stream}, time.Since(began))
-			break
-		}
-		l.f.note(aboutBase, &condition{replicate.Failing, "make the base backup with which the log begins: " + err.Error(), replicate.HintOf(err)})
-		replicate.Sleep(ctx, replicate.Backoff(failures))
-	}
-	l.f.Follows(l.describe)
-	l.f.note(aboutBase, nil)
 }

@@ -72,30 +72,30 @@ func (w *world) dsn() string {
 }
 
 // base makes a base backup as the command line does.
-func (w *world) base(ctx context.Context) (n uint64, err error) {
+func (w *world) base(ctx context.Context) (made follower.Base, err error) {
 	session, err := w.repo.Begin(ctx, repository.BeginOptions{
 		Source: w.src, Kind: policy.KindPostgres, State: filepath.Join(w.dir, "packs"), Tool: "test", Now: time.Now,
 	})
 	if err != nil {
-		return 0, err
+		return made, err
 	}
 	defer func() { err = errors.Join(err, session.Close()) }()
 	began := time.Now()
 	tail, err := follower.ReadTail(w.options(nil).Dir)
 	if err != nil {
-		return 0, err
+		return made, err
 	}
 	got, err := pgsource.Capture(ctx, pgsource.Options{Connection: w.dsn(), Temp: w.dir}, session, nil)
 	if err != nil {
-		return 0, err
+		return made, err
 	}
 	m, err := session.Commit(ctx, repository.Result{
-		Roots: got.Roots, Counts: got.Counts, Started: began, Log: tail.Place(got.System, got.Timeline, got.Start),
+		Roots: got.Roots, Counts: got.Counts, Started: began, Log: tail.Place(got.System, got.Timeline, got.Start, got.WALEnd),
 	})
 	if err != nil {
-		return 0, err
+		return made, err
 	}
-	return m.Sequence, nil
+	return follower.Base{Number: m.Sequence, Place: m.Log, Stop: got.Stop}, nil
 }
 
 func (w *world) options(change func(*follower.Options)) follower.Options {

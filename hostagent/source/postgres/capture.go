@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"io"
 	"path"
+	"strconv"
 	"sync"
 	"time"
 
@@ -31,19 +32,20 @@ type capture struct {
 	work     chan func() error
 	result   *Result
 
-	conn   *wire.Conn
-	backup *wire.Backup
-	root   string
-	page   uint32 // bytes
-	names  names
-	before *parent
-	all    *entries
-	large  *pool
-	small  *bundler
-	ending []*pagedFile // have all their regions, may not be stored yet
-	sums   map[uint64]fileSum
-	pages  *pageCheck
-	wal    *walCheck
+	conn     *wire.Conn
+	backup   *wire.Backup
+	root     string
+	page     uint32 // bytes
+	relation uint32 // pages in one file of a relation
+	names    names
+	before   *parent
+	all      *entries
+	large    *pool
+	small    *bundler
+	ending   []*pagedFile // have all their regions, may not be stored yet
+	sums     map[uint64]fileSum
+	pages    *pageCheck
+	wal      *walCheck
 
 	owner   *tar.Header // of the data directory: what the first thing says
 	mode    int64       // of the data directory
@@ -57,7 +59,7 @@ type capture struct {
 
 func newCapture(options Options, config *pgconn.Config, session Session, progress Progress) *capture {
 	c := &capture{
-		Options: options, config: config, session: session, progress: progress, work: make(chan func() error),
+		Options: options, config: config, session: session, progress: progress, work: make(chan func() error, queued),
 		result: &Result{}, all: &entries{temp: options.Temp}, large: newPool(largeBuffers, largeBuffer), sums: map[uint64]fileSum{},
 	}
 	c.small = &bundler{c: c, pool: newPool(bundles, bundleSize)}
@@ -159,7 +161,11 @@ func (c *capture) sizes(ctx context.Context) error {
 	if page < 1<<10 || page > 32<<10 || page&(page-1) != 0 {
 		return c.failed("", "pages of %d bytes", page)
 	}
-	c.result.SegmentSize, c.page = uint32(segment), uint32(page)
+	relation, err := c.conn.Setting(ctx, "segment_size")
+	if err != nil {
+		return err
+	}
+	c.result.SegmentSize, c.page, c.relation = uint32(segment), uint32(page), uint32(min(relation/page, 1<<31))
 	return nil
 }
 
@@ -216,7 +222,7 @@ func (c *capture) begin(ctx context.Context) (err error) {
 	if c.Total != nil {
 		c.Total(total)
 	}
-	c.pages = &pageCheck{on: r.Checksums, page: int(c.page), start: r.Start}
+	c.pages = &pageCheck{on: r.Checksums, page: int(c.page), segment: c.relation, start: r.Start}
 	c.wal = newWALCheck(postgres.Origin{System: r.System, Timeline: r.Timeline, SegmentSize: r.SegmentSize}, r.Start)
 	return nil
 }
@@ -250,7 +256,35 @@ func (c *capture) receive(ctx context.Context) error {
 		return c.failed("run the backup again", "the server went from timeline %d to %d during the backup", c.result.Timeline, timeline)
 	}
 	c.result.Stop = stop
+	c.clock(ctx)
 	return nil
+}
+
+// clockLimit is how long a server may take to tell the time.
+const clockLimit = 20 * time.Second
+
+// clock asks for the time by which commits go, now that the backup has ended: the server's, and of a standby also that of what it
+// has replayed, by the clock of its primary. What can't be asked is not known.
+func (c *capture) clock(ctx context.Context) {
+	ctx, cancel := context.WithTimeout(ctx, clockLimit)
+	defer cancel()
+	r := c.result
+	at, err := c.conn.Clock(ctx, r.Stop, r.Timeline)
+	if err != nil {
+		c.Note(fmt.Sprintf("the server's clock can not be asked for: %v", err))
+		return
+	}
+	r.Until = at
+	if !r.Standby {
+		return
+	}
+	got, err := c.ask(ctx, "", "SELECT 'at', (extract(epoch FROM pg_last_xact_replay_timestamp()) * 1000000)::bigint::text")
+	if err != nil {
+		return // a role for replication alone
+	}
+	if micros, err := strconv.ParseInt(got["at"], 10, 64); err == nil && time.UnixMicro(micros).After(r.Until) {
+		r.Until = time.UnixMicro(micros).UTC()
+	}
 }
 
 // pagedFile is a file whose regions were all given.
@@ -322,7 +356,11 @@ func (c *capture) settle(ctx context.Context) error {
 	return nil
 }
 
-// later has a job done by one of the goroutines that compress and store, when one is free.
+// queued is how many jobs may wait for a goroutine: as many as all that is lent to jobs has, so that who reads goes on to
+// read, and is held up by memory alone.
+const queued = largeBuffers * largeBuffer >> 20
+
+// later has a job done by one of the goroutines that compress and store.
 func (c *capture) later(ctx context.Context, job func() error) error {
 	select {
 	case c.work <- job:

@@ -44,6 +44,7 @@ const controlFile = "global/pg_control"
 type pageCheck struct {
 	on      bool
 	page    int
+	segment uint32 // pages in one file
 	start   postgres.LSN
 	damaged []damagedPage
 	count   uint64
@@ -62,7 +63,7 @@ func (p *pageCheck) file(r postgres.Relation, rel string, size uint64) func(at u
 	if !p.on || r.Temporary {
 		return nil
 	}
-	first := r.FirstBlock(postgres.RelationSegment)
+	first := r.FirstBlock(p.segment)
 	return func(at uint64, part []byte) error {
 		// A part begins with a page, and only the last page of a file may be cut off: the server was extending it, and
 		// WAL has it.
@@ -143,6 +144,14 @@ func (w *walCheck) reaches(stop postgres.LSN) error {
 	return fmt.Errorf("it ends at %s", w.walker.End())
 }
 
+// end is up to where all WAL is there.
+func (w *walCheck) end() postgres.LSN {
+	if w.err != nil {
+		return w.walker.End()
+	}
+	return w.walker.Next()
+}
+
 // fileSum is what came of a file.
 type fileSum struct {
 	size uint64
@@ -204,7 +213,7 @@ func (c *capture) prove(ctx context.Context) error {
 		return c.failed("the server removed WAL during the backup, or it is damaged: look into its log; more of it is kept by wal_keep_size, or where a replication slot is free",
 			"the WAL that the backup needs, from %s to %s, is not whole: %w", c.result.Start, c.result.Stop, err)
 	}
-	c.result.WALBytes = c.wal.bytes
+	c.result.WALBytes, c.result.WALEnd = c.wal.bytes, c.wal.end()
 	return c.nameDamage(ctx)
 }
 

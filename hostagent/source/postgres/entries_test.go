@@ -152,7 +152,7 @@ func TestBlocksOfLaterSegments(t *testing.T) {
 		rel     string
 		damaged uint64
 	}{{"base/5/16384.2", 0}, {"base/5/16384.1", 1}, {"base/5/16384", 1}, {"base/5/16384_fsm.2", 0}, {"base/5/t3_16384", 0}} {
-		p := &pageCheck{on: true, page: postgres.BlockSize, start: 1 << 63}
+		p := &pageCheck{on: true, page: postgres.BlockSize, segment: postgres.RelationSegment, start: 1 << 63}
 		r, ok := postgres.ParseRelation(c.rel)
 		if !ok {
 			t.Fatalf("%s is of no relation", c.rel)
@@ -169,14 +169,14 @@ func TestBlocksOfLaterSegments(t *testing.T) {
 			t.Errorf("%s: %d damaged pages, want %d", c.rel, p.count, c.damaged)
 		}
 		// A page that changed since the backup began says nothing: it may have been read while it was written.
-		p = &pageCheck{on: true, page: postgres.BlockSize, start: 1}
+		p = &pageCheck{on: true, page: postgres.BlockSize, segment: postgres.RelationSegment, start: 1}
 		if look := p.file(r, c.rel, postgres.BlockSize); look != nil {
 			if err := look(postgres.BlockSize, page); err != nil || p.count != 0 {
 				t.Errorf("%s: a page that is newer than the backup: %d damaged, %v", c.rel, p.count, err)
 			}
 		}
 	}
-	p := &pageCheck{on: true, page: postgres.BlockSize, start: 1 << 63}
+	p := &pageCheck{on: true, page: postgres.BlockSize, segment: postgres.RelationSegment, start: 1 << 63}
 	r, _ := postgres.ParseRelation("base/5/16384")
 	look := p.file(r, "base/5/16384", 0)
 	for i := range uint64(maxDamaged + 5) {

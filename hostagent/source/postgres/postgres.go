@@ -17,6 +17,7 @@ import (
 	"fmt"
 	"iter"
 	"runtime"
+	"time"
 
 	"golang.org/x/sync/errgroup"
 
@@ -73,6 +74,8 @@ type Result struct {
 	Timeline    uint32
 	SegmentSize uint32       // of WAL, bytes
 	Start, Stop postgres.LSN // recovery begins at Start and must reach Stop
+	WALEnd      postgres.LSN // up to where the snapshot has WAL without a hole: not before Stop
+	Until       time.Time    // by the clock of the server, or of its primary: no commit in the snapshot is later; zero: not known
 	Standby     bool         // the server was one
 	Checksums   bool         // the cluster has checksums of pages
 	Damaged     uint64       // pages whose checksum is wrong

@@ -179,6 +179,24 @@ func (s *Stream) Feedback(f Feedback) error {
 	return nil
 }
 
+// Clock asks a server for the time by its clock, through a stream that begins at a place up to which it has WAL. No commit that
+// is before the place has a later time on a server that is not a standby.
+func (c *Conn) Clock(ctx context.Context, at postgres.LSN, timeline uint32) (time.Time, error) {
+	s, err := c.Stream(ctx, StreamOptions{Start: at, Timeline: timeline})
+	if err != nil {
+		return time.Time{}, err
+	}
+	if err := s.Feedback(Feedback{Reply: true}); err != nil {
+		return time.Time{}, err
+	}
+	m, err := s.Receive(ctx)
+	if err != nil {
+		return time.Time{}, err
+	}
+	_, _, err = s.End(ctx)
+	return m.Time, err
+}
+
 // End ends the stream, whoever has ended it first, and returns the timeline that follows and where it begins; 0 where none
 // does. Then the connection takes commands again.
 func (s *Stream) End(ctx context.Context) (next uint32, at postgres.LSN, err error) {

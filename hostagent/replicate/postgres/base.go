@@ -1,0 +1,91 @@
+package postgres
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"strings"
+	"time"
+
+	"github.com/btcdecoded/holdfast/hostagent/replicate"
+	"github.com/btcdecoded/holdfast/shared/repository/log"
+)
+
+// errBeside says that a base backup is none with which the lineage could begin.
+var errBeside = errors.New("the base backup does not stand in the log: the server was promoted meanwhile, or is a standby that has not replayed all that it had received when the log began; another one is made")
+
+// base makes the base backup with which the lineage begins, if it has none, as soon as the server streams.
+func (l *line) base(ctx context.Context) {
+	select {
+	case <-l.begun:
+	case <-ctx.Done():
+		return
+	}
+	for l.elsewhere() && ctx.Err() == nil {
+		replicate.Sleep(ctx, turning) // a base backup of the new branch has no place in the log yet
+	}
+	for failures := 0; !l.mark().Based; failures++ {
+		l.f.note(aboutBase, &condition{state: replicate.Snapshot})
+		wait, err := l.makeBase(ctx, failures)
+		if ctx.Err() != nil {
+			return
+		}
+		if err == nil {
+			break
+		}
+		l.f.note(aboutBase, &condition{replicate.Failing, "make the base backup with which the log begins: " + err.Error(), replicate.HintOf(err)})
+		replicate.Sleep(ctx, wait)
+	}
+	l.f.Follows(l.describe)
+	l.f.note(aboutBase, nil)
+}
+
+// turning is how often to look whether the log has turned to the server's branch.
+const turning = 100 * time.Millisecond
+
+// elsewhere reports whether the log has yet to turn to the server's branch.
+func (l *line) elsewhere() bool {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return l.other
+}
+
+// makeBase makes a base backup. Where that fails, it says how long to wait before the next.
+func (l *line) makeBase(ctx context.Context, failures int) (wait time.Duration, err error) {
+	done, err := l.f.Take(ctx)
+	if err != nil {
+		return 0, err
+	}
+	began := time.Now()
+	made, err := l.f.o.Base(ctx)
+	done()
+	took := time.Since(began)
+	if err == nil && !l.mark().has(made.Place) {
+		// All of it was read in vain: not again and again.
+		return max(replicate.Backoff(failures), replicate.Rest(took)), errBeside
+	}
+	if err == nil {
+		err = l.note(true, func(m *mark) { m.Based, m.BaseStop = true, made.Stop })
+	}
+	if err != nil {
+		return replicate.Backoff(failures), err
+	}
+	l.f.based(made.Number, log.Place{Stream: l.mark().Stream}, took)
+	return 0, nil
+}
+
+// has reports whether a place is one of the lineage.
+func (m *mark) has(p *log.Place) bool {
+	return p != nil && strings.HasPrefix(p.Stream, fmt.Sprintf("%016x", m.System)) && strings.HasSuffix(p.Stream, m.Lineage)
+}
+
+// based notes that the base backup is there with which a lineage begins.
+func (f *Follower) based(number uint64, place log.Place, took time.Duration) {
+	f.mu.Lock()
+	if f.gap != "" {
+		f.rest = time.Now().Add(replicate.Rest(took))
+	}
+	f.gap = ""
+	f.mu.Unlock()
+	f.Based(number, place, took)
+}

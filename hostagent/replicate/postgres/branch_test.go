@@ -1,0 +1,216 @@
+package postgres_test
+
+import (
+	"errors"
+	"fmt"
+	"path/filepath"
+	"strings"
+	"sync"
+	"syscall"
+	"testing"
+	"time"
+
+	"github.com/btcdecoded/holdfast/hostagent/replicate"
+	"github.com/btcdecoded/holdfast/shared/objstore"
+	"github.com/btcdecoded/holdfast/shared/objstore/mem"
+	"github.com/btcdecoded/holdfast/test/cluster"
+)
+
+// away lets the store take nothing until it is called with false.
+func (w *world) away() (set func(bool)) {
+	var mu sync.Mutex
+	away := true
+	w.fix.Store.SetHook(func(mem.Call) mem.Fault {
+		mu.Lock()
+		defer mu.Unlock()
+		if away {
+			return mem.Fault{Err: objstore.Transient(errors.New("away"))}
+		}
+		return mem.Fault{}
+	})
+	return func(now bool) {
+		mu.Lock()
+		defer mu.Unlock()
+		away = now
+	}
+}
+
+// TestForkIsNotAcknowledged promotes a standby that lacks what is stored, while the store is away: how far the log came on the
+// old branch is not told to the new primary, which would forget WAL that nobody else has.
+func TestForkIsNotAcknowledged(t *testing.T) {
+	t.Parallel()
+	w := newWorld(t, cluster.Options{SegmentSize: 1, Config: map[string]string{"wal_keep_size": "0", "max_wal_size": "4MB", "min_wal_size": "2MB"}})
+	first := w.server
+	second := first.Standby(t)
+	r := w.follow(nil)
+	r.await("the base backup", following)
+	w.write("a", 30)()
+	r.caughtUp()
+	first.Psql("SELECT pg_switch_wal()") // the first segment of a lineage is none from which another branch goes on
+	w.write("a2", 10)()
+	second.Follow(first)
+	second.Stop("fast")
+	w.mu.Lock()
+	kept := len(w.acked)
+	w.mu.Unlock()
+	first.Psql("CREATE TABLE lost AS SELECT repeat(md5(i::text), 30) FROM generate_series(1, 6000) i") // some segments
+	r.caughtUp()
+	durable := r.Status().Cluster.Durable
+	first.Kill9()
+	set := w.away()
+	second.Restart()
+	second.Promote()
+	w.leads(second, 0)
+	second.Psql("CREATE TABLE b (i int)")
+	parts := second.Psql("SELECT pg_current_wal_lsn()")
+	r.await("the new primary is received", func(s replicate.Status) bool {
+		return s.Cluster.Slot != nil && s.Cluster.Slot.Active && r.count(replicate.Trouble) > 0
+	})
+	// Marks are acknowledged once a second.
+	for begun := time.Now(); time.Since(begun) < 2500*time.Millisecond; time.Sleep(100 * time.Millisecond) {
+		if ahead := second.Psql(fmt.Sprintf("SELECT count(*) FROM pg_replication_slots WHERE restart_lsn > '%s'", parts)); ahead != "0" {
+			t.Fatalf("the new primary forgets WAL up to %s, where only the old one has been: %s", durable, second.Psql("SELECT restart_lsn FROM pg_replication_slots"))
+		}
+	}
+	set(false)
+	w.write("b", 20)()
+	if s := r.caughtUp(); s.Cluster.Timeline != 2 || r.count(replicate.Missed) != 0 || r.count(replicate.Based) != 1 {
+		t.Errorf("after the failover: %+v, %d gaps", s.Cluster, r.count(replicate.Missed))
+	}
+	r.stop()
+	want := w.acknowledged(anyLSN)
+	if len(want) != kept+20 {
+		t.Fatalf("%d rows", len(want))
+	}
+	w.wantRows(w.restoreFrom(1, time.Time{}), want)
+}
+
+// TestPartedInRecord kills a primary in the midst of a record, of which its standby has passed on the beginning: that standby
+// is promoted from before the record, and the log goes on from there without a gap.
+func TestPartedInRecord(t *testing.T) {
+	t.Parallel()
+	w := newWorld(t, cluster.Options{SegmentSize: 1})
+	first := w.server
+	second := first.Standby(t)
+	w.leads(second, 0)
+	r := w.follow(nil)
+	r.await("the base backup of a standby", following)
+	w.leads(first, 0)
+	w.write("a", 20)()
+	first.Psql("SELECT pg_switch_wal()")
+	w.write("b", 20)()
+	second.Follow(first)
+	w.leads(second, 0)
+	r.caughtUp()
+	// The record is larger than the buffers, so that its beginning is written out; its end would be by the walwriter.
+	var writer int
+	if _, err := fmt.Sscan(first.Psql("SELECT pid FROM pg_stat_activity WHERE backend_type = 'walwriter'"), &writer); err != nil {
+		t.Fatal(err)
+	}
+	if err := syscall.Kill(writer, syscall.SIGSTOP); err != nil {
+		t.Fatal(err)
+	}
+	before := second.Psql("SELECT pg_last_wal_replay_lsn()")
+	first.Psql("SELECT pg_logical_emit_message(false, 'x', repeat('y', 12 << 20))")
+	r.await("the beginning of the record is stored", func(s replicate.Status) bool {
+		return second.Psql(fmt.Sprintf("SELECT '%s'::pg_lsn - '%s'::pg_lsn > 1 << 20", s.Cluster.Durable, before)) == "t"
+	})
+	first.Kill9()
+	second.Promote()
+	w.write("c", 20)()
+	if s := r.caughtUp(); s.Cluster.Timeline != 2 || r.count(replicate.Missed) != 0 || r.count(replicate.Based) != 1 {
+		t.Errorf("after the promotion: %+v, %d gaps, %d base backups", s.Cluster, r.count(replicate.Missed), r.count(replicate.Based))
+	}
+	r.stop()
+	w.wantRows(w.restore(time.Time{}), w.acknowledged(anyLSN))
+}
+
+// TestPutBackAtSwitch puts a server back which then comes to the same end of a segment in another way: behind a switch of
+// segments there are only zeros, which are the same on all servers.
+func TestPutBackAtSwitch(t *testing.T) {
+	t.Parallel()
+	w := newWorld(t, cluster.Options{SegmentSize: 1, Config: map[string]string{"wal_keep_size": "64MB"}})
+	own := w.server
+	r := w.follow(nil)
+	r.await("the base backup", following)
+	w.write("a", 20)()
+	r.caughtUp()
+	own.Stop("fast")
+	dir := filepath.Join(own.Owner.Dir(t), "data")
+	own.CopyTo(t, dir)
+	own.Restart()
+	end := ""
+	for {
+		w.write("b", 5)()
+		own.Psql("SELECT pg_switch_wal()")
+		end = own.Psql("SELECT pg_current_wal_lsn()")
+		durable := r.caughtUp().Cluster.Durable
+		r.stop()
+		if durable == end {
+			break
+		}
+		r = w.follow(nil) // the server had something to write by itself
+	}
+	own.Stop("fast")
+	old := cluster.Open(t, dir, cluster.Options{Config: map[string]string{"wal_keep_size": "64MB"}})
+	w.leads(old, 0)
+	w.mu.Lock()
+	clear(w.acked)
+	w.mu.Unlock()
+	for at := ""; at != end; at = old.Psql("SELECT pg_current_wal_lsn()") {
+		w.write("c", 3)()
+		old.Psql("SELECT pg_switch_wal()")
+	}
+	w.write("d", 20)()
+	r = w.follow(nil)
+	s := r.await("a new base backup", func(s replicate.Status) bool { return following(s) && s.Base == 2 })
+	if len(s.Gaps) != 1 || !strings.Contains(s.Gaps[0].Why, "other WAL") {
+		t.Errorf("gaps %+v", s.Gaps)
+	}
+	w.write("e", 20)()
+	r.caughtUp()
+	r.stop()
+	w.wantRows(w.restore(time.Time{}), w.acknowledged(anyLSN))
+}
+
+// TestHeld exchanges a server for one that was promoted, and puts it back, as a restore in place does where the new one is not
+// well: meanwhile nobody turns to the other timeline, and then all goes on as if nothing had been.
+func TestHeld(t *testing.T) {
+	t.Parallel()
+	w := newWorld(t, cluster.Options{SegmentSize: 1})
+	first := w.server
+	second := first.Standby(t)
+	if held, err := replicate.Hold(w.options(nil).Dir); held != nil || err != nil {
+		t.Fatal("nobody has followed it yet", held, err)
+	}
+	r := w.follow(nil)
+	r.await("the base backup", following)
+	w.write("a", 30)()
+	second.Follow(first)
+	r.caughtUp()
+	held, err := replicate.Hold(w.options(nil).Dir)
+	if err != nil {
+		t.Fatal(err)
+	}
+	first.Stop("fast")
+	second.Promote()
+	w.leads(second, 0)
+	r.await("it waits", func(s replicate.Status) bool {
+		return s.State == replicate.Waiting && strings.Contains(s.Why, "restore")
+	})
+	if slots := second.Psql("SELECT count(*) FROM pg_replication_slots"); slots != "0" {
+		t.Errorf("%s slots on what may be taken back", slots)
+	}
+	second.Stop("fast")
+	w.leads(first, 0)
+	first.Restart()
+	if err := held.Close(); err != nil {
+		t.Fatal(err)
+	}
+	w.write("b", 30)()
+	if s := r.caughtUp(); s.Cluster.Timeline != 1 || r.count(replicate.Promoted)+r.count(replicate.Missed) != 0 || r.count(replicate.Based) != 1 {
+		t.Errorf("after it was put back: %+v", s.Cluster)
+	}
+	r.stop()
+	w.wantRows(w.restore(time.Time{}), w.acknowledged(anyLSN))
+}
