@@ -66,6 +66,29 @@ func TestMarkdown(t *testing.T) {
 	}
 }
 
+// TestRates has the rates of backups of clusters, and what a recovery is compared with.
+func TestRates(t *testing.T) {
+	r := &report{Mode: "postgres", Seed: 1, Tools: []string{toolHoldfast, toolBackRest, toolCopy}, Time: epoch(), Corpus: corpusFacts{Bytes: 2e9}}
+	for step, tools := range map[string]map[string]float64{
+		stepClusterFull: {toolHoldfast: 4, toolBackRest: 5}, stepClusterFull + serversPart: {toolHoldfast: 1, toolBackRest: 0}, stepRecovery: {toolHoldfast: 11, toolCopy: 10},
+	} {
+		for tool, x := range tools {
+			r.Runs = append(r.Runs, run{Step: step, Tool: tool, usage: usage{Wall: x, CPU: x}})
+		}
+	}
+	text := r.markdown()
+	for _, want := range []string{
+		"| holdfast | 500 | 2.00 | 2.50 | 1.00 [", "| pgbackrest | 400 | 2.50 | 2.50 | 1.25 [", "takes 1.10 [1.10–1.10] times",
+	} {
+		if !strings.Contains(text, want) {
+			t.Errorf("no %q in:\n%s", want, text)
+		}
+	}
+	if strings.Contains(text, "Corpus:") {
+		t.Errorf("files are counted where there are none:\n%s", text)
+	}
+}
+
 func TestPlotIsXML(t *testing.T) {
 	d := xml.NewDecoder(bytes.NewReader(testReport().plot()))
 	for {

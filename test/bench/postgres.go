@@ -23,6 +23,7 @@ const (
 
 	stepClusterFull = "full"
 	stepClusterNext = "after 12,000 transactions"
+	serversPart     = ", the server's part" // of a step: what the server spent for it
 
 	clusterSource = "cluster"
 	clusterPort   = "25931"
@@ -30,8 +31,9 @@ const (
 	bytesPerScale = 15_500_000 // of pgbench's tables and index
 )
 
-// clusters measures base backups of a cluster: three quarters of it are pgbench's tables, one quarter is text.
-func (b *bench) clusters(ctx context.Context) (_ *report, err error) {
+// clusters measures base backups of a cluster, of which three quarters are pgbench's tables and one quarter is text, and
+// recoveries of a smaller one.
+func (b *bench) clusters(ctx context.Context) (*report, error) {
 	own, err := b.holdfast(ctx)
 	if err != nil {
 		return nil, err
@@ -39,32 +41,60 @@ func (b *bench) clusters(ctx context.Context) (_ *report, err error) {
 	if err := b.tidy(); err != nil {
 		return nil, err
 	}
-	c, err := newClusterBench(b)
-	if err != nil {
-		return nil, err
-	}
-	defer func() { err = errors.Join(err, c.close(context.WithoutCancel(ctx))) }()
-	tools, err := c.tools(ctx, own)
-	if err != nil {
-		return nil, err
-	}
-	if err := c.start(ctx, b.sizeOr(1700e6)); err != nil {
-		return nil, err
-	}
-	r := b.newReport("postgres", tools)
-	r.Versions["PostgreSQL"] = c.version
-	size, err := c.query(ctx, "SELECT sum(pg_database_size(oid)) FROM pg_database")
-	if err != nil {
-		return nil, err
-	}
-	r.Notes = append(r.Notes,
-		fmt.Sprintf("PostgreSQL %s with checksums of pages and %s bytes of databases: pgbench's tables and, a quarter of it, text; the server runs on the same CPUs", c.version, size),
-		"CPU is that of the tool; what the server's process spent for it has rows of its own (pgbackrest reads the files by itself)",
-		fmt.Sprintf("the second step follows %d transactions of pgbench and a checkpoint; holdfast adds changed pages, pgbackrest changed files", transactions))
 	rounds := 3
 	if b.rounds > 0 {
 		rounds = b.rounds
 	}
+	size := b.sizeOr(1700e6)
+	var r *report
+	err = b.withCluster(ctx, func(c *clusterBench) error {
+		r, err = c.backups(ctx, own, size, rounds)
+		return err
+	})
+	if err != nil {
+		return nil, err
+	}
+	err = b.withCluster(ctx, func(c *clusterBench) error {
+		return c.recoveries(ctx, r, own, int64(recoveryPart*float64(size)), rounds)
+	})
+	if err != nil {
+		return nil, err
+	}
+	r.Tools = append(r.Tools, toolCopy)
+	return r, b.tidy()
+}
+
+// withCluster gives do a place for a cluster, and removes it.
+func (b *bench) withCluster(ctx context.Context, do func(*clusterBench) error) error {
+	c, err := newClusterBench(b)
+	if err != nil {
+		return err
+	}
+	return errors.Join(do(c), c.close(context.WithoutCancel(ctx)))
+}
+
+// backups measures base backups.
+func (c *clusterBench) backups(ctx context.Context, own *tool, size int64, rounds int) (*report, error) {
+	tools, err := c.tools(ctx, own)
+	if err != nil {
+		return nil, err
+	}
+	if err := c.start(ctx, size); err != nil {
+		return nil, err
+	}
+	r := c.newReport("postgres", tools)
+	r.Versions["PostgreSQL"] = c.version
+	text, err := c.query(ctx, "SELECT sum(pg_database_size(oid)) FROM pg_database")
+	if err != nil {
+		return nil, err
+	}
+	if r.Corpus.Bytes, err = strconv.ParseInt(text, 10, 64); err != nil {
+		return nil, err
+	}
+	r.Notes = append(r.Notes,
+		fmt.Sprintf("PostgreSQL %s with checksums of pages and %s bytes of databases: pgbench's tables and, a quarter of it, text; the server runs on the same CPUs", c.version, text),
+		"CPU is that of the tool; what the server's process spent for it has rows of its own (pgbackrest reads the files by itself)",
+		fmt.Sprintf("the second step follows %d transactions of pgbench and a checkpoint; holdfast adds changed pages, pgbackrest changed files", transactions))
 	for round := range rounds {
 		for i := range tools {
 			if err := c.once(ctx, r, tools[(i+round)%len(tools)], stepClusterFull, round); err != nil {
@@ -79,11 +109,11 @@ func (b *bench) clusters(ctx context.Context) (_ *report, err error) {
 				return nil, err
 			}
 		}
-		if err := os.RemoveAll(filepath.Join(b.dir, "work")); err != nil {
+		if err := os.RemoveAll(filepath.Join(c.dir, "work")); err != nil {
 			return nil, err
 		}
 	}
-	return r, b.tidy()
+	return r, nil
 }
 
 // clusterBench is a server and what is measured on it.
@@ -112,11 +142,20 @@ func newClusterBench(b *bench) (*clusterBench, error) {
 }
 
 func (c *clusterBench) close(ctx context.Context) error {
-	var err error
-	if c.runs {
-		err = c.server.run(ctx, "pg_ctl", "-D", c.data, "-w", "-t", "120", "-m", "fast", "stop")
+	return errors.Join(c.stop(ctx), os.RemoveAll(c.server.socket), c.remove(c.data))
+}
+
+func (c *clusterBench) stop(ctx context.Context) error {
+	if !c.runs {
+		return nil
 	}
-	return errors.Join(err, os.RemoveAll(c.server.socket), c.remove(c.data))
+	c.runs = false
+	return c.server.run(ctx, "pg_ctl", "-D", c.data, "-w", "-t", "120", "-m", "fast", "stop")
+}
+
+// connection is how Holdfast reaches the server.
+func (c *clusterBench) connection() string {
+	return fmt.Sprintf("host=%s port=%s user=postgres", c.server.socket, clusterPort)
 }
 
 // start makes the cluster and fills it.
@@ -125,7 +164,7 @@ func (c *clusterBench) start(ctx context.Context, size int64) error {
 	if err := s.run(ctx, "initdb", "-D", c.data, "-k", "-U", "postgres", "-A", "trust", "-E", "UTF8", "--locale=C", "--no-sync"); err != nil {
 		return err
 	}
-	config := "listen_addresses=''\nport=" + clusterPort + "\nmax_wal_size=4GB\nshared_buffers=128MB\nautovacuum=off\nunix_socket_directories='" + s.socket + "'\n"
+	config := "listen_addresses=''\nport=" + clusterPort + "\nmax_wal_size=4GB\nshared_buffers=128MB\nautovacuum=off\nsynchronous_commit=off\nunix_socket_directories='" + s.socket + "'\n"
 	if err := appendTo(filepath.Join(c.data, "postgresql.conf"), config); err != nil {
 		return err
 	}
@@ -253,7 +292,7 @@ func (c *clusterBench) once(ctx context.Context, r *report, t *tool, step string
 	}
 	r.Runs = append(r.Runs,
 		run{Step: step, Tool: t.name, Round: round, usage: u, Repository: after, Added: after - before},
-		run{Step: step + ", the server's part", Tool: t.name, Round: round, usage: usage{Wall: u.Wall, CPU: now - spent}})
+		run{Step: step + serversPart, Tool: t.name, Round: round, usage: usage{Wall: u.Wall, CPU: now - spent}})
 	c.log("%-26s %-13s round %2d: %7.2f s, CPU %6.2f s and %5.2f s of the server, %4.0f MB peak, added %7.1f MB",
 		step, t.name, round+1, u.Wall, u.CPU, now-spent, float64(u.RSS)/mega, float64(after-before)/mega)
 	return nil
@@ -284,9 +323,8 @@ func (c *clusterBench) spent() (float64, error) {
 
 // tools are those that are measured; pgbackrest, if it is installed.
 func (c *clusterBench) tools(ctx context.Context, own *tool) ([]*tool, error) {
-	connection := fmt.Sprintf("host=%s port=%s user=postgres", c.server.socket, clusterPort)
 	backup := func(place) invocation {
-		return call(own.path, "backup", "-q", "--postgres", connection, "--name", clusterSource)
+		return call(own.path, "backup", "-q", "--postgres", c.connection(), "--name", clusterSource)
 	}
 	holdfast := *own
 	holdfast.how, holdfast.step = "defaults", map[string]func(place) invocation{stepClusterFull: backup, stepClusterNext: backup}

@@ -108,6 +108,8 @@ func (r *report) markdown() string {
 		b.WriteString("\nHoldfast against the best peer of each measure, or the one that is named:\n\n" + r.against())
 	case "chain", "s3":
 		b.WriteString("\n" + r.factors())
+	case "postgres":
+		b.WriteString("\n" + r.rates())
 	}
 	return b.String()
 }
