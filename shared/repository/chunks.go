@@ -156,7 +156,7 @@ func (sp *span) longest(refs []KindRef) int {
 func (s *Snapshot) readSpan(ctx context.Context, sp *span, refs []KindRef, tokens chan struct{}, fn func(int, []byte, error) error) error {
 	sealed := s.readers.memory.get(int(sp.last - sp.first))
 	defer s.readers.memory.put(sealed)
-	n, short, err := s.fetch(ctx, sp.pack.key, sp.first, *sealed)
+	n, short, err := fetch(ctx, s.repo.store, sp.pack.key, sp.first, *sealed)
 	if err != nil {
 		return err
 	}
@@ -168,6 +168,7 @@ func (s *Snapshot) readSpan(ctx context.Context, sp *span, refs []KindRef, token
 	defer s.readers.memory.put(plain)
 	sealer := sp.pack.sealer(s)
 	var fault error
+	elsewhere := map[int][]byte{}
 	for k, i := range sp.refs {
 		if err := ctx.Err(); err != nil {
 			return err
@@ -177,6 +178,9 @@ func (s *Snapshot) readSpan(ctx context.Context, sp *span, refs []KindRef, token
 			from, to := ref.Offset-sp.first, ref.Offset-sp.first+ref.Sealed
 			if fault = short; int(to) <= n {
 				*plain, fault = s.open(sealer, (*plain)[:0], ref, (*sealed)[from:to])
+			}
+			if fault != nil {
+				*plain, fault = s.again(ctx, sp, elsewhere, *plain, ref, fault)
 			}
 		}
 		var err error
@@ -194,8 +198,8 @@ func (s *Snapshot) readSpan(ctx context.Context, sp *span, refs []KindRef, token
 
 // fetch fills buf from offset of an object. It returns how much there was and why not more: an object that is missing
 // or too short is damage of what lies in it, any other failure is one of the store.
-func (s *Snapshot) fetch(ctx context.Context, key string, offset uint32, buf []byte) (n int, short, err error) {
-	r, err := s.repo.store.Get(ctx, key, int64(offset), int64(len(buf)))
+func fetch(ctx context.Context, store objstore.Store, key string, offset uint32, buf []byte) (n int, short, err error) {
+	r, err := store.Get(ctx, key, int64(offset), int64(len(buf)))
 	if errors.Is(err, objstore.ErrNotExist) {
 		return 0, objstore.ErrNotExist, nil
 	}

@@ -281,7 +281,22 @@ func LivePacks(m *snapshot.Manifest, all []snapshot.PackInfo) ([]snapshot.PackIn
 
 func (r *Repository) readList(ctx context.Context, src snapshot.Source, list string) ([]snapshot.PackInfo, error) {
 	key := layout.ListKey(src, list)
-	b, err := objstore.ReadAll(ctx, r.store, key, maxList)
+	packs, err := readListFrom(ctx, r.store, key, list)
+	var damage *DamageError
+	if errors.As(err, &damage) || errors.Is(err, objstore.ErrNotExist) {
+		r.Recover(ctx, key, err, func(_ int, store objstore.Store) error {
+			found, ferr := readListFrom(ctx, store, key, list)
+			if ferr == nil {
+				packs, err = found, nil
+			}
+			return ferr
+		})
+	}
+	return packs, err
+}
+
+func readListFrom(ctx context.Context, store objstore.Store, key, list string) ([]snapshot.PackInfo, error) {
+	b, err := objstore.ReadAll(ctx, store, key, maxList)
 	if err != nil {
 		return nil, fmt.Errorf("read %s: %w", key, err)
 	}

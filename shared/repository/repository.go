@@ -39,6 +39,12 @@ var (
 	ErrNoRepository = errors.New("no repository here")
 	// ErrRepositoryExists says that Init found a repository.
 	ErrRepositoryExists = errors.New("a repository is here already")
+	// ErrCopyBegun says that a copy of a repository was begun in the place and has not got far enough to be opened. It is
+	// ErrNoRepository as well.
+	ErrCopyBegun = fmt.Errorf("%w yet: a copy of one was begun, and interrupted", ErrNoRepository)
+	// ErrRemains says that objects of a repository are in the place, and its own document is gone. It is ErrNoRepository as
+	// well.
+	ErrRemains = fmt.Errorf("%w any more: its own document %s is gone, and other objects are here", ErrNoRepository, layout.RepositoryKey)
 	// ErrUnsupported says that the repository, or something in it, needs a newer reader.
 	ErrUnsupported = snapshot.ErrUnsupported
 	// ErrDraft says that the repository was made before the format was settled.
@@ -59,7 +65,8 @@ type Repository struct {
 	buffers  *buffers
 	trust    *keyring.Trust
 	access   Access
-	copied   bool // the place says so
+	copied   bool       // the place says so
+	also     *elsewhere // nil: what is damaged here is damaged
 }
 
 // description is the payload of repository.json.
@@ -76,7 +83,10 @@ type description struct {
 // Write order: 1. repository.json, 2. the first access document. After a crash between them the repository has no
 // recipients and Open says so; Init with the same identity finishes it.
 //
-// Errors: ErrRepositoryExists, ErrNoSigner.
+// A place where anything of a repository is already is left alone: a new one would take the keys that the old one's
+// missing objects must have.
+//
+// Errors: ErrRepositoryExists, ErrCopyBegun, ErrRemains, ErrNoSigner.
 func Init(ctx context.Context, store objstore.Store, identity *keyring.Identity, recipients []keyring.Recipient, now time.Time) (*Repository, error) {
 	signer, ok := identity.Signer()
 	if !ok {
@@ -91,6 +101,9 @@ func Init(ctx context.Context, store objstore.Store, identity *keyring.Identity,
 	r, err := open(ctx, store, identity)
 	switch {
 	case errors.Is(err, ErrNoRepository):
+		if err := Vacant(ctx, store); err != nil {
+			return nil, err
+		}
 		if r, err = create(ctx, store, identity, now); err != nil {
 			return nil, err
 		}
@@ -98,6 +111,8 @@ func Init(ctx context.Context, store objstore.Store, identity *keyring.Identity,
 		return nil, err
 	case r.access.Sequence > 0:
 		return nil, ErrRepositoryExists
+	case r.copied:
+		return nil, ErrCopyBegun // its access documents are those of the original
 	}
 	first := Access{Sequence: 1, Signers: []AccessSigner{{Key: signer.Public().String(), Host: "*", Label: "init"}}}
 	for _, rec := range recipients {
@@ -107,6 +122,27 @@ func Init(ctx context.Context, store objstore.Store, identity *keyring.Identity,
 		return nil, err
 	}
 	return Open(ctx, store, identity)
+}
+
+// Vacant reports whether a new repository can be made in the store: nothing of one is there.
+// Errors: ErrCopyBegun, ErrRemains.
+func Vacant(ctx context.Context, store objstore.Store) error {
+	var found error
+	err := store.List(ctx, layout.Prefix, func(o objstore.Info) error {
+		if o.Key == layout.CopyKey {
+			found = ErrCopyBegun
+		} else {
+			found = fmt.Errorf("%w (%s)", ErrRemains, o.Key)
+		}
+		return found
+	})
+	if found != nil {
+		return found
+	}
+	if err != nil {
+		return fmt.Errorf("list what is there: %w", err)
+	}
+	return nil
 }
 
 func create(ctx context.Context, store objstore.Store, identity *keyring.Identity, now time.Time) (*Repository, error) {
@@ -124,7 +160,7 @@ func create(ctx context.Context, store objstore.Store, identity *keyring.Identit
 // Open opens the repository in store. The identity's trust lines (and its own signer) are where trust begins; it needs
 // no secret key to list and check, and one to read content.
 //
-// Errors: ErrNoRepository, ErrUnsupported, ErrUnfinished, those of [keyring.Open].
+// Errors: ErrNoRepository, ErrCopyBegun, ErrRemains, ErrUnsupported, ErrUnfinished, those of [keyring.Open].
 func Open(ctx context.Context, store objstore.Store, identity *keyring.Identity) (*Repository, error) {
 	r, err := open(ctx, store, identity)
 	if err != nil {
@@ -143,6 +179,12 @@ func open(ctx context.Context, store objstore.Store, identity *keyring.Identity)
 	doc, err := objstore.ReadAll(ctx, store, layout.RepositoryKey, maxDocument)
 	access := <-listed
 	if errors.Is(err, objstore.ErrNotExist) {
+		switch {
+		case len(access.keys) > 0:
+			return nil, ErrRemains
+		case access.copied:
+			return nil, ErrCopyBegun
+		}
 		return nil, ErrNoRepository
 	}
 	if err != nil {

@@ -510,6 +510,28 @@ func TestDamage(t *testing.T) {
 			}
 		})
 	}
+	t.Run("in order elsewhere", func(t *testing.T) {
+		g := f.Fork(t, f.Store.Clone())
+		all := streams(t, g.Repo, g.Source)
+		g.Store.Tamper(key(2, 15), content(2, 15)[:120])
+		g.Store.Tamper(key(1, 3), nil)
+		var mu sync.Mutex
+		told := []string{}
+		g.Repo.AlsoRead([]repository.Place{{Name: "copy", Open: func(context.Context) (objstore.Store, error) { return f.Store, nil }}},
+			func(e repository.Elsewhere) {
+				mu.Lock()
+				defer mu.Unlock()
+				told = append(told, e.Key+" in "+e.Place)
+			})
+		got, err := read(g.Repo, g.Source, all, log.Range{From: start(w.Stream()), Through: last})
+		if err != nil {
+			t.Fatal(err)
+		}
+		slices.Sort(told)
+		if diff := cmp.Diff(numbers(1, 19), got); diff != "" || !slices.Equal(told, []string{key(1, 3) + " in copy", key(2, 15) + " in copy"}) {
+			t.Error(diff, told)
+		}
+	})
 	t.Run("not listed", func(t *testing.T) {
 		g := f.Fork(t, f.Store.Clone())
 		g.Store.Tamper(key(1, 3), nil)

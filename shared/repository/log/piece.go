@@ -155,10 +155,28 @@ func parseRecords(plain []byte, o layout.LogObject) (*loaded, error) {
 	return l, nil
 }
 
-// load reads an object of a log. What is wrong with it is a *repository.DamageError; other errors are the store's.
+// load reads an object of a log, from elsewhere if it is damaged here and the repository's readers may look there. What is
+// wrong with it is a *repository.DamageError; other errors are the store's.
 func load(ctx context.Context, repo *repository.Repository, src snapshot.Source, keys *seal.Keys, o layout.LogObject) (*loaded, error) {
+	l, err := loadFrom(ctx, repo, repo.Store(), src, keys, o)
+	var damage *repository.DamageError
+	if errors.As(err, &damage) {
+		repo.Recover(ctx, damage.Key, damage.Err, func(_ int, store objstore.Store) error {
+			found, ferr := loadFrom(ctx, repo, store, src, keys, o)
+			if ferr == nil {
+				l, err = found, nil
+			}
+			return ferr
+		})
+	}
+	return l, err
+}
+
+func loadFrom(
+	ctx context.Context, repo *repository.Repository, store objstore.Store, src snapshot.Source, keys *seal.Keys, o layout.LogObject,
+) (*loaded, error) {
 	key := layout.LogKey(src, o)
-	b, err := objstore.ReadAll(ctx, repo.Store(), key, objstore.MaxObject)
+	b, err := objstore.ReadAll(ctx, store, key, objstore.MaxObject)
 	if errors.Is(err, objstore.ErrNotExist) {
 		return nil, &repository.DamageError{Key: key, Err: err}
 	}
