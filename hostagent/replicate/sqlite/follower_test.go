@@ -131,7 +131,8 @@ func TestSnapshotBeside(t *testing.T) {
 // TestAway wants that records become fewer while the store takes none, and that nothing is lost.
 func TestAway(t *testing.T) {
 	w := newWorld(t)
-	w.app(20)
+	w.app(19)
+	w.hold()
 	r := w.follow(func(o *follower.Options) { o.Memory = 64 << 10 })
 	r.await("the first snapshot", following)
 	w.app(20)
@@ -214,6 +215,41 @@ func TestClone(t *testing.T) {
 	streams, err := log.Streams(t.Context(), w.repo, w.src)
 	if err != nil || len(streams) != 2 {
 		t.Errorf("%d streams, %v", len(streams), err)
+	}
+}
+
+// TestRivals lets two hosts that know nothing of each other follow the same source: each begins a log of its own, and a
+// restore goes by the newest. One of them stops.
+func TestRivals(t *testing.T) {
+	for _, when := range []string{"before it ships", "while it ships"} {
+		t.Run(when, func(t *testing.T) {
+			t.Parallel()
+			w := newWorld(t)
+			w.app(19)
+			w.hold()
+			first := w.follow(func(o *follower.Options) { o.Look = 10 * time.Millisecond })
+			first.await("the first", following)
+			if when == "while it ships" {
+				w.app(5)
+				first.caughtUp()
+			}
+			clone := *w
+			clone.dir = t.TempDir()
+			second := clone.follow(nil)
+			second.await("the second", following)
+			w.app(20)
+			first.await("who sees the other stops", func(s replicate.Status) bool {
+				return s.State == replicate.Superseded
+			})
+			if err := <-first.ended; !errors.Is(err, replicate.ErrSuperseded) {
+				t.Errorf("it says %v", err)
+			}
+			second.caughtUp()
+			second.stop()
+			if got, want := w.restoreAll(1), w.last(); got != want {
+				t.Errorf("restored %d transactions of %d", got, want)
+			}
+		})
 	}
 }
 

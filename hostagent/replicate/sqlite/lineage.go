@@ -21,6 +21,9 @@ type lineage struct {
 	stream string
 	epoch  uint64 // the highest that is known
 
+	resumed bool   // it goes on with a stream of before
+	known   uint64 // number of the newest snapshot that was looked at; of who ships until an epoch is open, then of who tends
+
 	asking sync.Mutex
 	origin *log.Place // after which the first record of this lineage goes on; nil: the store must be asked; guarded by asking
 	from   point      // the last place that is known to be durable; guarded by asking

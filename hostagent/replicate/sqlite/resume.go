@@ -28,7 +28,7 @@ func (l *lineage) resume() (ok bool, err error) {
 	if err != nil {
 		return false, err
 	}
-	l.stream, l.from, l.after, l.epoch, l.mark, l.streaming = k.Stream, k.Last, after, k.Epoch, k, true
+	l.stream, l.from, l.after, l.epoch, l.mark, l.streaming, l.resumed = k.Stream, k.Last, after, k.Epoch, k, true, true
 	return true, nil
 }
 

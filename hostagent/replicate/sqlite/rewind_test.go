@@ -184,8 +184,8 @@ func (w *world) beside(r *running) {
 // know that it is durable, or in a snapshot; by a power failure, or with all that the host knows, as where a virtual machine
 // is put back to an earlier state. What is committed then is not mixed with them.
 func TestPowerFailure(t *testing.T) {
-	const record, snapshot, machine = "a record", "a snapshot", "a snapshot that the machine has forgotten"
-	for _, in := range []string{record, snapshot, machine} {
+	const record, snapshot, machine, stream = "a record", "a snapshot", "a snapshot that the machine has forgotten", "a log that the machine has forgotten"
+	for _, in := range []string{record, snapshot, machine, stream} {
 		t.Run(in, func(t *testing.T) {
 			t.Parallel()
 			w := newWorld(t)
@@ -206,7 +206,7 @@ func TestPowerFailure(t *testing.T) {
 				t.Fatal(err)
 			}
 			restore := func() {}
-			if in == machine {
+			if in == machine || in == stream {
 				restore = w.keep()
 			}
 			var pieces atomic.Int64
@@ -220,6 +220,11 @@ func TestPowerFailure(t *testing.T) {
 				})
 			}
 			s.run("UPDATE t SET v = 'lost'")
+			if in == stream {
+				r.stop()
+				r = w.follow(func(o *follower.Options) { o.Renew = true })
+				r.await("another log", following)
+			}
 			if in == record {
 				for limit := time.Now().Add(time.Minute); pieces.Load() == 0 && time.Now().Before(limit); {
 					time.Sleep(time.Millisecond)

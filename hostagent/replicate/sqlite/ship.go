@@ -152,6 +152,9 @@ func (l *lineage) epochWriter(ctx context.Context, b *batch) (*log.Writer, error
 	if w != nil {
 		return w, nil
 	}
+	if err := l.unrivalled(ctx); err != nil {
+		return nil, err
+	}
 	from, err := l.settle(ctx)
 	if err != nil {
 		return nil, err
@@ -243,7 +246,7 @@ func (l *lineage) tend(ctx context.Context) {
 		}
 		if l.f.o.Look > 0 && now.Sub(looked) >= l.f.o.Look && records > lookedAt {
 			looked, lookedAt = now, records
-			if err := w.Superseded(ctx); errors.Is(err, replicate.ErrSuperseded) {
+			if err := l.superseded(ctx, w); errors.Is(err, replicate.ErrSuperseded) {
 				l.mu.Lock()
 				if l.over == nil {
 					l.finish(err)

@@ -86,6 +86,7 @@ func (w *world) hold() {
 	w.t.Helper()
 	cmd := w.command("-commits", "1", "-hold", "-checkpoint", "none")
 	cmd.SysProcAttr = &syscall.SysProcAttr{Pdeathsig: syscall.SIGKILL}
+	before := w.last()
 	if err := cmd.Start(); err != nil {
 		w.t.Fatal(err)
 	}
@@ -93,7 +94,6 @@ func (w *world) hold() {
 		_ = cmd.Process.Kill()
 		_ = cmd.Wait()
 	})
-	before := w.last()
 	for limit := time.Now().Add(30 * time.Second); w.last() == before; time.Sleep(5 * time.Millisecond) {
 		if time.Now().After(limit) {
 			w.t.Fatal("the application commits nothing")
