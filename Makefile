@@ -135,7 +135,7 @@ bench: setup ## side by side with restic, kopia and borg, on 2.5 GB; an hour on 
 	go run ./test/bench $(BENCH)
 
 soak: setup ## a thousand kills, ten thousand damages, bad networks and clocks: hours; SOAK="-kills 50 -seed 7" passes flags
-	go test ./test/soak -count=1 -v -timeout 0 -args -seed 0 -kills 1000 -damages 10000 -follows 100 -swaps 20 -cuts 20 $(SOAK)
+	go test ./test/soak -count=1 -v -timeout 0 -args -seed 0 -kills 1000 -damages 10000 -follows 100 -swaps 20 -cuts 20 -clones 20 -fills 20 $(SOAK)
 	go test ./hostagent/source/sqlite/tail -count=1 -v -timeout 0 -args -long -seed 0
 
 man: build ## man pages into bin/man

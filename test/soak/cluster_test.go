@@ -6,6 +6,7 @@ import (
 	"os"
 	"path/filepath"
 	"sync"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -28,8 +29,8 @@ type followed struct {
 }
 
 // event takes an event of the follower.
-func (f *followed) event(line []byte) {
-	f.heard(line)
+func (f *followed) event(line []byte, following *atomic.Bool) {
+	f.heard(line, following)
 	var e replicate.Event
 	if json.Unmarshal(line, &e) != nil {
 		return
@@ -56,11 +57,10 @@ func (f *followed) durable() (lsn postgres.LSN, records int) {
 // start starts the follower and waits until something more is durable.
 func (f *followed) start() {
 	f.t.Helper()
-	f.database.mu.Lock()
-	f.following = false
-	f.database.mu.Unlock()
+	following := new(atomic.Bool)
 	args := []string{"replicate", "--postgres", f.server.DSN("postgres"), "--name", "db", "--interval", "50ms", "--json"}
-	f.follower = f.process(f.event, f.program, args...)
+	f.follower = f.process(func(line []byte) { f.event(line, following) }, f.program, args...)
+	f.follower.following = following
 }
 
 func (f *followed) awaitMore() {
@@ -68,7 +68,7 @@ func (f *followed) awaitMore() {
 	_, before := f.durable()
 	f.await("followed", func() bool {
 		_, now := f.durable()
-		return f.following && now > before+2
+		return f.follower.following.Load() && now > before+2
 	})
 }
 

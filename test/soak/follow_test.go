@@ -11,6 +11,7 @@ import (
 	"os/exec"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"syscall"
 	"testing"
 	"time"
@@ -31,11 +32,12 @@ type database struct {
 
 	application *process
 	follower    *process
-	mode        string // of checkpoints
+	mode        string   // of checkpoints
+	modes       []string // of which one is taken
 
 	mu        sync.Mutex
 	until     time.Time // all that was acknowledged by then is durable; guarded by mu
-	following bool      // guarded by mu
+	based     time.Time // when the newest snapshot was there that begins a log; guarded by mu
 	gaps      int       // guarded by mu
 	snapshots int       // guarded by mu
 	states    map[replicate.State]bool
@@ -51,6 +53,7 @@ func newDatabase(t *testing.T, h *host, random *rand.Rand) *database {
 	app, err := program.Application(h.dir)
 	must(t, err)
 	d := &database{host: h, random: random, app: app, path: h.path("app.db"), states: map[replicate.State]bool{}}
+	d.modes = []string{writer.Auto, "passive", "full", "restart", "truncate"}
 	d.run("init")
 	d.begin()
 	return d
@@ -70,6 +73,8 @@ type process struct {
 	cmd  *exec.Cmd
 	done chan error
 	errs bytes.Buffer
+
+	following *atomic.Bool // of a follower: it says so
 }
 
 func (d *database) process(line func([]byte), name string, args ...string) *process {
@@ -115,7 +120,7 @@ func (p *process) end() {
 // start starts the application, with checkpoints of some kind.
 func (d *database) start() {
 	d.t.Helper()
-	d.mode = []string{writer.Auto, "passive", "full", "restart", "truncate"}[d.random.IntN(5)]
+	d.mode = d.modes[d.random.IntN(len(d.modes))]
 	d.application = d.process(nil, d.app, "-db", d.path, "-notes", d.notes, "-rate", "300", "-cells", "500", "-bulk", "100", "-width", "300",
 		"-checkpoint", d.mode, "-every", fmt.Sprint(50+d.random.IntN(300)))
 }
@@ -123,15 +128,14 @@ func (d *database) start() {
 // follow starts the follower.
 func (d *database) follow(more ...string) {
 	d.t.Helper()
-	d.mu.Lock()
-	d.following = false
-	d.mu.Unlock()
+	following := new(atomic.Bool)
 	args := append([]string{"replicate", "--sqlite", d.path, "--name", "app", "--interval", "50ms", "--json"}, more...)
-	d.follower = d.process(d.heard, d.program, args...)
+	d.follower = d.process(func(line []byte) { d.heard(line, following) }, d.program, args...)
+	d.follower.following = following
 }
 
-// heard takes an event of the follower.
-func (d *database) heard(line []byte) {
+// heard takes an event of a follower.
+func (d *database) heard(line []byte, following *atomic.Bool) {
 	var e replicate.Event
 	if json.Unmarshal(line, &e) != nil {
 		return
@@ -144,14 +148,19 @@ func (d *database) heard(line []byte) {
 		if e.Until.After(d.until) {
 			d.until = e.Until
 		}
-		d.points = append(d.points, point{e.Point, e.Until})
+		// A snapshot stands for the moment at which it was complete: what was committed just before is in it or in a record,
+		// but no state of its own.
+		if e.Point.After(d.based) {
+			d.points = append(d.points, point{e.Point, e.Until})
+		}
 	case replicate.Based:
 		d.snapshots++
+		d.based = e.Time
 		d.points = nil // those before may be of another database, of which other notes tell
 	case replicate.Missed:
 		d.gaps++
 	case replicate.StateChanged:
-		d.following = e.State == replicate.Following
+		following.Store(e.State == replicate.Following)
 		d.states[e.State] = true
 	}
 }
@@ -172,11 +181,29 @@ func (d *database) await(what string, ok func() bool) {
 	}
 }
 
+// awaitDatabase waits until the application has committed something.
+func (d *database) awaitDatabase() {
+	d.t.Helper()
+	d.await("the database is made", func() bool { n, _ := writer.Notes(d.notes); return len(n) > 0 })
+}
+
+// endAll ends the application and then the follower, in an orderly way: all is restorable.
+func (d *database) endAll() {
+	d.t.Helper()
+	d.application.end()
+	notes, err := writer.Notes(d.notes)
+	must(d.t, err)
+	d.follower.end()
+	if got, want := d.restore(time.Time{}), notes[len(notes)-1].N; got < want {
+		d.t.Errorf("after an orderly end %d transactions of %d are there", got, want)
+	}
+}
+
 // awaitFollowing waits until the database is followed and something has become durable.
 func (d *database) awaitFollowing() {
 	d.t.Helper()
 	now := time.Now()
-	d.await("followed", func() bool { return d.following && d.until.After(now) })
+	d.await("followed", func() bool { return d.follower.following.Load() && d.until.After(now) })
 }
 
 // durable is the number of transactions that must be there by now.
@@ -237,7 +264,7 @@ func TestFollowerKills(t *testing.T) {
 	random := dice(t)
 	d := newDatabase(t, newHost(t, ""), random)
 	d.start()
-	d.await("the database is made", func() bool { n, _ := writer.Notes(d.notes); return len(n) > 0 })
+	d.awaitDatabase()
 	d.follow()
 	d.awaitFollowing()
 	killed := map[string]int{}
@@ -260,14 +287,10 @@ func TestFollowerKills(t *testing.T) {
 			d.check(2)
 		}
 	}
-	d.application.end()
+	d.endAll()
+	d.run("verify", "--level", "content")
 	notes, err := writer.Notes(d.notes)
 	must(t, err)
-	d.follower.end()
-	if got, want := d.restore(time.Time{}), notes[len(notes)-1].N; got < want {
-		t.Errorf("after an orderly end %d transactions of %d are there", got, want)
-	}
-	d.run("verify", "--level", "content")
 	t.Logf("killed %v; %d transactions, %d snapshots, %d gaps", killed, len(notes), d.snapshots, d.gaps)
 	full := d.largest()
 	if d.snapshots > 1 && full > 1 {
@@ -297,7 +320,7 @@ func TestFollowerSwaps(t *testing.T) {
 		t.Run(kind, func(t *testing.T) {
 			d := newDatabase(t, newHost(t, ""), random)
 			d.start()
-			d.await("the database is made", func() bool { n, _ := writer.Notes(d.notes); return len(n) > 0 })
+			d.awaitDatabase()
 			d.follow()
 			for range test.swaps {
 				d.awaitFollowing()
@@ -381,7 +404,7 @@ func TestFollowerNetwork(t *testing.T) {
 	h.env = append(h.env, server.Env()...)
 	d := newDatabase(t, h, random)
 	d.start()
-	d.await("the database is made", func() bool { n, _ := writer.Notes(d.notes); return len(n) > 0 })
+	d.awaitDatabase()
 	d.follow()
 	d.awaitFollowing()
 	for range test.cuts {
@@ -391,13 +414,7 @@ func TestFollowerNetwork(t *testing.T) {
 		d.awaitFollowing()
 		d.check(1)
 	}
-	d.application.end()
-	d.follower.end()
-	notes, err := writer.Notes(d.notes)
-	must(t, err)
-	if got, want := d.restore(time.Time{}), notes[len(notes)-1].N; got < want {
-		t.Errorf("after an orderly end %d transactions of %d are there", got, want)
-	}
+	d.endAll()
 	if d.snapshots != 1 {
 		t.Errorf("%d snapshots", d.snapshots)
 	}

@@ -22,7 +22,7 @@ import (
 type amounts struct {
 	seed                                     uint64
 	kills, damages, troubles, jumps, outages int
-	follows, swaps, cuts                     int
+	follows, swaps, cuts, clones, fills      int
 }
 
 // under is what the tests work with: set once, before they run.
@@ -48,6 +48,8 @@ func run(m *testing.M) int {
 	flag.IntVar(&test.follows, "follows", 1, "kills of a follower, of its application and of both")
 	flag.IntVar(&test.swaps, "swaps", 1, "databases of each kind that take the place of another")
 	flag.IntVar(&test.cuts, "cuts", 1, "times that the network is cut")
+	flag.IntVar(&test.clones, "clones", 1, "clones of a host that write the same log")
+	flag.IntVar(&test.fills, "fills", 1, "times that the disk is full")
 	flag.Parse()
 	if test.seed == 0 {
 		test.seed = rand.Uint64() >> 32
