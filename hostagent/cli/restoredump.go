@@ -11,12 +11,9 @@ import (
 	"strings"
 	"time"
 
-	"github.com/btcdecoded/holdfast/hostagent/hook"
 	"github.com/btcdecoded/holdfast/hostagent/pgbin"
 	"github.com/btcdecoded/holdfast/hostagent/proof/query"
 	"github.com/btcdecoded/holdfast/hostagent/restorer/dump"
-	"github.com/btcdecoded/holdfast/hostagent/state"
-	"github.com/btcdecoded/holdfast/shared/compliance"
 	"github.com/btcdecoded/holdfast/shared/observe"
 	"github.com/btcdecoded/holdfast/shared/policy"
 	"github.com/btcdecoded/holdfast/shared/postgres/logical"
@@ -194,7 +191,7 @@ func (r *dumpRestore) run(ctx context.Context) error {
 	})
 	result.Seconds = r.app.now().Sub(began).Seconds()
 	if ctx.Err() == nil && options.Select == nil {
-		r.measure(began, result.Result, err)
+		r.app.measured(r.repo, r.stored.ID().Source, began, result.bytes(), err, dump.StepProve, dump.StepRestore)
 	}
 	if err != nil {
 		return explainDump(err, r.stored.Source)
@@ -269,10 +266,16 @@ func (r *dumpRestore) options(context.Context) (dump.Options, error) {
 	if o.Connect, err = connector(r.server); err != nil {
 		return o, err
 	}
-	if r.source == nil {
-		if r.flags.inPlace {
-			a.warn("no policy of this host has the source: nothing is stopped, started or asked")
+	if r.flags.inPlace {
+		var names []string
+		for _, d := range r.chosen {
+			names = append(names, d.Name)
 		}
+		if o.Application, err = a.application(r.stored.ID().Source, r.source, "HOLDFAST_DATABASE="+strings.Join(names, " ")); err != nil {
+			return o, err
+		}
+	}
+	if r.source == nil {
 		return o, nil
 	}
 	o.Bin = r.source.Postgres.Bin
@@ -280,24 +283,6 @@ func (r *dumpRestore) options(context.Context) (dump.Options, error) {
 		o.Prove = func(ctx context.Context, database, here string) error {
 			return askDump(ctx, o, r.source.Checks, r.index.Default, database, here)
 		}
-	}
-	if !r.flags.inPlace {
-		return o, nil
-	}
-	var names []string
-	for _, d := range r.chosen {
-		names = append(names, d.Name)
-	}
-	env := []string{"HOLDFAST_HOST=" + r.stored.Host, "HOLDFAST_SOURCE=" + r.stored.Source, "HOLDFAST_DATABASE=" + strings.Join(names, " ")}
-	runs := func(hooks []policy.Hook) func(context.Context) error {
-		if len(hooks) == 0 {
-			return nil
-		}
-		return func(ctx context.Context) error { return hook.Run(ctx, hooks, env, a.stdio.Err) }
-	}
-	o.Stop, o.Start = runs(r.source.Hooks.Stop), runs(r.source.Hooks.Start)
-	if health := r.source.Hooks.Health; len(health) > 0 {
-		o.Healthy = func(ctx context.Context) error { return hook.Until(ctx, health, env, a.stdio.Err) }
 	}
 	return o, nil
 }
@@ -328,35 +313,16 @@ func askDump(ctx context.Context, o dump.Options, checks []policy.Check, fallbac
 	return nil
 }
 
-// measure notes how long the restore took, for the objective of its time.
-func (r *dumpRestore) measure(began time.Time, result *dump.Result, err error) {
-	done := compliance.Restore{Time: began.UTC(), Took: r.app.now().Sub(began)}
-	if err != nil {
-		var e *dump.StepError
-		if !errors.As(err, &e) || e.Step != dump.StepProve && e.Step != dump.StepRestore {
-			return // it says nothing of the backup
-		}
-		done.Failed = e.Step + " failed"
-	} else {
-		done.Bytes = int64(min(result.Bytes, 1<<62))
-	}
-	if err := state.Open(r.app.statePath(), r.repo.ID()).SetLastRestore(r.stored.ID().Source, done); err != nil {
-		r.app.warn("%v", err)
-	}
-}
-
 // explainDump adds to an error of a restore of dumps what its reader can do.
 func explainDump(err error, source string) error {
 	var e *dump.StepError
 	if !errors.As(err, &e) {
 		return err
 	}
-	if e.Start != nil || e.Back != nil {
-		err = &afterError{err} // told also where the restore was interrupted
-	}
+	_, err = failure(err)
 	switch {
 	case e.Back != nil:
-		return hinted{err, "the old databases are called " + strings.Join(e.Safety, ", ") + " now: ALTER DATABASE … RENAME TO … puts them back"}
+		return hinted{err, "the old databases are called " + e.Safety + " now: ALTER DATABASE … RENAME TO … puts them back"}
 	case errors.Is(err, dump.ErrExists):
 		return hinted{err, "--to-database makes a new database: name one that is not there"}
 	case errors.Is(err, dump.ErrNoTable):

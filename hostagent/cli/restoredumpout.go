@@ -25,6 +25,14 @@ type dumpRestored struct {
 	id       snapshot.ID
 }
 
+// bytes is how much was restored.
+func (r *dumpRestored) bytes() uint64 {
+	if r.Result == nil {
+		return 0
+	}
+	return r.Result.Bytes
+}
+
 // document is the result for programs. Members that other restores have too mean the same.
 func (r *dumpRestored) document() any {
 	type line struct {
@@ -56,9 +64,7 @@ func (r *dumpRestored) document() any {
 	if r.Result != nil {
 		doc.Files, doc.Written = uint64(len(r.Databases)), r.Expected
 		list = r.Databases
-		for _, s := range r.Steps {
-			doc.Steps = append(doc.Steps, stepLine{s.Name, s.Took.Seconds()})
-		}
+		doc.Steps = stepLines(r.Steps)
 		doc.Dropped = append(doc.Dropped, r.Dropped...)
 		doc.Warnings = append(doc.Warnings, r.Warnings...)
 	}
@@ -73,9 +79,7 @@ func (a *app) printDumps(r dumpRestored) error {
 		for _, name := range r.Dropped {
 			a.warn("database %s, left by a restore that did not come to its end, was dropped", name)
 		}
-		for _, w := range r.Warnings {
-			a.warn("%s", w)
-		}
+		a.warnings("", r.Warnings)
 	}
 	return a.print(r.document(), func(w io.Writer) {
 		if r.DryRun {
@@ -97,13 +101,6 @@ func (a *app) printDumps(r dumpRestored) error {
 				fmt.Fprintf(w, "  what was there before is database %s; drop it when it is not needed any more\n", printable(d.Safety))
 			}
 		}
-		fmt.Fprintf(w, "  from %s: %s in %s (", r.name, size(r.Expected), duration(time.Duration(r.Seconds*float64(time.Second))))
-		for i, s := range r.Steps {
-			if i > 0 {
-				fmt.Fprint(w, ", ")
-			}
-			fmt.Fprintf(w, "%s %s", s.Name, duration(s.Took))
-		}
-		fmt.Fprintln(w, ")")
+		fmt.Fprintf(w, "  from %s: %s in %s (%s)\n", r.name, size(r.Expected), duration(secondsOf(r.Seconds)), stepText(r.Steps))
 	})
 }

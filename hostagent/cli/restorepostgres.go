@@ -7,22 +7,19 @@ import (
 	"os"
 	"path"
 	"path/filepath"
-	"slices"
 	"strconv"
 	"strings"
 
 	"github.com/jackc/pgx/v5/pgconn"
 	"github.com/spf13/pflag"
 
-	"github.com/btcdecoded/holdfast/hostagent/hook"
 	"github.com/btcdecoded/holdfast/hostagent/pgbin"
 	"github.com/btcdecoded/holdfast/hostagent/pgserver"
 	"github.com/btcdecoded/holdfast/hostagent/progress"
-	proof "github.com/btcdecoded/holdfast/hostagent/proof/postgres"
+	"github.com/btcdecoded/holdfast/hostagent/proof"
+	pgproof "github.com/btcdecoded/holdfast/hostagent/proof/postgres"
 	"github.com/btcdecoded/holdfast/hostagent/restorer/postgres"
 	pgsource "github.com/btcdecoded/holdfast/hostagent/source/postgres"
-	"github.com/btcdecoded/holdfast/hostagent/state"
-	"github.com/btcdecoded/holdfast/shared/compliance"
 	"github.com/btcdecoded/holdfast/shared/policy"
 	pg "github.com/btcdecoded/holdfast/shared/postgres"
 	"github.com/btcdecoded/holdfast/shared/repository"
@@ -89,14 +86,12 @@ func (a *app) restoreCluster(ctx context.Context, repo *repository.Repository, m
 	if err := r.wanted(args[0]); err != nil {
 		return err
 	}
-	p, err := a.loadPolicy()
-	if err != nil {
+	var err error
+	if r.policy, err = a.policySource(r.src); err != nil {
 		return err
 	}
-	if p != nil {
-		if r.policy, err = p.Lookup(r.src.Host, r.src.Name); err != nil || r.policy.Postgres == nil {
-			r.policy = nil
-		}
+	if r.policy != nil && r.policy.Postgres == nil {
+		r.policy = nil
 	}
 	source, err := r.open(ctx)
 	if err != nil {
@@ -138,10 +133,10 @@ func (a *app) restoreCluster(ctx context.Context, repo *repository.Repository, m
 	})
 	result.Seconds = a.now().Sub(began).Seconds()
 	if ctx.Err() == nil {
-		r.measure(result, err)
+		a.measured(repo, r.src, began, result.bytes(), err, postgres.StepLayOut, postgres.StepRecover, postgres.StepPromote, postgres.StepProve)
 	}
 	if err != nil {
-		r.tell(err)
+		a.details(r.report, err)
 		return r.explain(err)
 	}
 	return a.printCluster(result)
@@ -289,36 +284,15 @@ func (r *clusterRestore) options(target string) (postgres.Options, error) {
 	if checks.Amcheck || len(checks.Checks) > 0 {
 		o.Prove = func(ctx context.Context, s *pgserver.Server) (err error) {
 			r.report, err = r.app.proveCluster(ctx, s, checks, r.policy)
-			if err == nil && !r.report.Passed() {
-				err = fmt.Errorf("%w: %s", errProof, strings.Join(r.report.Problems(), "; "))
-			}
-			return err
+			return passes(r.report, err)
 		}
 	}
 	if !r.flags.inPlace {
 		return o, nil
 	}
+	o.Application, err = r.app.application(r.src, r.policy, "HOLDFAST_DATA_DIRECTORY="+target)
 	o.StopFirst = r.want.target.Kind == postgres.Latest
-	own, err := r.app.host()
-	if err != nil {
-		return o, err
-	}
-	if r.policy == nil || own != r.src.Host {
-		r.app.warn("no policy of this host has the source: nothing is stopped, started or asked")
-		return o, nil
-	}
-	env := []string{"HOLDFAST_HOST=" + r.src.Host, "HOLDFAST_SOURCE=" + r.src.Name, "HOLDFAST_DATA_DIRECTORY=" + target}
-	runs := func(hooks []policy.Hook) func(context.Context) error {
-		if len(hooks) == 0 {
-			return nil
-		}
-		return func(ctx context.Context) error { return hook.Run(ctx, hooks, env, r.app.stdio.Err) }
-	}
-	o.Stop, o.Start = runs(r.policy.Hooks.Stop), runs(r.policy.Hooks.Start)
-	if health := r.policy.Hooks.Health; len(health) > 0 {
-		o.Healthy = func(ctx context.Context) error { return hook.Until(ctx, health, env, r.app.stdio.Err) }
-	}
-	return o, nil
+	return o, err
 }
 
 // serverOptions says which programs are used, and as whom they run.
@@ -345,11 +319,14 @@ func fetchCommand() ([]string, error) {
 }
 
 // checks are what the new cluster must pass: what --checks says, or the policy's queries.
-func (r *clusterRestore) checks() (proof.Options, error) {
-	o := proof.Options{}
+func (r *clusterRestore) checks() (pgproof.Options, error) {
+	o := pgproof.Options{}
 	words := r.flags.checks
 	if len(words) == 0 {
 		words = []string{checkQueries}
+	}
+	if err := checkWords(words, checkQueries, checkAmcheck); err != nil {
+		return o, err
 	}
 	for _, word := range words {
 		switch word {
@@ -362,22 +339,13 @@ func (r *clusterRestore) checks() (proof.Options, error) {
 				return o, usagef("restore: --checks amcheck needs a server that was promoted: it goes without --pause")
 			}
 			o.Amcheck = true
-		case checkNone:
-			if len(words) > 1 {
-				return o, usagef("restore: --checks none goes with no other")
-			}
-		default:
-			return o, usagef("restore: --checks %s: want some of queries, amcheck, or none", word)
 		}
 	}
 	return o, nil
 }
 
-// checkAmcheck is a word of --checks.
-const checkAmcheck = "amcheck"
-
 // proveCluster looks at a restored cluster.
-func (a *app) proveCluster(ctx context.Context, s *pgserver.Server, o proof.Options, p *policy.Source) (*proof.Report, error) {
+func (a *app) proveCluster(ctx context.Context, s *pgserver.Server, o pgproof.Options, p *policy.Source) (*proof.Report, error) {
 	o.Connect = func(ctx context.Context, database string) (*pgconn.PgConn, error) {
 		return s.Connect(ctx, database, "")
 	}
@@ -386,47 +354,14 @@ func (a *app) proveCluster(ctx context.Context, s *pgserver.Server, o proof.Opti
 			o.Database = config.Database
 		}
 	}
-	return proof.Prove(ctx, o)
-}
-
-// measure notes how long the restore took, for the objective of its time.
-func (r *clusterRestore) measure(result clusterRestored, err error) {
-	a := r.app
-	done := compliance.Restore{Time: a.now().UTC(), Took: secondsOf(result.Seconds)}
-	if err != nil {
-		var e *postgres.StepError
-		if !errors.As(err, &e) || !slices.Contains([]string{postgres.StepLayOut, postgres.StepRecover, postgres.StepPromote, postgres.StepProve}, e.Step) {
-			return // it says nothing of the backup
-		}
-		done.Failed = e.Step + " failed"
-	} else {
-		done.Bytes = int64(min(result.Bytes, 1<<62)) //nolint:gosec // bounded
-	}
-	if err := state.Open(a.statePath(), r.repo.ID()).SetLastRestore(r.src, done); err != nil {
-		a.warn("%v", err)
-	}
-}
-
-// tell prints what the checks found, for the person at the terminal.
-func (r *clusterRestore) tell(err error) {
-	if !errors.Is(err, errProof) || r.report == nil {
-		return
-	}
-	for _, s := range r.report.Steps {
-		for _, d := range s.Details {
-			fmt.Fprintf(r.app.stdio.Err, "%s: %s\n", s.Name, printable(d))
-		}
-	}
+	return pgproof.Prove(ctx, o)
 }
 
 // explain adds to an error what its reader can do.
 func (r *clusterRestore) explain(err error) error {
-	var e *postgres.StepError
-	if !errors.As(err, &e) {
+	e, err := failure(err)
+	if e == nil {
 		return err
-	}
-	if e.Start != nil || e.Back != nil {
-		err = &afterError{err} // told also where the restore was interrupted
 	}
 	name := r.src.Name
 	switch {
@@ -437,15 +372,15 @@ func (r *clusterRestore) explain(err error) error {
 	case errors.Is(err, postgres.ErrInUse):
 		return hinted{err, "the stop hook of the policy stops the server; or stop it yourself, then restore again"}
 	case errors.Is(err, postgres.ErrMoved):
-		return hinted{err, "look at what is there, take away what does not belong there, and do it again"}
+		return hinted{err, hintMoved}
 	case errors.Is(err, postgres.ErrRoom), errors.Is(err, postgres.ErrHost):
 		return hinted{err, "make room, or restore with --to DIR, and --tablespace-mapping, to another file system"}
 	case errors.Is(err, postgres.ErrPreload):
 		return hinted{err, "--setting shared_preload_libraries=NAME loads it during the recovery"}
 	case errors.Is(err, errProof):
-		return hinted{err, fmt.Sprintf("`holdfast snapshots %s --points` shows other moments; --checks none restores without looking", name)}
+		return hinted{err, hintProof(name)}
 	case !e.Good.IsZero() && e.Good.After(r.moment.base.Finished):
-		return hinted{err, fmt.Sprintf("the log is good up to there: `holdfast restore %s --at %s`; `holdfast verify %s` names what is damaged", name, exact(e.Good), name)}
+		return hinted{err, hintGood(name, e.Good)}
 	case errors.Is(err, postgres.ErrShort) || rottenCluster(err):
 		return hinted{err, fmt.Sprintf("`holdfast verify %s` names what is damaged; `holdfast snapshots %s --points` shows what can be had", name, name)}
 	}

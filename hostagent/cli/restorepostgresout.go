@@ -18,14 +18,12 @@ type clusterRestored struct {
 	Seconds float64
 }
 
-func secondsOf(s float64) time.Duration { return time.Duration(s * float64(time.Second)) }
-
-func clusterSteps(steps []postgres.Step) []stepLine {
-	out := []stepLine{}
-	for _, s := range steps {
-		out = append(out, stepLine{s.Name, s.Took.Seconds()})
+// bytes is how much the base has; 0: nothing was restored.
+func (r *clusterRestored) bytes() uint64 {
+	if r.Result == nil {
+		return 0
 	}
-	return out
+	return r.Result.Bytes
 }
 
 // document is the result for programs. Members that a restore of another kind has too mean the same.
@@ -59,19 +57,14 @@ func (r *clusterRestored) document() any {
 	}{
 		Snapshot: r.moment.base.ID().String(), DryRun: r.flags.dryRun, InPlace: r.flags.inPlace, Target: r.Target, Point: r.want.target.String(),
 		Reason: r.moment.chosen.Reason, Reached: r.moment.chosen.Reached.UTC(), Timeline: r.moment.timelineOf(), Seconds: r.Seconds,
-		Bytes: r.moment.base.Counts.Bytes, Files: r.moment.base.Counts.Files, Steps: []stepLine{}, Checks: []stepLine{}, Tablespaces: []postgres.Tablespace{}, Problems: []problemLine{},
+		Bytes: r.moment.base.Counts.Bytes, Files: r.moment.base.Counts.Files, Steps: []stepLine{}, Checks: checkLines(r.report), Tablespaces: []postgres.Tablespace{}, Problems: []problemLine{},
 		Warnings: append([]string{}, r.moment.chosen.Warnings...),
-	}
-	if r.report != nil {
-		for _, s := range r.report.Steps {
-			doc.Checks = append(doc.Checks, stepLine{s.Name, s.Took.Seconds()})
-		}
 	}
 	if got := r.Result; got != nil {
 		doc.Target, doc.Files, doc.Bytes, doc.Written, doc.WAL = got.Path, got.Files, got.Bytes, got.Written, got.WAL
 		doc.LSN, doc.Timeline, doc.NewTimeline, doc.Words = got.Reached.LSN.String(), got.Reached.Timeline, got.Reached.Now, got.Reached.Words
 		doc.Reached = r.reached()
-		doc.Steps, doc.Safety = clusterSteps(got.Steps), got.Safety
+		doc.Steps, doc.Safety = stepLines(got.Steps), got.Safety
 		doc.Tablespaces = append(doc.Tablespaces, got.Tablespaces...)
 		doc.Warnings = append(doc.Warnings, got.Warnings...)
 		if got.Socket != "" {
@@ -94,12 +87,7 @@ func (r *clusterRestored) reached() time.Time {
 
 func (a *app) printCluster(r clusterRestored) error {
 	if r.Result != nil {
-		if r.Settled != "" {
-			a.warn("%s", r.Settled)
-		}
-		for _, w := range r.Warnings {
-			a.warn("%s", w)
-		}
+		a.warnings(r.Settled, r.Warnings)
 	}
 	return a.print(r.document(), func(w io.Writer) { r.write(a, w) })
 }
@@ -120,25 +108,11 @@ func (r *clusterRestored) write(a *app, w io.Writer) {
 	if r.Result.Reached.Now > 0 {
 		fmt.Fprintf(w, "  timeline %d, which goes on from timeline %d\n", r.Result.Reached.Now, r.Result.Reached.Timeline)
 	}
-	fmt.Fprint(w, " ")
-	for i, s := range r.Steps {
-		if i > 0 {
-			fmt.Fprint(w, ",")
-		}
-		fmt.Fprintf(w, " %s %s", s.Name, duration(s.Took))
-	}
-	fmt.Fprintln(w)
+	fmt.Fprintf(w, "  %s\n", stepText(r.Steps))
 	if r.report == nil {
 		fmt.Fprintln(w, "  no queries of a policy to ask; --checks amcheck looks through tables and indexes, `holdfast verify "+r.moment.src.Name+" --level restore` tries it beside")
 	} else {
-		fmt.Fprint(w, "  passed")
-		for i, s := range r.report.Steps {
-			if i > 0 {
-				fmt.Fprint(w, ",")
-			}
-			fmt.Fprintf(w, " %s (%s)", s.Name, duration(s.Took))
-		}
-		fmt.Fprintln(w)
+		fmt.Fprintf(w, "  passed %s\n", checkText(r.report))
 	}
 	for _, s := range r.Tablespaces {
 		if s.From != s.Place {

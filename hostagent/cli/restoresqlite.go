@@ -9,13 +9,10 @@ import (
 	"path/filepath"
 	"slices"
 	"strings"
-	"time"
 
-	"github.com/btcdecoded/holdfast/hostagent/hook"
+	"github.com/btcdecoded/holdfast/hostagent/proof"
 	"github.com/btcdecoded/holdfast/hostagent/proof/sqlite"
 	"github.com/btcdecoded/holdfast/hostagent/restorer/database"
-	"github.com/btcdecoded/holdfast/hostagent/state"
-	"github.com/btcdecoded/holdfast/shared/compliance"
 	"github.com/btcdecoded/holdfast/shared/policy"
 	"github.com/btcdecoded/holdfast/shared/recovery"
 	"github.com/btcdecoded/holdfast/shared/repository"
@@ -24,18 +21,6 @@ import (
 
 // latest is what --at takes for the newest state.
 const latest = "latest"
-
-// The words of --checks.
-const (
-	checkIntegrity   = "integrity"
-	checkQuick       = "quick"
-	checkForeignKeys = "foreign-keys"
-	checkQueries     = "queries"
-	checkNone        = "none"
-)
-
-// errProof says that a restored database did not pass its checks.
-var errProof = errors.New("the restored database does not pass")
 
 // databaseRestore is one restore of a database on its way.
 type databaseRestore struct {
@@ -46,7 +31,7 @@ type databaseRestore struct {
 	src    snapshot.Source
 	policy *policy.Source // nil: the source is not in the policy
 	moment *moment
-	report *sqlite.Report
+	report *proof.Report
 }
 
 // restoreDatabase restores a source of kind sqlite.
@@ -55,14 +40,12 @@ func (a *app) restoreDatabase(ctx context.Context, repo *repository.Repository, 
 	if err := r.wanted(args[0]); err != nil {
 		return err
 	}
-	p, err := a.loadPolicy()
-	if err != nil {
+	var err error
+	if r.policy, err = a.policySource(r.src); err != nil {
 		return err
 	}
-	if p != nil {
-		if r.policy, err = p.Lookup(r.src.Host, r.src.Name); err != nil || r.policy.SQLite == nil {
-			r.policy = nil
-		}
+	if r.policy != nil && r.policy.SQLite == nil {
+		r.policy = nil
 	}
 	if err := r.choose(ctx); err != nil {
 		return err
@@ -104,10 +87,10 @@ func (a *app) restoreDatabase(ctx context.Context, repo *repository.Repository, 
 	result.moment, result.report, result.name = r.moment, r.report, a.name(r.moment.base.ID()) // the newest one was chosen again
 	result.Seconds = a.now().Sub(began).Seconds()
 	if ctx.Err() == nil {
-		r.measure(began, result.Result, err)
+		a.measured(repo, r.src, began, result.bytes(), err, database.StepBuild, database.StepProve)
 	}
 	if err != nil {
-		r.tell(err)
+		a.details(r.report, err)
 		return r.explain(err)
 	}
 	return a.printDatabase(result)
@@ -191,7 +174,7 @@ func (r *databaseRestore) target(original string) (string, error) {
 
 // options are those of the restorer.
 func (r *databaseRestore) options() (database.Options, error) {
-	o := database.Options{Now: r.app.now, Force: r.flags.force, StopFirst: r.newest()}
+	o := database.Options{Now: r.app.now, Force: r.flags.force}
 	checks, err := r.checks()
 	if err != nil {
 		return o, err
@@ -199,35 +182,19 @@ func (r *databaseRestore) options() (database.Options, error) {
 	if checks.Integrity != "" || checks.ForeignKeys || len(checks.Checks) > 0 {
 		o.Prove = func(ctx context.Context, path string) (err error) {
 			r.report, err = sqlite.Prove(ctx, path, checks)
-			if err == nil && !r.report.Passed() {
-				err = fmt.Errorf("%w: %s", errProof, strings.Join(r.report.Problems(), "; "))
-			}
-			return err
+			return passes(r.report, err)
 		}
 	}
 	if !r.flags.inPlace {
 		return o, nil
 	}
-	own, err := r.app.host()
-	if err != nil {
-		return o, err
+	at := ""
+	if r.policy != nil {
+		at = r.policy.SQLite.Path
 	}
-	if r.policy == nil || own != r.src.Host {
-		r.app.warn("no policy of this host has the source: nothing is stopped, started or asked")
-		return o, nil
-	}
-	env := []string{"HOLDFAST_HOST=" + r.src.Host, "HOLDFAST_SOURCE=" + r.src.Name, "HOLDFAST_DATABASE=" + r.policy.SQLite.Path}
-	runs := func(hooks []policy.Hook) func(context.Context) error {
-		if len(hooks) == 0 {
-			return nil
-		}
-		return func(ctx context.Context) error { return hook.Run(ctx, hooks, env, r.app.stdio.Err) }
-	}
-	o.Stop, o.Start = runs(r.policy.Hooks.Stop), runs(r.policy.Hooks.Start)
-	if health := r.policy.Hooks.Health; len(health) > 0 {
-		o.Healthy = func(ctx context.Context) error { return hook.Until(ctx, health, env, r.app.stdio.Err) }
-	}
-	return o, nil
+	o.Application, err = r.app.application(r.src, r.policy, "HOLDFAST_DATABASE="+at)
+	o.StopFirst = r.newest()
+	return o, err
 }
 
 // checks are what the new database must pass: what --checks says, or the policy.
@@ -237,6 +204,9 @@ func (r *databaseRestore) checks() (sqlite.Options, error) {
 		return policyChecks(r.policy), nil
 	}
 	var o sqlite.Options
+	if err := checkWords(words, checkIntegrity, checkQuick, checkForeignKeys, checkQueries); err != nil {
+		return o, err
+	}
 	for _, word := range words {
 		switch word {
 		case checkIntegrity:
@@ -247,12 +217,6 @@ func (r *databaseRestore) checks() (sqlite.Options, error) {
 			o.ForeignKeys = true
 		case checkQueries:
 			o.Checks = policyChecks(r.policy).Checks
-		case checkNone:
-			if len(words) > 1 {
-				return o, usagef("restore: --checks none goes with no other")
-			}
-		default:
-			return o, usagef("restore: --checks %s: want some of integrity, quick, foreign-keys, queries, or none", word)
 		}
 	}
 	if slices.Contains(words, checkIntegrity) && slices.Contains(words, checkQuick) {
@@ -277,50 +241,18 @@ func policyChecks(p *policy.Source) sqlite.Options {
 	return o
 }
 
-// measure notes how long the restore took, for the objective of its time.
-func (r *databaseRestore) measure(began time.Time, result *database.Result, err error) {
-	done := compliance.Restore{Time: began.UTC(), Took: r.app.now().Sub(began)}
-	if err != nil {
-		var e *database.StepError
-		if !errors.As(err, &e) || e.Step != database.StepBuild && e.Step != database.StepProve {
-			return // it says nothing of the backup
-		}
-		done.Failed = e.Step + " failed" // what a query or a table is called is nobody's business
-	} else {
-		done.Bytes = int64(min(result.Bytes, 1<<62))
-	}
-	if err := state.Open(r.app.statePath(), r.repo.ID()).SetLastRestore(r.src, done); err != nil {
-		r.app.warn("%v", err)
-	}
-}
-
-// tell prints what SQLite found, for the person at the terminal.
-func (r *databaseRestore) tell(err error) {
-	if !errors.Is(err, errProof) || r.report == nil {
-		return
-	}
-	for _, s := range r.report.Steps {
-		for _, d := range s.Details {
-			fmt.Fprintf(r.app.stdio.Err, "%s: %s\n", s.Name, printable(d))
-		}
-	}
-}
-
 // explain adds to an error what its reader can do.
 func (r *databaseRestore) explain(err error) error {
-	var e *database.StepError
-	if !errors.As(err, &e) {
+	e, err := failure(err)
+	if e == nil {
 		return err
-	}
-	if e.Start != nil || e.Back != nil {
-		err = &afterError{err} // told also where the restore was interrupted
 	}
 	name := r.src.Name
 	switch {
 	case e.Back != nil:
 		return hinted{err, fmt.Sprintf("end what has the database open, then restore again in place: that first puts back what is in %s", e.Safety)}
-	case !e.Reached.IsZero():
-		return hinted{err, fmt.Sprintf("the log is good up to there: `holdfast restore %s --at %s`; `holdfast verify %s` names what is damaged", name, exact(e.Reached), name)}
+	case !e.Good.IsZero():
+		return hinted{err, hintGood(name, e.Good)}
 	case errors.Is(err, database.ErrExists):
 		return hinted{err, "name a file that is not there; --in-place restores over the original"}
 	case errors.Is(err, database.ErrFull):
@@ -328,9 +260,9 @@ func (r *databaseRestore) explain(err error) error {
 	case errors.Is(err, database.ErrInUse):
 		return hinted{err, "the stop hook of the policy ends what has it open; --force goes on all the same, and whoever has it open then keeps what was there before"}
 	case errors.Is(err, database.ErrMoved):
-		return hinted{err, "look at what is there, take away what does not belong there, and do it again"}
+		return hinted{err, hintMoved}
 	case errors.Is(err, errProof):
-		return hinted{err, fmt.Sprintf("`holdfast snapshots %s --points` shows other moments; --checks none restores without looking", name)}
+		return hinted{err, hintProof(name)}
 	}
 	return err
 }

@@ -5,7 +5,7 @@ import (
 	"io"
 	"time"
 
-	"github.com/btcdecoded/holdfast/hostagent/proof/sqlite"
+	"github.com/btcdecoded/holdfast/hostagent/proof"
 	"github.com/btcdecoded/holdfast/hostagent/restorer/database"
 )
 
@@ -46,7 +46,7 @@ type databaseRestored struct {
 	*database.Result
 
 	moment   *moment
-	report   *sqlite.Report // nil: nothing was checked
+	report   *proof.Report // nil: nothing was checked
 	Target   string
 	DryRun   bool
 	InPlace  bool
@@ -55,27 +55,12 @@ type databaseRestored struct {
 	expected uint64 // size of the base
 }
 
-type stepLine struct {
-	Step    string  `json:"step"`
-	Seconds float64 `json:"seconds"`
-}
-
-func stepLines(steps []database.Step) []stepLine {
-	out := []stepLine{}
-	for _, s := range steps {
-		out = append(out, stepLine{s.Name, s.Took.Seconds()})
+// bytes is how large the restored database is; 0: none was restored.
+func (r *databaseRestored) bytes() uint64 {
+	if r.Result == nil {
+		return 0
 	}
-	return out
-}
-
-func checkLines(r *sqlite.Report) []stepLine {
-	out := []stepLine{}
-	if r != nil {
-		for _, s := range r.Steps {
-			out = append(out, stepLine{s.Name, s.Took.Seconds()})
-		}
-	}
-	return out
+	return r.Result.Bytes
 }
 
 // document is the result for programs. Members that a restore of files has too mean the same.
@@ -113,12 +98,7 @@ func (r *databaseRestored) document() any {
 
 func (a *app) printDatabase(r databaseRestored) error {
 	if r.Result != nil {
-		if r.Settled != "" {
-			a.warn("%s", r.Settled)
-		}
-		for _, w := range r.Warnings {
-			a.warn("%s", w)
-		}
+		a.warnings(r.Settled, r.Warnings)
 	}
 	return a.print(r.document(), func(w io.Writer) {
 		if r.DryRun {
@@ -126,7 +106,7 @@ func (a *app) printDatabase(r databaseRestored) error {
 			return
 		}
 		fmt.Fprintf(w, "%s restored to %s: the state of %s, %s in %s\n", r.moment.src.Name, printable(r.Path), exact(r.Reached), size(r.Bytes),
-			duration(time.Duration(r.Seconds*float64(time.Second))))
+			duration(secondsOf(r.Seconds)))
 		fmt.Fprintf(w, "  from %s", r.name)
 		if r.Records > 0 {
 			fmt.Fprintf(w, " and %s of the log", count(uint64(r.Records), "record", "records"))
@@ -135,14 +115,7 @@ func (a *app) printDatabase(r databaseRestored) error {
 		if r.report == nil {
 			fmt.Fprintln(w, "  not checked")
 		} else {
-			fmt.Fprint(w, "  passed")
-			for i, s := range r.report.Steps {
-				if i > 0 {
-					fmt.Fprint(w, ",")
-				}
-				fmt.Fprintf(w, " %s (%s)", s.Name, duration(s.Took))
-			}
-			fmt.Fprintln(w)
+			fmt.Fprintf(w, "  passed %s\n", checkText(r.report))
 		}
 		if r.Safety != "" {
 			fmt.Fprintf(w, "  what was there before is in %s; remove it when it is not needed any more\n", printable(r.Safety))

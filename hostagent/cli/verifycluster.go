@@ -3,12 +3,12 @@ package cli
 import (
 	"context"
 	"errors"
-	"fmt"
 	"path/filepath"
 
 	"github.com/btcdecoded/holdfast/hostagent/pgbin"
 	"github.com/btcdecoded/holdfast/hostagent/pgserver"
-	proof "github.com/btcdecoded/holdfast/hostagent/proof/postgres"
+	"github.com/btcdecoded/holdfast/hostagent/proof"
+	pgproof "github.com/btcdecoded/holdfast/hostagent/proof/postgres"
 	"github.com/btcdecoded/holdfast/hostagent/restorer/postgres"
 	"github.com/btcdecoded/holdfast/shared/policy"
 	"github.com/btcdecoded/holdfast/shared/repository"
@@ -20,7 +20,7 @@ import (
 // verifyCluster tries a restore of a cluster: a real server recovers on a scratch directory, and is looked at. Its error says
 // that there is no verdict.
 func (a *app) verifyCluster(ctx context.Context, repo *repository.Repository, id snapshot.ID, scratch string) (*restoredSnapshot, error) {
-	source, err := a.policySource(id)
+	source, err := a.policySource(id.Source)
 	if err != nil {
 		return nil, err
 	}
@@ -63,10 +63,10 @@ func (a *app) verifyCluster(ctx context.Context, repo *repository.Repository, id
 	case ctx.Err() != nil || !rottenCluster(err):
 		return nil, err
 	default:
-		r.Problems = append(r.Problems, clusterCause(err))
+		r.Problems = append(r.Problems, cause(err))
 	}
+	r.found(report)
 	if report != nil {
-		r.foundCluster(report)
 		for _, n := range report.Notes {
 			a.warn("%s", n)
 		}
@@ -76,12 +76,12 @@ func (a *app) verifyCluster(ctx context.Context, repo *repository.Repository, id
 }
 
 // policySource is the source in the policy; nil: it is not known there.
-func (a *app) policySource(id snapshot.ID) (*policy.Source, error) {
+func (a *app) policySource(src snapshot.Source) (*policy.Source, error) {
 	p, err := a.loadPolicy()
 	if err != nil || p == nil {
 		return nil, err
 	}
-	source, err := p.Lookup(id.Host, id.Source.Name)
+	source, err := p.Lookup(src.Host, src.Name)
 	if err != nil {
 		return nil, nil //nolint:nilerr // its queries are not known
 	}
@@ -89,8 +89,8 @@ func (a *app) policySource(id snapshot.ID) (*policy.Source, error) {
 }
 
 // drillChecks are what a restored cluster must pass by the policy; p may be nil.
-func (a *app) drillChecks(_ context.Context, s *pgserver.Server, p *policy.Source, base *repository.Stored) proof.Options {
-	o := proof.Options{Amcheck: true}
+func (a *app) drillChecks(_ context.Context, s *pgserver.Server, p *policy.Source, base *repository.Stored) pgproof.Options {
+	o := pgproof.Options{Amcheck: true}
 	if p == nil || p.Postgres == nil {
 		return o
 	}
@@ -135,38 +135,7 @@ func rottenCluster(err error) bool {
 		errors.Is(err, postgres.ErrBranch) || errors.Is(err, errNoCluster) || errors.Is(err, errMissing)
 }
 
-// clusterCause is the verdict without the scratch directory's name.
-func clusterCause(err error) string {
-	var e *postgres.StepError
-	if !errors.As(err, &e) {
-		return err.Error()
-	}
-	text := fmt.Sprintf("%s: %v", e.Step, e.Err)
-	if e.Words != "" {
-		text += "; the server said: " + e.Words
-	}
-	return text
-}
-
 func (r *restoredSnapshot) tookCluster(got *postgres.Result, m *clusterMoment) {
 	r.Reached, r.Bytes, r.WAL = m.chosen.Reached.UTC(), got.Bytes, got.WAL
-	for _, s := range got.Steps {
-		if s.Name != postgres.StepProve { // its parts follow
-			r.Steps = append(r.Steps, record.Step{Name: s.Name, Result: record.Pass, Seconds: s.Took.Seconds()})
-		}
-	}
-}
-
-func (r *restoredSnapshot) foundCluster(report *proof.Report) {
-	for _, s := range report.Steps {
-		step := record.Step{Name: s.Name, Result: record.Pass, Seconds: s.Took.Seconds()}
-		if s.Problem != "" {
-			step.Result = record.Fail
-		}
-		r.Steps = append(r.Steps, step)
-		for _, d := range s.Details {
-			r.details = append(r.details, s.Name+": "+d)
-		}
-	}
-	r.Problems = append(r.Problems, report.Problems()...)
+	r.steps(got.Steps, postgres.StepProve)
 }

@@ -15,6 +15,7 @@ import (
 	"github.com/btcdecoded/holdfast/hostagent/pgbin"
 	"github.com/btcdecoded/holdfast/hostagent/pgserver"
 	"github.com/btcdecoded/holdfast/hostagent/restorer/dump"
+	"github.com/btcdecoded/holdfast/hostagent/restorer/steps"
 	"github.com/btcdecoded/holdfast/shared/policy"
 	"github.com/btcdecoded/holdfast/shared/postgres/logical"
 	"github.com/btcdecoded/holdfast/shared/repository"
@@ -33,7 +34,7 @@ func (a *app) verifyDumps(ctx context.Context, repo *repository.Repository, id s
 	if err != nil {
 		return nil, err
 	}
-	source, err := a.policySource(m.ID())
+	source, err := a.policySource(m.ID().Source)
 	if err != nil {
 		return nil, err
 	}
@@ -159,7 +160,7 @@ func (d *dumpDrill) run(ctx context.Context, scratch string, progress interface 
 			return err
 		}
 		if _, err := dump.Globals(ctx, o.Connect, script); err != nil {
-			return &dump.StepError{Step: dump.StepRestore, Err: err}
+			return &dump.StepError{Failure: steps.Failure{Step: dump.StepRestore, Err: err}}
 		}
 	}
 	if len(checks) > 0 {

@@ -13,8 +13,10 @@ import (
 
 	"github.com/btcdecoded/holdfast/events"
 	"github.com/btcdecoded/holdfast/hostagent/daemon"
+	"github.com/btcdecoded/holdfast/hostagent/proof"
 	"github.com/btcdecoded/holdfast/hostagent/proof/sqlite"
 	"github.com/btcdecoded/holdfast/hostagent/restorer/database"
+	"github.com/btcdecoded/holdfast/hostagent/restorer/steps"
 	"github.com/btcdecoded/holdfast/shared/policy"
 	"github.com/btcdecoded/holdfast/shared/recovery"
 	"github.com/btcdecoded/holdfast/shared/repository"
@@ -173,15 +175,9 @@ type databaseID struct {
 
 // verifyRestore tries one restore. Its error says that there is no verdict.
 func (a *app) verifyRestore(ctx context.Context, repo *repository.Repository, id snapshot.ID, scratch string) (*restoredSnapshot, error) {
-	p, err := a.loadPolicy()
+	source, err := a.policySource(id.Source)
 	if err != nil {
 		return nil, err
-	}
-	var source *policy.Source
-	if p != nil {
-		if source, err = p.Lookup(id.Host, id.Source.Name); err != nil {
-			source = nil // its queries are not known
-		}
 	}
 	began := a.now()
 	all, err := a.readMoments(ctx, repo, id.Source)
@@ -192,7 +188,7 @@ func (a *app) verifyRestore(ctx context.Context, repo *repository.Repository, id
 	if err != nil {
 		return nil, err
 	}
-	var report *sqlite.Report
+	var report *proof.Report
 	meter := a.meter()
 	options := database.Options{Progress: meter, Now: a.now, Began: meter.Current, Prove: func(ctx context.Context, path string) (err error) {
 		checks := policyChecks(source)
@@ -228,25 +224,30 @@ func rotten(err error) bool {
 		errors.Is(err, errNoDatabase) || errors.Is(err, errMissing)
 }
 
-// cause is the verdict without the scratch file's name.
+// cause is the verdict without the place on this host.
 func cause(err error) string {
-	var e *database.StepError
-	if errors.As(err, &e) {
-		return e.Step + ": " + e.Err.Error()
+	var f *steps.Failure
+	if errors.As(err, &f) {
+		return f.Cause()
 	}
 	return err.Error()
 }
 
-func (r *restoredSnapshot) took(got *database.Result) {
-	r.Reached, r.Records, r.Bytes = got.Reached.UTC(), got.Records, got.Bytes
-	for _, s := range got.Steps {
-		if s.Name != database.StepProve { // its parts follow
+// steps notes the steps of a restore, but for that of which the parts follow.
+func (r *restoredSnapshot) steps(list []steps.Step, but string) {
+	for _, s := range list {
+		if s.Name != but {
 			r.Steps = append(r.Steps, record.Step{Name: s.Name, Result: record.Pass, Seconds: s.Took.Seconds()})
 		}
 	}
 }
 
-func (r *restoredSnapshot) found(report *sqlite.Report) {
+func (r *restoredSnapshot) took(got *database.Result) {
+	r.Reached, r.Records, r.Bytes = got.Reached.UTC(), got.Records, got.Bytes
+	r.steps(got.Steps, database.StepProve)
+}
+
+func (r *restoredSnapshot) found(report *proof.Report) {
 	if report == nil {
 		return
 	}

@@ -8,9 +8,8 @@ import (
 	"path/filepath"
 	"time"
 
-	"golang.org/x/sys/unix"
-
 	"github.com/btcdecoded/holdfast/hostagent/pgbin"
+	"github.com/btcdecoded/holdfast/hostagent/scratch"
 )
 
 // Empty is a server without data, in a directory of its own: dumps are restored into it to look at them.
@@ -18,11 +17,14 @@ type Empty struct {
 	*Server
 	Major int // its version
 
-	dir  string
-	lock *os.File
+	dir *scratch.Dir
 }
 
-const emptyPattern = "server-*"
+const (
+	emptyPattern = "server-*"
+	dataName     = "data"
+	homeName     = "home" // where its socket is
+)
 
 // startTime is how long an empty server may take until it accepts connections.
 const startTime = 2 * time.Minute
@@ -63,52 +65,28 @@ func newEmpty(dirs []string, account Account) (*Empty, error) {
 		if stopped, ok = account.Reaches(dir); !ok {
 			continue
 		}
-		sweepEmpty(dir)
-		at, err := os.MkdirTemp(dir, emptyPattern)
+		d, err := scratch.New(dir, emptyPattern, 0o711, removeEmpty)
 		if err != nil {
 			return nil, err
 		}
-		e := &Empty{dir: at}
-		if e.lock, err = lockOf(at); err == nil {
-			err = os.Chmod(at, 0o711) //nolint:gosec // as above
-		}
-		if err != nil {
-			return nil, errors.Join(err, e.Close())
-		}
-		return e, nil
+		return &Empty{dir: d}, nil
 	}
 	return nil, fmt.Errorf("user %s, as whom it would run, can not enter %s", account.Name(), stopped)
 }
 
-func lockOf(dir string) (*os.File, error) {
-	f, err := os.Open(dir)
-	if err != nil {
-		return nil, err
-	}
-	if err := unix.Flock(int(f.Fd()), unix.LOCK_EX|unix.LOCK_NB); err != nil { //nolint:gosec // a descriptor
-		return nil, errors.Join(err, f.Close())
-	}
-	return f, nil
-}
-
-// sweepEmpty removes what processes have left that are gone: they held locks.
-func sweepEmpty(dir string) {
-	left, _ := filepath.Glob(filepath.Join(dir, emptyPattern)) // the pattern is good
-	for _, at := range left {
-		if lock, err := lockOf(at); err == nil {
-			_ = (&Empty{dir: at, lock: lock}).Close() // what stays is for the next one
-		}
-	}
+// removeEmpty removes what a process has left that is gone.
+func removeEmpty(at string) error {
+	return errors.Join(EndStray(filepath.Join(at, dataName)), Clear(filepath.Join(at, homeName)), os.RemoveAll(at))
 }
 
 // start makes the cluster and waits until its server accepts connections.
 func (e *Empty) start(ctx context.Context, initdb, postgres string, account Account) (err error) {
-	home := filepath.Join(e.dir, "home")
+	home := filepath.Join(e.dir.Path, homeName)
 	if err := os.Mkdir(home, 0o700); err != nil {
 		return err
 	}
 	// The cluster is made by the account itself, in a directory that it may write to.
-	if err := errors.Join(account.Give(home), account.Give(e.dir)); err != nil {
+	if err := errors.Join(account.Give(home), account.Give(e.dir.Path)); err != nil {
 		return err
 	}
 	if err := Init(ctx, initdb, e.data(), account); err != nil {
@@ -129,7 +107,7 @@ func (e *Empty) start(ctx context.Context, initdb, postgres string, account Acco
 	return nil
 }
 
-func (e *Empty) data() string { return filepath.Join(e.dir, "data") }
+func (e *Empty) data() string { return filepath.Join(e.dir.Path, dataName) }
 
 // Close stops the server and removes all of it.
 func (e *Empty) Close() error {
@@ -139,9 +117,5 @@ func (e *Empty) Close() error {
 	} else {
 		err = EndStray(e.data())
 	}
-	err = errors.Join(err, Clear(filepath.Join(e.dir, "home")), os.RemoveAll(e.dir))
-	if e.lock != nil {
-		_ = e.lock.Close() // only read
-	}
-	return err
+	return errors.Join(err, Clear(filepath.Join(e.dir.Path, homeName)), e.dir.Remove())
 }

@@ -1,6 +1,6 @@
 // Package proof judges whether a restored database is what its owner expects: [Expect] reads an expectation of the policy
-// and says whether a query's answer meets it. How a database of some kind is asked stands in the package of the kind below
-// this one.
+// and says whether a query's answer meets it. What was found is a [Report]. How a database of some kind is asked stands in the
+// package of the kind below this one.
 package proof
 
 import (

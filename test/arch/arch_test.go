@@ -58,9 +58,10 @@ var layers = map[string][]string{
 	"hostagent/state":    {"shared/snapshot", "shared/compliance", "shared/retention", "shared/policy"},
 	"hostagent/hook":     {"shared/policy"},
 	"hostagent/pgbin":    {},
-	"hostagent/pgserver": {"hostagent/pgbin"},
+	"hostagent/scratch":  {},
+	"hostagent/pgserver": {"hostagent/pgbin", "hostagent/scratch"},
 	"hostagent/source":   {"shared", "hostagent/pgbin"},
-	"hostagent/restorer": {"shared", "hostagent/pgbin", "hostagent/pgserver"},
+	"hostagent/restorer": {"shared", "hostagent/scratch", "hostagent/pgbin", "hostagent/pgserver"},
 	"hostagent/proof":    {"shared", "hostagent/pgbin", "hostagent/pgserver"},
 	"hostagent/cli":      {"shared", "events", "hostagent"},
 	// What crosses between processes, and the cloud.

@@ -13,6 +13,7 @@ import (
 
 	"github.com/jackc/pgx/v5/pgconn"
 
+	"github.com/btcdecoded/holdfast/hostagent/proof"
 	"github.com/btcdecoded/holdfast/hostagent/proof/query"
 	"github.com/btcdecoded/holdfast/shared/policy"
 )
@@ -39,48 +40,19 @@ type Options struct {
 	Began   func(step string)
 }
 
-// Report is what a proof found.
-type Report struct {
-	Steps []Step
-	// Notes are what could not be looked at, and is not wrong: amcheck that is not installed.
-	Notes []string
-}
-
-// Step is one thing that was checked.
-type Step struct {
-	Name    string
-	Took    time.Duration
-	Problem string   // empty: it passed. Never a text or value of the database: receipts hold it
-	Details []string // with names of tables and indexes; not for receipts
-}
-
-// Passed reports whether all steps passed.
-func (r *Report) Passed() bool { return len(r.Problems()) == 0 }
-
-// Problems are those of all steps, each with the step's name in front.
-func (r *Report) Problems() []string {
-	var out []string
-	for _, s := range r.Steps {
-		if s.Problem != "" {
-			out = append(out, s.Name+": "+s.Problem)
-		}
-	}
-	return out
-}
-
 // prover is one proof on its way.
 type prover struct {
 	options Options
-	report  *Report
+	report  *proof.Report
 }
 
 // Prove checks the cluster, all steps also when one fails. The error says that the proof could not be made: the context
 // ended, or the server does not answer.
-func Prove(ctx context.Context, o Options) (*Report, error) {
+func Prove(ctx context.Context, o Options) (*proof.Report, error) {
 	if o.Workers <= 0 {
 		o.Workers = 2
 	}
-	p := &prover{options: o, report: &Report{}}
+	p := &prover{options: o, report: &proof.Report{}}
 	var all []string
 	err := p.step(ctx, StepConnect, func(ctx context.Context) (_ string, _ []string, err error) {
 		all, err = p.databases(ctx)
@@ -119,7 +91,7 @@ func (p *prover) step(ctx context.Context, name string, check func(context.Conte
 	if err != nil {
 		return fmt.Errorf("%s: %w", name, err)
 	}
-	p.report.Steps = append(p.report.Steps, Step{Name: name, Took: time.Since(began), Problem: problem, Details: details})
+	p.report.Steps = append(p.report.Steps, proof.Step{Name: name, Took: time.Since(began), Problem: problem, Details: details})
 	return nil
 }
 

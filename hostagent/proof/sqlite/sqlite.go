@@ -40,46 +40,19 @@ type Options struct {
 	Began       func(step string)
 }
 
-// Step is one thing that was checked.
-type Step struct {
-	Name    string
-	Took    time.Duration
-	Problem string   // empty: it passed. Never a text or value of the database: receipts hold it
-	Details []string // what SQLite says of it, with names of tables and indexes; not for receipts
-}
-
-// Report is what a proof found.
-type Report struct {
-	Steps []Step
-}
-
-// Passed reports whether all steps passed.
-func (r *Report) Passed() bool { return len(r.Problems()) == 0 }
-
-// Problems are those of all steps, each with the step's name in front.
-func (r *Report) Problems() []string {
-	var out []string
-	for _, s := range r.Steps {
-		if s.Problem != "" {
-			out = append(out, s.Name+": "+s.Problem)
-		}
-	}
-	return out
-}
-
 // maxDetails is how much SQLite is asked for, of what is wrong.
 const maxDetails = 20
 
 // Prove checks the database at path, all steps also when one fails, but for the queries where the database is damaged. An
 // error says that the proof could not be made: the context ended, or the file can not be read. A file that is no database
 // is damaged, and no error.
-func Prove(ctx context.Context, path string, o Options) (*Report, error) {
+func Prove(ctx context.Context, path string, o Options) (*proof.Report, error) {
 	conn, done, err := open(ctx, path)
 	if err != nil {
 		return nil, err
 	}
 	defer done()
-	p := &prover{conn: conn, options: o, report: &Report{}}
+	p := &prover{conn: conn, options: o, report: &proof.Report{}}
 	var whole bool
 	if o.Integrity != "" {
 		whole, err = p.step(ctx, o.Integrity, p.integrity)
@@ -144,7 +117,7 @@ const limitAttached = 7
 type prover struct {
 	conn    *sql.Conn
 	options Options
-	report  *Report
+	report  *proof.Report
 }
 
 // step runs one check and notes how it went. An error of the context ends the proof; any other is what is wrong.
@@ -160,7 +133,7 @@ func (p *prover) step(ctx context.Context, name string, check func(context.Conte
 	if err != nil {
 		problem, details = failure(err), append(details, err.Error())
 	}
-	p.report.Steps = append(p.report.Steps, Step{Name: name, Took: time.Since(began), Problem: problem, Details: details})
+	p.report.Steps = append(p.report.Steps, proof.Step{Name: name, Took: time.Since(began), Problem: problem, Details: details})
 	return problem == "", nil
 }
 

@@ -10,6 +10,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/btcdecoded/holdfast/hostagent/proof"
 	"github.com/btcdecoded/holdfast/hostagent/proof/sqlite"
 	"github.com/btcdecoded/holdfast/shared/policy"
 )
@@ -32,7 +33,7 @@ func all(checks ...policy.Check) sqlite.Options {
 	return sqlite.Options{Integrity: sqlite.IntegrityCheck, ForeignKeys: true, Checks: checks}
 }
 
-func prove(t *testing.T, path string, o sqlite.Options) *sqlite.Report {
+func prove(t *testing.T, path string, o sqlite.Options) *proof.Report {
 	t.Helper()
 	r, err := sqlite.Prove(context.Background(), path, o)
 	if err != nil {

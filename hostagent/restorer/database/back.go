@@ -1,12 +1,13 @@
 package database
 
 import (
-	"encoding/json"
 	"errors"
 	"fmt"
 	"io/fs"
 	"os"
 	"path/filepath"
+
+	"github.com/btcdecoded/holdfast/hostagent/restorer/inplace"
 )
 
 // back puts the old database and what stood beside it in their places again, from wherever a swap was left. It can be
@@ -18,8 +19,8 @@ func (s *swap) back() error {
 	if err := s.makeFailed(); err != nil {
 		return err
 	}
-	if s.marker.Old != (identity{}) {
-		at, err := identify(s.at(""))
+	if s.marker.Old != (inplace.Identity{}) {
+		at, err := inplace.Identify(s.at(""))
 		if err != nil || at == s.marker.Old {
 			return err // never hidden, or revealed again, which is the last step
 		}
@@ -28,8 +29,8 @@ func (s *swap) back() error {
 	if err != nil {
 		return err
 	}
-	if at != s.marker.Barrier && at != (identity{}) {
-		if s.marker.Old == (identity{}) {
+	if at != s.marker.Barrier && at != (inplace.Identity{}) {
+		if s.marker.Old == (inplace.Identity{}) {
 			return nil // somebody made one where none was: it is nothing of ours
 		}
 		return fmt.Errorf("%s: %w", s.at(""), ErrMoved)
@@ -43,9 +44,9 @@ func (s *swap) back() error {
 	if err := s.options.faulty("back reveal"); err != nil {
 		return err
 	}
-	if s.marker.Old == (identity{}) {
+	if s.marker.Old == (inplace.Identity{}) {
 		if at == s.marker.Barrier {
-			err = s.mustMove(s.at(""), s.work.path("gone"))
+			err = s.mustMove(s.at(""), s.work.Join("gone"))
 		}
 		return errors.Join(err, s.syncAll())
 	}
@@ -53,7 +54,7 @@ func (s *swap) back() error {
 	if err != nil {
 		return err
 	}
-	if at == (identity{}) {
+	if at == (inplace.Identity{}) {
 		err = s.mustMove(old, s.at(""))
 	} else {
 		err = s.exchange(s.at(""), old, false)
@@ -62,8 +63,8 @@ func (s *swap) back() error {
 }
 
 // hideNew puts the barrier where the new database is, if it is in the place. It returns what is there then.
-func (s *swap) hideNew() (identity, error) {
-	at, err := identify(s.at(""))
+func (s *swap) hideNew() (inplace.Identity, error) {
+	at, err := inplace.Identify(s.at(""))
 	if err != nil || at != s.marker.New {
 		return at, err
 	}
@@ -89,24 +90,24 @@ func (s *swap) hideNew() (identity, error) {
 	if err := s.syncAll(); err != nil {
 		return at, err
 	}
-	return identify(s.at(""))
+	return inplace.Identify(s.at(""))
 }
 
 // sidesBack sets aside what stands beside the place and is not the old database's, and puts back what is. Nobody can open
 // what is in the place.
 func (s *swap) sidesBack() error {
 	for _, side := range sides() {
-		id, err := identify(s.at(side))
+		id, err := inplace.Identify(s.at(side))
 		if err != nil {
 			return err
 		}
-		if id == (identity{}) || id == s.marker.Sides[side] {
+		if id == (inplace.Identity{}) || id == s.marker.Sides[side] {
 			continue
 		}
 		if err := s.needFailed(); err != nil {
 			return err
 		}
-		if err := move(s.at(side), s.in(s.marker.Failed, side)); err != nil {
+		if err := inplace.Move(s.at(side), s.in(s.marker.Failed, side)); err != nil {
 			return err
 		}
 	}
@@ -114,7 +115,7 @@ func (s *swap) sidesBack() error {
 		if err := s.options.faulty("back" + side); err != nil {
 			return err
 		}
-		if err := move(s.in(s.marker.Safety, side), s.at(side)); err != nil {
+		if err := inplace.Move(s.in(s.marker.Safety, side), s.at(side)); err != nil {
 			return err
 		}
 	}
@@ -126,7 +127,7 @@ func (s *swap) needFailed() error {
 	if s.marker.Failed != "" {
 		return nil
 	}
-	name, err := freeName(s.work.place, "failed", s.options.now().UTC())
+	name, err := s.freeName("failed", s.options.now())
 	if err != nil {
 		return err
 	}
@@ -150,13 +151,13 @@ func (s *swap) makeFailed() error {
 }
 
 // find says where one of the files of the swap is by now.
-func (s *swap) find(id identity) (string, error) {
-	places := []string{s.at(""), s.in(s.marker.Safety, ""), s.work.fresh(), s.work.path(waitingName)}
+func (s *swap) find(id inplace.Identity) (string, error) {
+	places := []string{s.at(""), s.in(s.marker.Safety, ""), s.work.fresh(), s.work.Join(waitingName)}
 	if s.marker.Failed != "" {
 		places = append(places, s.in(s.marker.Failed, ""))
 	}
 	for _, path := range places {
-		if at, err := identify(path); err == nil && at == id && id != (identity{}) {
+		if at, err := inplace.Identify(path); err == nil && at == id && id != (inplace.Identity{}) {
 			return path, nil
 		}
 	}
@@ -183,21 +184,14 @@ func (s *swap) tidy() {
 
 // settle finishes or takes back what a restore that died left, and says in words what it found; empty: nothing.
 func (w *workspace) settle(o *Options) (string, error) {
-	b, err := os.ReadFile(w.path(markerName))
-	if errors.Is(err, fs.ErrNotExist) {
-		return "", nil // it died before it touched anything
-	}
-	if err != nil {
-		return "", err
-	}
 	s := &swap{work: w, options: o}
-	if err := json.Unmarshal(b, &s.marker); err != nil {
-		return "", fmt.Errorf("%s: %w", w.path(markerName), err)
+	if found, err := w.Marked(&s.marker); err != nil || !found {
+		return "", err
 	}
 	if err := s.rebase(); err != nil {
 		return "", err
 	}
-	at, err := identify(s.at(""))
+	at, err := inplace.Identify(s.at(""))
 	if err != nil {
 		return "", err
 	}
@@ -227,20 +221,14 @@ func (w *workspace) settle(o *Options) (string, error) {
 // rebase gives the files of a marker the device number that their file system has now: a reboot may have changed it. All
 // are on the file system of the working directory.
 func (s *swap) rebase() error {
-	here, err := identify(s.work.place.work())
+	here, err := inplace.Identify(s.work.Path)
 	if err != nil {
 		return err
 	}
-	device := func(id identity) identity {
-		if id != (identity{}) {
-			id.Device = here.Device
-		}
-		return id
-	}
 	m := &s.marker
-	m.Old, m.New, m.Barrier = device(m.Old), device(m.New), device(m.Barrier)
+	m.Old, m.New, m.Barrier = m.Old.Beside(here), m.New.Beside(here), m.Barrier.Beside(here)
 	for side, id := range m.Sides {
-		m.Sides[side] = device(id)
+		m.Sides[side] = id.Beside(here)
 	}
 	return nil
 }

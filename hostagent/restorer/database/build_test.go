@@ -83,8 +83,8 @@ func TestLargeTransaction(t *testing.T) {
 	}
 	_, err := ToFile(context.Background(), filepath.Join(dir, "cut"), opener(source(before, parts[:2]...)), Options{})
 	var e *StepError
-	if !errors.As(err, &e) || !errors.Is(err, ErrLog) || e.Step != StepBuild || !e.Reached.Equal(stamp(0)) {
-		t.Errorf("%v, reached %v", err, e.Reached)
+	if !errors.As(err, &e) || !errors.Is(err, ErrLog) || e.Step != StepBuild || !e.Good.Equal(stamp(0)) {
+		t.Errorf("%v, reached %v", err, e.Good)
 	}
 	if got := names(t, dir); got != "db" {
 		t.Errorf("left: %s", got)
@@ -134,8 +134,8 @@ func TestLogThatDoesNotFit(t *testing.T) {
 		src.Records = sequence(tt.records, tt.end)
 		_, err := ToFile(context.Background(), filepath.Join(dir, "db"), opener(src), Options{})
 		var e *StepError
-		if !errors.As(err, &e) || !errors.Is(err, tt.want) || !e.Reached.Equal(stamp(tt.reached)) {
-			t.Errorf("%s: %v, reached %v", name, err, e.Reached)
+		if !errors.As(err, &e) || !errors.Is(err, tt.want) || !e.Good.Equal(stamp(tt.reached)) {
+			t.Errorf("%s: %v, reached %v", name, err, e.Good)
 		}
 		if got := names(t, dir); got != "" {
 			t.Errorf("%s: left: %s", name, got)

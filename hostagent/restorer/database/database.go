@@ -47,10 +47,11 @@ package database
 import (
 	"context"
 	"errors"
-	"fmt"
 	"iter"
 	"time"
 
+	"github.com/btcdecoded/holdfast/hostagent/restorer/inplace"
+	"github.com/btcdecoded/holdfast/hostagent/restorer/steps"
 	"github.com/btcdecoded/holdfast/shared/repository"
 	"github.com/btcdecoded/holdfast/shared/snapshot"
 )
@@ -62,11 +63,11 @@ var (
 	// ErrInUse says that another process has the database open.
 	ErrInUse = errors.New("another process has the database open")
 	// ErrBusy says that another restore to the same place is running.
-	ErrBusy = errors.New("another restore to this place is running")
+	ErrBusy = inplace.ErrBusy
 	// ErrFull says that the new file will not fit.
 	ErrFull = errors.New("no space left at the target")
 	// ErrMoved says that somebody changed the place while a restore was under way or after it died.
-	ErrMoved = errors.New("somebody else changed the place meanwhile")
+	ErrMoved = inplace.ErrMoved
 	// ErrLog says that the log and its base do not belong together, or that the log ends amid a transaction.
 	ErrLog = errors.New("the log does not fit its base")
 )
@@ -117,12 +118,7 @@ type Options struct {
 
 	// Of a restore in place:
 
-	// Stop ends the application, Start begins it again, Healthy says whether it is well. Start runs however the restore
-	// ends, once Stop was called, also when ctx has ended. Each may be nil.
-	Stop, Start, Healthy func(ctx context.Context) error
-	// StopFirst stops the application before the source is opened and the file is built: nothing that it commits is missed.
-	// Else it is stopped only for the swap.
-	StopFirst bool
+	steps.Application
 	// Force goes on where another process has the database open.
 	Force bool
 	// Began is told which step begins. May be nil.
@@ -134,25 +130,14 @@ type Options struct {
 	plainRename bool
 }
 
-// The steps of a restore, as [Step] and [StepError] name them.
+// The steps of a restore, besides those that all have, as [steps.Step] and [StepError] name them.
 const (
-	StepPrepare = "prepare"
-	StepStop    = "stop hook"
-	StepBuild   = "build"
-	StepProve   = "checks"
-	StepSync    = "sync"
-	StepInUse   = "look who has the database open"
-	StepSwap    = "swap"
-	StepStart   = "start hook"
-	StepHealth  = "health check"
-	StepBack    = "put back"
+	StepBuild = "build"
+	StepProve = "checks"
+	StepSync  = "sync"
+	StepInUse = "look who has the database open"
+	StepSwap  = "swap"
 )
-
-// Step is one step and how long it took.
-type Step struct {
-	Name string
-	Took time.Duration
-}
 
 // Result is what a restore made.
 type Result struct {
@@ -162,7 +147,7 @@ type Result struct {
 	Records int       // of the log
 	Reached time.Time // of the newest commit in it; the base's time where no record followed
 	Safety  string    // directory with what was there before; empty: nothing was, or it was no restore in place
-	Steps   []Step
+	Steps   []steps.Step
 	// Warnings are what this user or file system can't do, such as giving files to another owner.
 	Warnings []string
 	// Settled is what an earlier restore to this place had left, in words; empty: nothing.
@@ -170,43 +155,7 @@ type Result struct {
 }
 
 // StepError says which step ended a restore and what became of the place.
-type StepError struct {
-	Step   string
-	Path   string
-	Err    error
-	Safety string // what was there before is here, and not in its place; empty: all is as it was
-	Failed string // what was restored, and had to leave its place again, is here; empty: nothing did
-	// Reached is the state up to which the log was good, where the log is what failed; zero: none.
-	Reached time.Time
-	Back    error // why what was there before could not be put back; nil: it was, or it never left
-	Start   error // why the application could not be started again; nil: it was, or it was never stopped
-}
-
-func (e *StepError) Error() string {
-	text := fmt.Sprintf("restore %s: %s: %v", e.Path, e.Step, e.Err)
-	switch {
-	case e.Back != nil:
-		text += fmt.Sprintf("; what was there before could NOT be put back: %v; it is in %s", e.Back, e.Safety)
-	case e.Failed != "":
-		text += "; everything is as it was, and what had been restored is in " + e.Failed
-	default:
-		text += "; everything is as it was"
-	}
-	if e.Start != nil {
-		text += fmt.Sprintf("; the application could NOT be started again: %v", e.Start)
-	}
-	return text
-}
-
-func (e *StepError) Unwrap() []error {
-	out := []error{e.Err}
-	for _, err := range []error{e.Back, e.Start} {
-		if err != nil {
-			out = append(out, err)
-		}
-	}
-	return out
-}
+type StepError = steps.Failure
 
 // sides are the suffixes of the files beside a database. The WAL and the journal go first, because they are what an
 // opener reads.

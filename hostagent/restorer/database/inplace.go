@@ -7,60 +7,50 @@ import (
 	"path/filepath"
 
 	"golang.org/x/sys/unix"
+
+	"github.com/btcdecoded/holdfast/hostagent/restorer/inplace"
+	"github.com/btcdecoded/holdfast/hostagent/restorer/steps"
 )
 
-// inPlace does the work of [InPlace]. Until the swap a failure leaves all as it was by itself; from then on it is put back.
+// inPlace does the work of [InPlace].
 func (r *run) inPlace(ctx context.Context, open Opener) (*Result, error) {
-	stopped := false
-	stop := func() error {
-		if stopped || r.options.Stop == nil {
-			return nil
-		}
-		stopped = true // whatever it did: what it has stopped must be started again
-		return r.step(StepStop, func() error { return r.options.Stop(ctx) })
-	}
-	s := &swap{work: r.work, options: r.options}
-	err := r.exchange(ctx, open, s, stop)
-	if err != nil {
-		e := r.failure(err).(*StepError) //nolint:errorlint // failure makes nothing else
-		r.takeBack(s, e)
-		if stopped {
-			e.Start = r.start(ctx)
-		}
-		return nil, e
-	}
-	if err := r.alive(ctx); err != nil {
-		return nil, r.revert(ctx, s, err)
-	}
-	s.tidy()
-	if s.marker.Safety != "" {
-		r.result.Safety = filepath.Join(r.place.dir, s.marker.Safety)
-	}
-	r.leave()
-	return r.result, nil
-}
-
-// exchange builds the new database and puts it in its place.
-func (r *run) exchange(ctx context.Context, open Opener, s *swap, stop func() error) error {
+	x := &exchange{run: r, swap: &swap{work: r.work, options: r.options}}
 	old, err := r.present()
 	if err != nil {
-		return err
+		f := r.failure(err)
+		x.TakeBack(f)
+		return nil, f
 	}
-	if r.options.StopFirst {
-		if err := stop(); err != nil {
-			return err
-		}
+	build := func(ctx context.Context) error { return r.make(ctx, open, old) }
+	if f := r.course.InPlace(ctx, r.result.Path, r.options.Application, build, x); f != nil {
+		return nil, r.tell(f)
 	}
-	if err := r.make(ctx, open, old); err != nil {
-		return err
+	x.swap.tidy()
+	r.result.Safety = x.set(x.swap.marker.Safety)
+	return r.done(), nil
+}
+
+// exchange lets the old database and the new one change places. It is a [steps.Exchange]: until the swap all is as it was by
+// itself.
+type exchange struct {
+	*run
+	swap *swap
+}
+
+// set is the path of a set of files that was set aside; empty: there is none.
+func (x *exchange) set(name string) string {
+	if name == "" {
+		return ""
 	}
-	if err := stop(); err != nil {
-		return err
-	}
+	return filepath.Join(x.place.dir, name)
+}
+
+// Swap puts the new database in its place.
+func (x *exchange) Swap(ctx context.Context) error {
 	var held *guard
-	err = r.step(StepInUse, func() (err error) {
-		held, err = claim(r.place, r.options.wait())
-		return r.allow(err)
+	err := x.course.Do(StepInUse, func() (err error) {
+		held, err = claim(x.place, x.options.wait())
+		return x.allow(err)
 	})
 	defer func() { held.release() }()
 	if err != nil {
@@ -69,18 +59,61 @@ func (r *run) exchange(ctx context.Context, open Opener, s *swap, stop func() er
 	if err := ctx.Err(); err != nil {
 		return err // the last moment at which it costs nothing
 	}
-	return r.step(StepSwap, func() error {
-		return s.forward(func() error {
-			if s.marker.Old == (identity{}) {
+	return x.course.Do(StepSwap, func() error {
+		return x.swap.forward(func() error {
+			if x.swap.marker.Old == (inplace.Identity{}) {
 				return nil
 			}
 			// Who opened it between the look and the barrier.
-			if who := openers("/proc", s.marker.Old); len(who) > 0 {
-				return r.allow(inUse(who))
+			if who := openers("/proc", x.swap.marker.Old); len(who) > 0 {
+				return x.allow(inUse(who))
 			}
 			return nil
 		})
 	})
+}
+
+// TakeBack undoes a swap that did not come to its end, and removes what was made.
+func (x *exchange) TakeBack(f *steps.Failure) {
+	if x.swap.marker.Phase != "" {
+		if f.Back = x.swap.back(); f.Back != nil {
+			x.stuck(f)
+			return
+		}
+	}
+	x.cleanUp(f)
+}
+
+// PutBack puts the old database back because the application is not well with the new one.
+func (x *exchange) PutBack(_ context.Context, f *steps.Failure, stop func() error) {
+	stopped := stop()
+	held, err := claim(x.place, x.options.wait())
+	defer held.release()
+	if err = x.allow(err); err == nil {
+		stopped = nil // whatever the hook said, nobody has it open
+		x.swap.marker.Phase = phaseBack
+		if err = x.swap.write(); err == nil {
+			err = x.swap.back()
+		}
+	}
+	if err != nil {
+		f.Back = errors.Join(stopped, err)
+		x.stuck(f)
+		return
+	}
+	x.cleanUp(f)
+}
+
+// stuck says where the old database is that could not be put back. The marker stays: the next restore goes on with this.
+func (x *exchange) stuck(f *steps.Failure) {
+	f.Safety = x.set(x.swap.marker.Safety)
+	x.work.Leave()
+}
+
+func (x *exchange) cleanUp(f *steps.Failure) {
+	x.swap.tidy()
+	f.Failed = x.set(x.swap.marker.Failed)
+	_ = x.work.Remove() // what stays is taken over by the next one
 }
 
 // allow lets pass that somebody has the database open, where that was asked for.
@@ -110,77 +143,4 @@ func (r *run) present() (*metadata, error) {
 		return nil, &os.PathError{Op: "restore over", Path: r.place.path(), Err: errors.New("it is no file")}
 	}
 	return metadataAt(f)
-}
-
-// start starts the application, whether the restore was interrupted or not.
-func (r *run) start(ctx context.Context) error {
-	if r.options.Start == nil {
-		return nil
-	}
-	return r.options.Start(context.WithoutCancel(ctx))
-}
-
-// alive starts the application and waits until it is well.
-func (r *run) alive(ctx context.Context) error {
-	if r.options.Start != nil {
-		if err := r.step(StepStart, func() error { return r.start(ctx) }); err != nil {
-			return err
-		}
-	}
-	if r.options.Healthy != nil {
-		return r.step(StepHealth, func() error { return r.options.Healthy(ctx) })
-	}
-	return nil
-}
-
-// takeBack undoes a swap that did not come to its end, and removes what it made.
-func (r *run) takeBack(s *swap, e *StepError) {
-	if s.marker.Phase != "" {
-		if e.Back = s.back(); e.Back != nil {
-			e.Safety = filepath.Join(r.place.dir, s.marker.Safety)
-			r.work.close() // the marker stays: the next restore goes on with this
-			return
-		}
-	}
-	r.cleanUp(s, e)
-}
-
-func (r *run) cleanUp(s *swap, e *StepError) {
-	s.tidy()
-	if s.marker.Failed != "" {
-		e.Failed = filepath.Join(r.place.dir, s.marker.Failed)
-	}
-	_ = r.work.remove() // what stays is taken over by the next one
-}
-
-// revert puts the old database back because the application is not well with the new one.
-func (r *run) revert(ctx context.Context, s *swap, cause error) error {
-	e := r.failure(cause).(*StepError) //nolint:errorlint // failure makes nothing else
-	ctx = context.WithoutCancel(ctx)
-	r.at = StepBack
-	if r.options.Began != nil {
-		r.options.Began(StepBack)
-	}
-	if r.options.Stop != nil {
-		e.Back = r.options.Stop(ctx)
-	}
-	held, err := claim(r.place, r.options.wait())
-	defer held.release()
-	if err = r.allow(err); err == nil {
-		e.Back = nil // whatever the hook said, nobody has it open
-		s.marker.Phase = phaseBack
-		if err = s.write(); err == nil {
-			err = s.back()
-		}
-	}
-	if err != nil {
-		e.Back = errors.Join(e.Back, err)
-		e.Safety = filepath.Join(r.place.dir, s.marker.Safety)
-		r.work.close() // the marker stays
-	} else {
-		r.cleanUp(s, e)
-	}
-	held.release()
-	e.Start = r.start(ctx)
-	return e
 }

@@ -10,6 +10,8 @@ import (
 	"testing"
 
 	"golang.org/x/sys/unix"
+
+	"github.com/btcdecoded/holdfast/hostagent/restorer/steps"
 )
 
 // old makes a place with a database as an application leaves it that was killed: rows 1 to 20 in the file, 21 to 30 in the
@@ -82,7 +84,7 @@ type app struct {
 }
 
 func (a *app) options() Options {
-	return Options{
+	return Options{Application: steps.Application{
 		Stop: func(context.Context) error { a.done = append(a.done, "stop"); return nil },
 		Start: func(context.Context) error {
 			a.done = append(a.done, "start")
@@ -99,7 +101,7 @@ func (a *app) options() Options {
 			}
 			return nil
 		},
-	}
+	}}
 }
 
 func (a *app) was(t *testing.T, want string) {
@@ -201,7 +203,7 @@ func TestThroughLinks(t *testing.T) {
 // TestNotHealthy puts back what was there when the application does not start, or is not well, with what was restored.
 func TestNotHealthy(t *testing.T) {
 	for _, plain := range []bool{false, true} {
-		for name, a := range map[string]*app{StepStart: {failStart: 1}, StepHealth: {sick: true}} {
+		for name, a := range map[string]*app{steps.Start: {failStart: 1}, steps.Health: {sick: true}} {
 			place := old(t, "app.db")
 			o := a.options()
 			o.plainRename = plain
@@ -229,7 +231,7 @@ func TestNotHealthy(t *testing.T) {
 			if !strings.Contains(err.Error(), "everything is as it was") {
 				t.Error(err)
 			}
-			if name == StepHealth {
+			if name == steps.Health {
 				a.was(t, "stop start health stop start")
 			} else {
 				a.was(t, "stop start stop start")
@@ -277,14 +279,14 @@ func TestEachStepFails(t *testing.T) {
 
 // forwardSteps are all at which something can fail on the way to the new database.
 func forwardSteps(plain bool) []string {
-	steps := []string{
-		StepBuild, StepSync, StepStop, StepInUse, StepSwap, "mark", "safety", "barrier", "hide", "hidden", "aside-wal", "aside-journal", "aside-shm",
-		"reveal", "settle", StepStart, StepHealth,
+	points := []string{
+		StepBuild, StepSync, steps.Stop, StepInUse, StepSwap, "mark", "safety", "barrier", "hide", "hidden", "aside-wal", "aside-journal", "aside-shm",
+		"reveal", "settle", steps.Start, steps.Health,
 	}
 	if plain {
-		steps = append(steps, "waiting", "absent")
+		points = append(points, "waiting", "absent")
 	}
-	return steps
+	return points
 }
 
 func TestProofStopsTheSwap(t *testing.T) {
@@ -329,7 +331,7 @@ func TestInUse(t *testing.T) {
 			t.Errorf("%s: %s", name, got)
 		}
 		// A stop hook that really stops it.
-		r, err := InPlace(context.Background(), place, opener(src), Options{Stop: func(context.Context) error { other.kill(); return nil }})
+		r, err := InPlace(context.Background(), place, opener(src), Options{Application: steps.Application{Stop: func(context.Context) error { other.kill(); return nil }}})
 		if err != nil || state(t, place) != "new" || r.Safety == "" {
 			t.Errorf("%s: %v", name, err)
 		}

@@ -13,6 +13,8 @@ import (
 	"time"
 
 	"golang.org/x/sys/unix"
+
+	"github.com/btcdecoded/holdfast/hostagent/restorer/inplace"
 )
 
 // The bytes that SQLite locks. In the database: PENDING, RESERVED and the SHARED range, https://sqlite.org/src/file/src/os.h;
@@ -90,7 +92,7 @@ func (g *guard) release() {
 
 // openers names the processes that have one of the files open, as far as this user may see: an idle connection in a
 // rollback mode holds no lock. This program itself reads databases, and never as SQLite does; its processes do not count.
-func openers(proc string, files ...identity) []string {
+func openers(proc string, files ...inplace.Identity) []string {
 	self, _ := os.Stat("/proc/self/exe") // nil: no process is taken for this program
 	list, err := os.ReadDir(proc)
 	if err != nil {
@@ -112,7 +114,7 @@ func openers(proc string, files ...identity) []string {
 	return out
 }
 
-func hasOpen(dir string, files []identity) bool {
+func hasOpen(dir string, files []inplace.Identity) bool {
 	list, err := os.ReadDir(dir)
 	if err != nil {
 		return false // ended, or another user's
@@ -122,7 +124,7 @@ func hasOpen(dir string, files []identity) bool {
 		if unix.Stat(filepath.Join(dir, e.Name()), &st) != nil {
 			continue
 		}
-		if slices.Contains(files, identity{Device: uint64(st.Dev), Inode: st.Ino}) { //nolint:unconvert // Dev differs by architecture
+		if slices.Contains(files, inplace.Identity{Device: uint64(st.Dev), Inode: st.Ino}) { //nolint:unconvert // Dev differs by architecture
 			return true
 		}
 	}
@@ -171,13 +173,13 @@ func claimOnce(p place) (*guard, error) {
 
 // unopened makes sure that no process has the database at path open, or a file beside it.
 func unopened(path string) error {
-	var files []identity
+	var files []inplace.Identity
 	for _, side := range append([]string{""}, sides()...) {
-		id, err := identify(path + side)
+		id, err := inplace.Identify(path + side)
 		if err != nil {
 			return err
 		}
-		if id != (identity{}) {
+		if id != (inplace.Identity{}) {
 			files = append(files, id)
 		}
 	}

@@ -7,6 +7,8 @@ import (
 	"path/filepath"
 
 	"golang.org/x/sys/unix"
+
+	"github.com/btcdecoded/holdfast/hostagent/restorer/inplace"
 )
 
 // place is where a database is or will be.
@@ -16,9 +18,6 @@ type place struct {
 }
 
 func (p place) path() string { return filepath.Join(p.dir, p.base) }
-
-// work is the directory in which the new file is built.
-func (p place) work() string { return filepath.Join(p.dir, "."+p.base+".holdfast-restore") }
 
 // resolve finds the place that a path leads to: through symbolic links, also that of the database itself, as SQLite does it.
 // The files beside a database are beside where it really is.
@@ -41,92 +40,33 @@ func resolve(path string) (place, error) {
 	return place{dir: dir, base: filepath.Base(abs)}, nil
 }
 
-// workspace is the working directory of one restore, locked against another one. The kernel drops the lock with the
-// process.
+// workspace is the working directory of one restore.
 type workspace struct {
+	*inplace.Work
 	place place
-	dir   *os.File // the working directory, locked
 }
 
 // openWorkspace makes the working directory, or takes over that of a restore that died.
 func openWorkspace(p place) (*workspace, error) {
-	path := p.work()
-	for range 10 {
-		if err := os.Mkdir(path, 0o700); err != nil && !errors.Is(err, os.ErrExist) {
-			return nil, fmt.Errorf("restore to %s: %w", p.path(), err)
-		}
-		dir, err := lockDirectory(path)
-		if errors.Is(err, os.ErrNotExist) {
-			continue // the restore before us has just ended
-		}
-		if err != nil {
-			return nil, fmt.Errorf("restore to %s: %w", p.path(), err)
-		}
-		return &workspace{place: p, dir: dir}, nil
-	}
-	return nil, fmt.Errorf("restore to %s: %w", p.path(), ErrBusy)
-}
-
-// lockDirectory opens and locks a directory. os.ErrNotExist: it is not the one under this name any more.
-func lockDirectory(path string) (*os.File, error) {
-	dir, err := os.OpenFile(path, os.O_RDONLY|unix.O_DIRECTORY|unix.O_NOFOLLOW, 0)
+	work, err := inplace.OpenWork(p.path(), 0o700)
 	if err != nil {
-		return nil, err
+		return nil, fmt.Errorf("restore to %s: %w", p.path(), err)
 	}
-	err = unix.Flock(int(dir.Fd()), unix.LOCK_EX|unix.LOCK_NB) //nolint:gosec // a descriptor
-	if errors.Is(err, unix.EWOULDBLOCK) {
-		err = ErrBusy
-	}
-	if err == nil {
-		var held, named os.FileInfo
-		if held, err = dir.Stat(); err == nil {
-			if named, err = os.Lstat(path); err == nil && !os.SameFile(held, named) {
-				err = os.ErrNotExist
-			}
-		}
-	}
-	if err != nil {
-		_ = dir.Close() // only read
-		return nil, err
-	}
-	return dir, nil
+	return &workspace{Work: work, place: p}, nil
 }
-
-func (w *workspace) path(name string) string { return filepath.Join(w.place.work(), name) }
 
 // fresh is where the new file is built: under its own name, so that SQLite finds nothing else beside it.
-func (w *workspace) fresh() string { return w.path(filepath.Join(freshName, w.place.base)) }
+func (w *workspace) fresh() string { return w.Join(filepath.Join(freshName, w.place.base)) }
 
 const freshName = "new"
 
 // create makes the new file.
 func (w *workspace) create() (*os.File, error) {
-	if err := os.Mkdir(w.path(freshName), 0o700); err != nil {
+	if err := os.Mkdir(w.Join(freshName), 0o700); err != nil {
 		return nil, err
 	}
 	return os.OpenFile(w.fresh(), os.O_RDWR|os.O_CREATE|os.O_EXCL, 0o600)
 }
-
-// clear removes what the working directory holds.
-func (w *workspace) clear() error {
-	list, err := os.ReadDir(w.place.work())
-	for _, e := range list {
-		err = errors.Join(err, os.RemoveAll(w.path(e.Name())))
-	}
-	return err
-}
-
-// remove removes the working directory. What stays after an error is taken over by the next restore to this place.
-func (w *workspace) remove() error {
-	err := w.clear()
-	if err == nil {
-		err = os.Remove(w.place.work())
-	}
-	return errors.Join(err, w.dir.Close())
-}
-
-// close leaves the working directory as it is.
-func (w *workspace) close() { _ = w.dir.Close() } // only a lock
 
 // vacant refuses a target at which something is, or beside which is what SQLite would take for a part of the new file.
 func (p place) vacant() error {
@@ -158,32 +98,4 @@ func (p place) room(need uint64) error {
 		return fmt.Errorf("restore to %s: %w: it needs %d bytes, and %d are free", p.path(), ErrFull, need, free)
 	}
 	return nil
-}
-
-// syncDirectory makes renames in a directory durable.
-func syncDirectory(path string) error {
-	d, err := os.Open(path)
-	if err != nil {
-		return err
-	}
-	return errors.Join(d.Sync(), d.Close())
-}
-
-// identity names a file on its file system.
-type identity struct {
-	Device uint64 `json:"device"`
-	Inode  uint64 `json:"inode"`
-}
-
-// identify looks at a path, never through a symbolic link; the zero identity: nothing is there.
-func identify(path string) (identity, error) {
-	var st unix.Stat_t
-	err := unix.Lstat(path, &st)
-	if errors.Is(err, unix.ENOENT) {
-		return identity{}, nil
-	}
-	if err != nil {
-		return identity{}, &os.PathError{Op: "lstat", Path: path, Err: err}
-	}
-	return identity{Device: uint64(st.Dev), Inode: st.Ino}, nil //nolint:unconvert // Dev differs by architecture
 }

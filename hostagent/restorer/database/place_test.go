@@ -9,6 +9,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/btcdecoded/holdfast/hostagent/scratch"
 	"github.com/btcdecoded/holdfast/shared/snapshot"
 )
 
@@ -115,15 +116,15 @@ func TestLeftovers(t *testing.T) {
 
 func TestScratch(t *testing.T) {
 	dir := filepath.Join(t.TempDir(), "scratch")
+	busy, err := scratch.New(dir, scratchPattern, 0o700, nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer func() { _ = busy.Remove() }()
 	killed := filepath.Join(dir, "restore-1")
 	if err := os.MkdirAll(filepath.Join(killed, ".database.holdfast-restore"), 0o700); err != nil {
 		t.Fatal(err)
 	}
-	busy, lock, err := newScratch(dir)
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer func() { _ = lock.Close() }()
 	looked := ""
 	look := func(_ context.Context, path string) error {
 		looked = sqlite(t, path, "SELECT count(*) FROM new;")
@@ -134,7 +135,7 @@ func TestScratch(t *testing.T) {
 	if !errors.As(err, &e) || e.Step != StepProve || looked != "10" {
 		t.Errorf("%v, %q", err, looked)
 	}
-	if got := names(t, dir); got != filepath.Base(busy) {
+	if got := names(t, dir); got != filepath.Base(busy.Path) {
 		t.Errorf("left: %s", got)
 	}
 }

@@ -10,6 +10,9 @@ import (
 
 	"golang.org/x/sys/unix"
 
+	"github.com/btcdecoded/holdfast/hostagent/restorer/inplace"
+	"github.com/btcdecoded/holdfast/hostagent/restorer/steps"
+	"github.com/btcdecoded/holdfast/hostagent/scratch"
 	"github.com/btcdecoded/holdfast/shared/snapshot"
 )
 
@@ -24,18 +27,16 @@ func ToFile(ctx context.Context, path string, open Opener, o Options) (*Result, 
 		return nil, err
 	}
 	if err := r.toFile(ctx, open); err != nil {
-		err = r.failure(err)
-		_ = r.work.remove() // what stays is taken over by the next one
-		return nil, err
+		_ = r.work.Remove() // what stays is taken over by the next one
+		return nil, r.failure(err)
 	}
-	r.leave()
-	return r.result, nil
+	return r.done(), nil
 }
 
 // leave removes the working directory at the end. What stays is taken over by the next restore to this place.
 func (r *run) leave() {
-	if err := r.work.remove(); err != nil {
-		r.result.Warnings = append(r.result.Warnings, fmt.Sprintf("%s can not be removed: %v", r.place.work(), err))
+	if err := r.work.Remove(); err != nil {
+		r.result.Warnings = append(r.result.Warnings, fmt.Sprintf("%s can not be removed: %v", r.work.Path, err))
 	}
 }
 
@@ -56,7 +57,7 @@ func Recover(path string, o Options) (string, error) {
 	if err != nil {
 		return "", err
 	}
-	if _, err := os.Lstat(p.work()); errors.Is(err, os.ErrNotExist) {
+	if _, err := os.Lstat(inplace.WorkOf(p.path())); errors.Is(err, os.ErrNotExist) {
 		return "", nil
 	}
 	r, err := begin(path, o)
@@ -73,14 +74,15 @@ type run struct {
 	place   place
 	work    *workspace
 	result  *Result
-	at      string // the step
+	course  steps.Course
 	reached time.Time
 	file    *os.File // the new one; nil: closed
 }
 
 // begin opens the working directory and settles what an earlier restore left in it.
 func begin(path string, o Options) (*run, error) {
-	r := &run{options: &o, at: StepPrepare, result: &Result{Path: path}}
+	r := &run{options: &o, result: &Result{Path: path}}
+	r.course = steps.Course{Began: o.Began, Fault: o.fault, At: steps.Prepare}
 	if err := makeAbove(path); err != nil {
 		return nil, r.failure(err)
 	}
@@ -93,10 +95,10 @@ func begin(path string, o Options) (*run, error) {
 		return nil, r.failure(err)
 	}
 	if r.result.Settled, err = r.work.settle(r.options); err == nil {
-		err = r.work.clear()
+		err = r.work.Clear()
 	}
 	if err != nil {
-		r.work.close()
+		r.work.Leave()
 		return nil, r.failure(err)
 	}
 	return r, nil
@@ -111,31 +113,25 @@ func makeAbove(path string) error {
 }
 
 // failure is how a step ended everything.
-func (r *run) failure(err error) error {
-	if errors.Is(err, unix.ENOSPC) && !errors.Is(err, ErrFull) {
-		err = fmt.Errorf("%w: %w", ErrFull, err)
+func (r *run) failure(err error) *StepError { return r.tell(r.course.Failure(r.result.Path, err)) }
+
+// tell adds to a failure that there is no room, where that is its cause, and how far the log was good, where that is what failed.
+func (r *run) tell(f *StepError) *StepError {
+	if errors.Is(f.Err, unix.ENOSPC) && !errors.Is(f.Err, ErrFull) {
+		f.Err = fmt.Errorf("%w: %w", ErrFull, f.Err)
 	}
-	e := &StepError{Step: r.at, Path: r.result.Path, Err: err}
 	var log *logError
-	if errors.As(err, &log) {
-		e.Reached = r.reached
+	if errors.As(f.Err, &log) {
+		f.Good = r.reached
 	}
-	return e
+	return f
 }
 
-// step does one step and notes how long it took.
-func (r *run) step(name string, do func() error) error {
-	r.at = name
-	if r.options.Began != nil {
-		r.options.Began(name)
-	}
-	if err := r.options.faulty(name); err != nil {
-		return err
-	}
-	began := time.Now()
-	err := do()
-	r.result.Steps = append(r.result.Steps, Step{name, time.Since(began)})
-	return err
+// done is the result, once all went well.
+func (r *run) done() *Result {
+	r.leave()
+	r.result.Steps = r.course.Done
+	return r.result
 }
 
 func (r *run) toFile(ctx context.Context, open Opener) error {
@@ -148,16 +144,16 @@ func (r *run) toFile(ctx context.Context, open Opener) error {
 	if err := r.place.vacant(); err != nil {
 		return err
 	}
-	if err := move(r.work.fresh(), r.place.path()); err != nil {
+	if err := inplace.Move(r.work.fresh(), r.place.path()); err != nil {
 		return err
 	}
-	return syncDirectory(r.place.dir)
+	return inplace.Sync(r.place.dir)
 }
 
 // make builds, proves and syncs the new file in the working directory. It gets the metadata of old, or where that is nil
 // what the snapshot has.
 func (r *run) make(ctx context.Context, open Opener, old *metadata) (err error) {
-	r.at = StepPrepare
+	r.course.At = steps.Prepare
 	src, err := open(ctx)
 	if err != nil {
 		return err
@@ -169,22 +165,22 @@ func (r *run) make(ctx context.Context, open Opener, old *metadata) (err error) 
 		return err
 	}
 	defer func() { err = errors.Join(err, r.file.Close()) }()
-	if err := r.step(StepBuild, func() error { return r.build(ctx, src) }); err != nil {
+	if err := r.course.Do(StepBuild, func() error { return r.build(ctx, src) }); err != nil {
 		return err
 	}
 	if r.options.Prove != nil {
-		if err := r.step(StepProve, func() error { return r.options.Prove(ctx, r.work.fresh()) }); err != nil {
+		if err := r.course.Do(StepProve, func() error { return r.options.Prove(ctx, r.work.fresh()) }); err != nil {
 			return err
 		}
 	}
-	return r.step(StepSync, func() error {
+	return r.course.Do(StepSync, func() error {
 		if old == nil {
 			old = metadataOf(src.Entry)
 		}
 		if r.result.Warnings, err = old.apply(r.file); err != nil {
 			return err
 		}
-		return errors.Join(r.file.Sync(), syncDirectory(r.work.path(freshName)))
+		return errors.Join(r.file.Sync(), inplace.Sync(r.work.Join(freshName)))
 	})
 }
 
@@ -229,47 +225,12 @@ func dataBytes(e *snapshot.Entry) uint64 {
 // Scratch builds a database in a directory of its own below dir, lets Options.Prove look at it, and removes it. What
 // earlier ones left that were killed is removed first. Errors: as ToFile.
 func Scratch(ctx context.Context, dir string, open Opener, o Options) (*Result, error) {
-	if err := os.MkdirAll(dir, 0o700); err != nil {
-		return nil, fmt.Errorf("restore to scratch: %w", err)
-	}
-	sweep(dir)
-	at, lock, err := newScratch(dir)
+	d, err := scratch.New(dir, scratchPattern, 0o700, nil)
 	if err != nil {
 		return nil, fmt.Errorf("restore to scratch: %w", err)
 	}
-	defer func() { _ = errors.Join(os.RemoveAll(at), lock.Close()) }() // what stays is removed by the next one
-	return ToFile(ctx, filepath.Join(at, "database"), open, o)
+	defer func() { _ = d.Remove() }() // what stays is removed by the next one
+	return ToFile(ctx, filepath.Join(d.Path, "database"), open, o)
 }
 
 const scratchPattern = "restore-*"
-
-// newScratch makes a directory and locks it, so that nobody takes it for one that was left.
-func newScratch(dir string) (string, *os.File, error) {
-	for {
-		at, err := os.MkdirTemp(dir, scratchPattern)
-		if err != nil {
-			return "", nil, err
-		}
-		lock, err := lockDirectory(at)
-		if err == nil {
-			return at, lock, nil
-		}
-		// Another one was sweeping just then.
-		if !errors.Is(err, os.ErrNotExist) && !errors.Is(err, ErrBusy) {
-			return "", nil, err
-		}
-	}
-}
-
-// sweep removes scratch directories whose process is gone.
-func sweep(dir string) {
-	left, err := filepath.Glob(filepath.Join(dir, scratchPattern))
-	if err != nil {
-		return
-	}
-	for _, at := range left {
-		if lock, err := lockDirectory(at); err == nil {
-			_ = errors.Join(os.RemoveAll(at), lock.Close())
-		}
-	}
-}

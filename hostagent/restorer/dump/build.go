@@ -19,7 +19,9 @@ import (
 // build makes a database of the name out of a dump.
 func (r *run) build(ctx context.Context, d Dump, name, here string) error {
 	fail := func(step string, err error) error {
-		return &StepError{Step: step, Database: d.Name, Err: err, hint: hintOf(err)}
+		e := failed(step, d.Name, err)
+		e.hint = hintOf(err)
+		return e
 	}
 	program, err := pgbin.Client(ctx, r.Bin, "pg_restore", d.Reader)
 	if err != nil {
@@ -28,11 +30,11 @@ func (r *run) build(ctx context.Context, d Dump, name, here string) error {
 	w := &work{run: r, dump: d, program: program.Path, name: name}
 	defer w.close()
 	if r.Jobs > 1 {
-		if err := r.step(StepFetch, func() error { return w.fetch(ctx) }); err != nil {
+		if err := r.course.Do(StepFetch, func() error { return w.fetch(ctx) }); err != nil {
 			return fail(StepFetch, err)
 		}
 	}
-	err = r.step(StepRestore, func() error {
+	err = r.course.Do(StepRestore, func() error {
 		if err := r.create(ctx, &d.Database, name); err != nil {
 			return err
 		}
@@ -49,7 +51,7 @@ func (r *run) build(ctx context.Context, d Dump, name, here string) error {
 	if err != nil {
 		return fail(StepRestore, err)
 	}
-	if err := r.step(StepAnalyze, func() error { return r.analyze(ctx, name) }); err != nil {
+	if err := r.course.Do(StepAnalyze, func() error { return r.analyze(ctx, name) }); err != nil {
 		return fail(StepAnalyze, err)
 	}
 	r.result.Bytes += d.Bytes
@@ -91,8 +93,8 @@ func (r *run) prove(ctx context.Context, database, here string) error {
 	if r.Prove == nil {
 		return nil
 	}
-	if err := r.step(StepProve, func() error { return r.Prove(ctx, database, here) }); err != nil {
-		return &StepError{Step: StepProve, Database: database, Err: err}
+	if err := r.course.Do(StepProve, func() error { return r.Prove(ctx, database, here) }); err != nil {
+		return failed(StepProve, database, err)
 	}
 	return nil
 }

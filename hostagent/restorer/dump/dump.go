@@ -25,6 +25,7 @@ import (
 
 	"github.com/jackc/pgx/v5/pgconn"
 
+	"github.com/btcdecoded/holdfast/hostagent/restorer/steps"
 	"github.com/btcdecoded/holdfast/shared/postgres/logical"
 )
 
@@ -54,8 +55,8 @@ type Options struct {
 
 	// Prove judges a new database: what it is called where it was dumped, and here. Nil: nobody does.
 	Prove func(ctx context.Context, database, here string) error
-	// Stop, Start and Healthy are around the exchange of names in place; each may be nil.
-	Stop, Start, Healthy func(ctx context.Context) error
+	// Application is who uses the databases; in place it is stopped for the exchange of names.
+	steps.Application
 
 	// fault is asked before each step of tests.
 	fault func(step string) error
@@ -79,12 +80,6 @@ const (
 	StepHealth   = "health"
 )
 
-// Step is a step and how long it took.
-type Step struct {
-	Name string
-	Took time.Duration
-}
-
 // Restored is one database that was restored.
 type Restored struct {
 	Database string // where it was dumped
@@ -96,20 +91,22 @@ type Restored struct {
 type Result struct {
 	Databases []Restored
 	Bytes     uint64 // of dumps
-	Steps     []Step
+	Steps     []steps.Step
 	Warnings  []string
 	Dropped   []string // databases that a restore had left which did not come to its end
 }
 
-// StepError says where a restore failed. Unless Back or Start is set, all is as it was.
+// StepError says where a restore failed. Unless Back or Start is set, all is as it was. Safety is what the old databases are
+// called where they could not be put back.
 type StepError struct {
-	Step     string
+	steps.Failure
 	Database string // empty: all
-	Err      error
-	Start    error    // the application could not be started again
-	Back     error    // the old databases could not be put back
-	Safety   []string // where Back is set: what the old databases are called
 	hint     string
+}
+
+// failed is how a step ended everything, with one database or, where that is empty, with all.
+func failed(step, database string, err error) *StepError {
+	return &StepError{Failure: steps.Failure{Step: step, Err: err}, Database: database}
 }
 
 func (e *StepError) Error() string {
@@ -127,16 +124,8 @@ func (e *StepError) Error() string {
 	return text
 }
 
-// Unwrap returns the cause.
-func (e *StepError) Unwrap() []error {
-	out := []error{e.Err}
-	for _, err := range []error{e.Back, e.Start} {
-		if err != nil {
-			out = append(out, err)
-		}
-	}
-	return out
-}
+// Unwrap returns what all restores tell.
+func (e *StepError) Unwrap() error { return &e.Failure }
 
 // Hint says what the user can do; it may be empty.
 func (e *StepError) Hint() string {

@@ -162,7 +162,7 @@ func (w *world) reset(t *testing.T) {
 
 // testPatient connects as a role whose statements may take little time, and may not write: a restore is neither.
 func testPatient(t *testing.T, w *world) {
-	conn, err := patient(connector(connection(w.Server, "postgres") + " options='-c statement_timeout=30s -c default_transaction_read_only=on'"))(t.Context(), "postgres")
+	conn, err := patient(connector(connection(w.Server, "postgres")+" options='-c statement_timeout=30s -c default_transaction_read_only=on'"))(t.Context(), "postgres")
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -233,12 +233,12 @@ func (w *world) visitor(t *testing.T) (stop func()) {
 }
 
 // steps records what the hooks are called for.
-type steps struct {
+type told struct {
 	mu  sync.Mutex
 	all []string
 }
 
-func (s *steps) hook(name string, err *error) func(context.Context) error {
+func (s *told) hook(name string, err *error) func(context.Context) error {
 	return func(context.Context) error {
 		s.mu.Lock()
 		defer s.mu.Unlock()
@@ -255,7 +255,7 @@ func testInPlace(t *testing.T, w *world) {
 	w.lose()
 	lost := w.PsqlIn("governance", "SELECT count(*) FROM gov.votes")
 	stop := w.visitor(t)
-	var called steps
+	var called told
 	o := w.options("postgres")
 	o.Jobs = 2
 	o.Stop, o.Start, o.Healthy = called.hook("stop", nil), called.hook("start", nil), called.hook("health", nil)
@@ -302,7 +302,7 @@ func testFaults(t *testing.T, w *world) {
 	broken := errors.New("broken")
 	for _, step := range []string{StepPrepare, StepFetch, StepRestore, StepAnalyze, StepProve, StepStop, StepExchange, "commit", StepStart, StepHealth} {
 		t.Run(step, func(t *testing.T) {
-			var called steps
+			var called told
 			o := w.options("postgres")
 			o.Jobs = 2
 			o.Stop, o.Start, o.Healthy = called.hook("stop", nil), called.hook("start", nil), called.hook("health", nil)
@@ -356,9 +356,9 @@ func testUnwell(t *testing.T, w *world) {
 	w.lose()
 	lost := w.PsqlIn("governance", sum)
 	unwell := errors.New("not well")
-	for name, set := range map[string]func(o *Options, s *steps){
-		"health": func(o *Options, s *steps) { o.Healthy = s.hook("health", &unwell) },
-		"start": func(o *Options, s *steps) {
+	for name, set := range map[string]func(o *Options, s *told){
+		"health": func(o *Options, s *told) { o.Healthy = s.hook("health", &unwell) },
+		"start": func(o *Options, s *told) {
 			first := true
 			o.Start = func(ctx context.Context) error {
 				err := s.hook("start", nil)(ctx)
@@ -370,7 +370,7 @@ func testUnwell(t *testing.T, w *world) {
 		},
 	} {
 		t.Run(name, func(t *testing.T) {
-			var called steps
+			var called told
 			o := w.options("postgres")
 			o.Stop, o.Start = called.hook("stop", nil), called.hook("start", nil)
 			set(&o, &called)
@@ -671,11 +671,14 @@ func killed(port, step, file string) {
 }
 
 func TestErrorTexts(t *testing.T) {
-	e := &StepError{Step: StepHealth, Database: "a", Err: errors.New("one"), Start: errors.New("two"), Back: errors.New("three")}
+	e := failed(StepHealth, "a", errors.New("one"))
+	e.Start, e.Back = errors.New("two"), errors.New("three")
 	if got := e.Error(); got != "health database a: one; and the old databases could not be put back: three; and what was stopped could not be started: two" {
 		t.Error(got)
 	}
-	if len(e.Unwrap()) != 3 {
-		t.Error(e.Unwrap())
+	for _, one := range []error{e.Err, e.Start, e.Back} {
+		if !errors.Is(e, one) {
+			t.Errorf("it is not %v", one)
+		}
 	}
 }

@@ -10,6 +10,7 @@ import (
 
 	"github.com/jackc/pgx/v5/pgconn"
 
+	"github.com/btcdecoded/holdfast/hostagent/restorer/steps"
 	"github.com/btcdecoded/holdfast/shared/postgres/logical"
 )
 
@@ -40,8 +41,8 @@ func (r *run) beside(ctx context.Context, d Dump, name string) error {
 			return err
 		}
 	}
-	if err := r.step(StepExchange, func() error { return r.exchange(ctx, []place{p}) }); err != nil {
-		return &StepError{Step: StepExchange, Database: name, Err: err}
+	if err := r.course.Do(StepExchange, func() error { return r.rename(ctx, []place{p}) }); err != nil {
+		return failed(StepExchange, name, err)
 	}
 	r.inPlaces([]place{p})
 	r.result.Databases = []Restored{{Database: d.Name, Name: name}}
@@ -55,7 +56,7 @@ func (r *run) free(ctx context.Context, name string) error {
 		err = ErrExists
 	}
 	if err != nil {
-		return &StepError{Step: StepPrepare, Database: name, Err: err}
+		return failed(StepPrepare, name, err)
 	}
 	return nil
 }
@@ -66,7 +67,7 @@ func (r *run) inPlace(ctx context.Context, dumps []Dump) error {
 	at := r.Now().UTC()
 	for i, d := range dumps {
 		if err := r.look(ctx, &places[i], d, at); err != nil {
-			return &StepError{Step: StepPrepare, Database: d.Name, Err: err}
+			return failed(StepPrepare, d.Name, err)
 		}
 	}
 	for i, d := range dumps {
@@ -78,7 +79,7 @@ func (r *run) inPlace(ctx context.Context, dumps []Dump) error {
 		}
 	}
 	if err := ctx.Err(); err != nil {
-		return &StepError{Step: StepProve, Err: err}
+		return failed(StepProve, "", err)
 	}
 	return r.swap(ctx, places)
 }
@@ -112,25 +113,14 @@ func (r *run) exists(ctx context.Context, name string) (bool, error) {
 	return len(got) > 0, err
 }
 
-// swap is steps 4 to 6. From the first of them on what was stopped is started again, whatever happens, also when this
-// program is asked to end.
+// swap is steps 4 to 6.
 func (r *run) swap(ctx context.Context, places []place) error {
-	settled := context.WithoutCancel(ctx)
-	if err := r.hook(ctx, StepStop, r.Stop); err != nil {
-		return &StepError{Step: StepStop, Err: err, Start: r.hook(settled, StepStart, r.Start)}
-	}
-	if err := r.step(StepExchange, func() error { return r.exchange(ctx, places) }); err != nil {
-		return &StepError{Step: StepExchange, Err: err, Start: r.hook(settled, StepStart, r.Start), hint: r.whoIsThere(settled, places)}
-	}
-	r.inPlaces(places)
-	failed := StepStart
-	err := r.hook(settled, StepStart, r.Start)
-	if err == nil {
-		failed = StepHealth
-		err = r.hook(ctx, StepHealth, r.Healthy)
-	}
-	if err != nil {
-		return r.back(settled, places, failed, err)
+	x := &exchange{run: r, places: places}
+	if f := r.course.InPlace(ctx, "", r.Application, nil, x); f != nil {
+		if f.Back == nil && f.Step == StepStart {
+			f.Start = nil // it failed before as well, and that is told
+		}
+		return &StepError{Failure: *f, hint: x.hint}
 	}
 	for _, p := range places {
 		r.result.Databases = append(r.result.Databases, Restored{Database: p.name, Name: p.name, Safety: p.safety})
@@ -138,32 +128,44 @@ func (r *run) swap(ctx context.Context, places []place) error {
 	return nil
 }
 
-// back puts the old databases back.
-func (r *run) back(ctx context.Context, places []place, step string, cause error) error {
-	e := &StepError{Step: step, Err: cause}
-	stopped := r.hook(ctx, StepStop, r.Stop)
+// exchange lets the old databases and the new ones change names. It is a [steps.Exchange].
+type exchange struct {
+	*run
+	places []place
+	hint   string
+}
+
+// Swap gives the new databases their names.
+func (x *exchange) Swap(ctx context.Context) error {
+	if err := x.course.Do(StepExchange, func() error { return x.rename(ctx, x.places) }); err != nil {
+		x.hint = x.whoIsThere(context.WithoutCancel(ctx), x.places)
+		return err
+	}
+	x.inPlaces(x.places)
+	return nil
+}
+
+// TakeBack has nothing to undo: the transaction has not happened.
+func (x *exchange) TakeBack(*steps.Failure) {}
+
+// PutBack gives the old databases their names again.
+func (x *exchange) PutBack(ctx context.Context, f *steps.Failure, stop func() error) {
+	stopped := stop()
 	var back []place
-	for _, p := range places {
+	var safeties []string
+	for _, p := range x.places {
 		// The new one goes where it came from, with a comment that lets it be dropped; where there was none before, nothing
 		// comes instead.
 		back = append(back, place{name: p.name, fresh: p.safety, safety: p.fresh, ours: p.comment})
+		safeties = append(safeties, p.safety)
 	}
-	e.Back = r.step(StepExchange, func() error { return r.exchange(ctx, back) })
-	if e.Back != nil {
-		e.Back = errors.Join(e.Back, stopped)
-		for _, p := range places {
-			e.Safety = append(e.Safety, p.safety)
-		}
-	} else {
-		for _, p := range places {
-			r.made = append(r.made, p.fresh)
-		}
+	if err := x.course.Do(StepExchange, func() error { return x.rename(ctx, back) }); err != nil {
+		f.Back, f.Safety = errors.Join(err, stopped), strings.Join(safeties, ", ")
+		return
 	}
-	e.Start = r.hook(ctx, StepStart, r.Start)
-	if e.Back == nil && step == StepStart {
-		e.Start = nil // it failed before as well, and that is told
+	for _, p := range x.places {
+		x.made = append(x.made, p.fresh)
 	}
-	return e
 }
 
 // inPlaces notes that new databases are where they belong.
@@ -173,16 +175,9 @@ func (r *run) inPlaces(places []place) {
 	})
 }
 
-func (r *run) hook(ctx context.Context, step string, fn func(context.Context) error) error {
-	if fn == nil {
-		return nil
-	}
-	return r.step(step, func() error { return fn(ctx) })
-}
-
-// exchange gives all new databases their names, and the old ones others, in one transaction. The server locks out new
+// rename gives all new databases their names, and the old ones others, in one transaction. The server locks out new
 // sessions of a database that is being renamed, and waits some seconds for those that there are; meanwhile they are ended.
-func (r *run) exchange(ctx context.Context, places []place) error {
+func (r *run) rename(ctx context.Context, places []place) error {
 	ctx, cancel := context.WithTimeout(ctx, exchangeTime)
 	defer cancel()
 	var names []string
@@ -238,13 +233,13 @@ func (r *run) transaction(ctx context.Context, statements []string) (err error) 
 			return fmt.Errorf("%s: %w", s, err)
 		}
 	}
-	if err := r.fault("commit"); err != nil {
+	if err := r.course.Faulty("commit"); err != nil {
 		return err
 	}
 	if err := execute(ctx, conn, "COMMIT"); err != nil {
 		return err
 	}
-	return r.fault("committed")
+	return r.course.Faulty("committed")
 }
 
 // ending ends the sessions of databases again and again, until it is stopped.

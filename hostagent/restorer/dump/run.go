@@ -13,6 +13,7 @@ import (
 
 	"github.com/jackc/pgx/v5/pgconn"
 
+	"github.com/btcdecoded/holdfast/hostagent/restorer/steps"
 	"github.com/btcdecoded/holdfast/shared/postgres/logical"
 )
 
@@ -32,6 +33,7 @@ var maintenance = []string{"postgres", "template1"}
 // run is one restore.
 type run struct {
 	Options
+	course steps.Course
 	result *Result
 	conn   *pgconn.PgConn // of a maintenance database; holds the lock
 	home   string         // that database
@@ -48,21 +50,16 @@ func begin(ctx context.Context, o Options) (*run, error) {
 	if o.Note == nil {
 		o.Note = func(string) {}
 	}
-	if o.Began == nil {
-		o.Began = func(string) {}
-	}
 	if o.Now == nil {
 		o.Now = time.Now
 	}
-	if o.fault == nil {
-		o.fault = func(string) error { return nil }
-	}
 	o.Connect = patient(o.Connect)
 	r := &run{Options: o, result: &Result{}}
-	err := r.step(StepPrepare, func() error { return r.prepare(ctx) })
+	r.course = steps.Course{Began: o.Began, Fault: o.fault, Called: called()}
+	err := r.course.Do(StepPrepare, func() error { return r.prepare(ctx) })
 	if err != nil {
 		r.close(ctx)
-		return nil, &StepError{Step: StepPrepare, Err: err}
+		return nil, failed(StepPrepare, "", err)
 	}
 	return r, nil
 }
@@ -82,16 +79,9 @@ func patient(connect func(context.Context, string) (*pgconn.PgConn, error)) func
 	}
 }
 
-// step measures a step.
-func (r *run) step(name string, fn func() error) error {
-	r.Began(name)
-	began := time.Now()
-	err := r.fault(name)
-	if err == nil {
-		err = fn()
-	}
-	r.result.Steps = append(r.result.Steps, Step{Name: name, Took: time.Since(began)})
-	return err
+// called are the names that steps have had from the first in what restores of dumps say.
+func called() map[string]string {
+	return map[string]string{steps.Stop: StepStop, steps.Start: StepStart, steps.Health: StepHealth}
 }
 
 func (r *run) prepare(ctx context.Context) (err error) {
@@ -183,8 +173,9 @@ func (r *run) warn(format string, args ...any) {
 	r.result.Warnings = append(r.result.Warnings, fmt.Sprintf(format, args...))
 }
 
-// close drops what is not in its place, and gives the lock back.
+// close drops what is not in its place, gives the lock back and completes the result.
 func (r *run) close(ctx context.Context) {
+	r.result.Steps = r.course.Done
 	if r.conn == nil {
 		return
 	}

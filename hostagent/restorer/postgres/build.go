@@ -8,11 +8,12 @@ import (
 	"os"
 	"path/filepath"
 	"strings"
-	"time"
 
 	"golang.org/x/sys/unix"
 
 	"github.com/btcdecoded/holdfast/hostagent/pgserver"
+	"github.com/btcdecoded/holdfast/hostagent/restorer/inplace"
+	"github.com/btcdecoded/holdfast/hostagent/restorer/steps"
 	pg "github.com/btcdecoded/holdfast/shared/postgres"
 )
 
@@ -34,25 +35,10 @@ type build struct {
 	server  *pgserver.Server
 	raised  map[string]uint64 // settings of which the primary had more later on
 	result  *Result
-	at      string // the step
+	course  steps.Course
 	words   string // of the server, where that is what failed
 
 	subscribes bool // the cluster has subscriptions
-}
-
-// step does one step and notes how long it took.
-func (b *build) step(name string, do func() error) error {
-	b.at = name
-	if b.options.Began != nil {
-		b.options.Began(name)
-	}
-	if err := b.options.faulty(name); err != nil {
-		return err
-	}
-	began := time.Now()
-	err := do()
-	b.result.Steps = append(b.result.Steps, Step{name, time.Since(began)})
-	return err
 }
 
 // places are the tablespaces' directories.
@@ -67,8 +53,8 @@ func (b *build) places() []string {
 // make makes the data directory and has it recover, up to a cluster that is proven, stopped and synced; with Pause up to a
 // server that is paused. existing is the data directory whose owner counts; it may be empty.
 func (b *build) make(ctx context.Context, open Opener, existing string) (err error) {
-	b.at = StepPrepare
-	if err := b.options.faulty(StepPrepare); err != nil {
+	b.course.At = steps.Prepare
+	if err := b.options.faulty(steps.Prepare); err != nil {
 		return err
 	}
 	if b.src, err = open(ctx); err != nil {
@@ -90,7 +76,7 @@ func (b *build) make(ctx context.Context, open Opener, existing string) (err err
 	if err := b.mark(ctx, existing); err != nil {
 		return err
 	}
-	if err := b.step(StepLayOut, func() error { return b.layOut(ctx) }); err != nil {
+	if err := b.course.Do(StepLayOut, func() error { return b.layOut(ctx) }); err != nil {
 		return err
 	}
 	if err := b.recover(ctx); err != nil {
@@ -99,7 +85,7 @@ func (b *build) make(ctx context.Context, open Opener, existing string) (err err
 	if b.options.Pause {
 		return nil
 	}
-	return b.step(StepFinish, b.finish)
+	return b.course.Do(StepFinish, b.finish)
 }
 
 // mark makes the directory and says in it what it is.
@@ -181,7 +167,7 @@ func (b *build) finish() error {
 	if err := errors.Join(pgserver.Clear(b.spool.dir), os.RemoveAll(b.spool.dir)); err != nil {
 		return err
 	}
-	return syncDirectory(b.dir)
+	return inplace.Sync(b.dir)
 }
 
 // sync makes what was written durable.
@@ -270,12 +256,4 @@ func syncFileSystem(dir string) error {
 		err = &os.PathError{Op: "sync", Path: dir, Err: err}
 	}
 	return errors.Join(err, d.Close())
-}
-
-func syncDirectory(dir string) error {
-	d, err := os.Open(dir)
-	if err != nil {
-		return err
-	}
-	return errors.Join(d.Sync(), d.Close())
 }

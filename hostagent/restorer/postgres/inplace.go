@@ -4,29 +4,29 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"io/fs"
 	"os"
 	"path/filepath"
 	"time"
 
 	"github.com/btcdecoded/holdfast/hostagent/pgserver"
+	"github.com/btcdecoded/holdfast/hostagent/restorer/inplace"
+	"github.com/btcdecoded/holdfast/hostagent/restorer/steps"
 )
 
-// exchange is one restore in place on its way.
+// exchange is one restore in place on its way. It is a [steps.Exchange]: until the swap all is as it was by itself.
 type exchange struct {
 	place   string // the data directory
-	work    string // directory beside it
-	lock    *os.File
+	work    *inplace.Work
 	build   *build
 	options *Options
 	marker  marker
+	began   time.Time
 }
 
-func workOf(place string) string {
-	return filepath.Join(filepath.Dir(place), "."+filepath.Base(place)+".holdfast-restore")
+// fresh is where the new one is made, under its own name.
+func (x *exchange) fresh() string {
+	return filepath.Join(inplace.WorkOf(x.place), filepath.Base(x.place))
 }
-
-func (x *exchange) fresh() string { return filepath.Join(x.work, filepath.Base(x.place)) }
 
 // InPlace restores over the data directory at dir, or to where one was. Errors: [*StepError], which wraps what ToDir's does,
 // [ErrInUse], [ErrMoved], [ErrPlace] and those of the hooks.
@@ -46,22 +46,19 @@ func openExchange(dir string, o *Options) (*exchange, string, error) {
 	if err != nil {
 		return nil, "", err
 	}
-	x := &exchange{place: place, work: workOf(place), options: o}
+	x := &exchange{place: place, options: o}
 	x.build = newBuild(x.fresh(), o)
 	x.build.result.Path = place
 	fail := func(err error) (*exchange, string, error) {
-		if x.lock != nil {
-			_ = x.lock.Close() // only a lock
+		if x.work != nil {
+			x.work.Leave()
 		}
 		return nil, "", x.build.failure(err)
 	}
 	if err := x.movable(); err != nil {
 		return fail(err)
 	}
-	if err := os.Mkdir(x.work, 0o711); err != nil && !errors.Is(err, fs.ErrExist) { //nolint:gosec // the server goes through it
-		return fail(err)
-	}
-	if x.lock, err = lockDirectory(x.work); err != nil {
+	if x.work, err = inplace.OpenWork(place, 0o711); err != nil { // the server goes through it
 		return fail(err)
 	}
 	settled, err := x.settle()
@@ -76,11 +73,11 @@ func (x *exchange) movable() error {
 	if st, err := os.Stat(x.place); err == nil && !st.IsDir() {
 		return fmt.Errorf("%s: %w: it is no directory", x.place, ErrPlace)
 	}
-	own, err := identify(x.place)
-	if err != nil || own == (identity{}) {
+	own, err := inplace.Identify(x.place)
+	if err != nil || own == (inplace.Identity{}) {
 		return err
 	}
-	above, err := identify(filepath.Dir(x.place))
+	above, err := inplace.Identify(filepath.Dir(x.place))
 	if err != nil {
 		return err
 	}
@@ -90,63 +87,37 @@ func (x *exchange) movable() error {
 	return nil
 }
 
-// run does the work of InPlace. Until the swap a failure leaves all as it was by itself; from then on it is put back.
+// run does the work of InPlace.
 func (x *exchange) run(ctx context.Context, open Opener) (*Result, error) {
-	b, stopped := x.build, false
-	stop := func() error {
-		if stopped || x.options.Stop == nil {
-			return nil
-		}
-		stopped = true // whatever it did: what it has stopped must be started again
-		return b.step(StepStop, func() error { return x.options.Stop(ctx) })
+	b := x.build
+	x.began = x.options.now().UTC()
+	x.options.spacesBeside = "restored-" + x.began.Format("20060102T150405Z")
+	if pid := pgserver.Postmaster(x.place); pid != 0 && x.options.Stop == nil { // it would be known only after hours
+		b.course.At = StepInUse
+		f := b.failure(fmt.Errorf("%s: %w (process %d), and no stop hook stops it", x.place, ErrInUse, pid))
+		x.TakeBack(f)
+		return nil, f
 	}
-	err := x.swap(ctx, open, stop)
-	if err != nil {
-		e := b.failure(err)
-		x.takeBack(e)
-		if stopped {
-			e.Start = x.start(ctx)
-		}
-		return nil, e
+	build := func(ctx context.Context) error { return b.make(ctx, open, x.place) }
+	if f := b.course.InPlace(ctx, x.place, x.options.Application, build, x); f != nil {
+		return nil, f
 	}
-	if err := x.alive(ctx); err != nil {
-		return nil, x.revert(ctx, err)
-	}
-	b.result.Safety = x.marker.Safety
-	if x.marker.Old == (identity{}) {
-		b.result.Safety = ""
+	if x.marker.Old != (inplace.Identity{}) {
+		b.result.Safety = x.marker.Safety
 	}
 	x.leave()
-	return b.result, nil
+	return b.done(), nil
 }
 
-// swap builds the new cluster and puts it in its place.
-func (x *exchange) swap(ctx context.Context, open Opener, stop func() error) error {
-	b := x.build
-	stamp := x.options.now().UTC().Format("20060102T150405Z")
-	x.options.spacesBeside = "restored-" + stamp
-	b.at = StepInUse
-	if pid := pgserver.Postmaster(x.place); pid != 0 && x.options.Stop == nil {
-		return fmt.Errorf("%s: %w (process %d), and no stop hook stops it", x.place, ErrInUse, pid) // it would be known only after hours
-	}
-	if x.options.StopFirst {
-		if err := stop(); err != nil {
-			return err
-		}
-	}
-	if err := b.make(ctx, open, x.place); err != nil {
-		return err
-	}
-	if err := stop(); err != nil {
-		return err
-	}
-	if err := b.step(StepInUse, x.idle); err != nil {
+// Swap puts the new cluster in its place.
+func (x *exchange) Swap(ctx context.Context) error {
+	if err := x.build.course.Do(StepInUse, x.idle); err != nil {
 		return err
 	}
 	if err := ctx.Err(); err != nil {
 		return err // the last moment at which it costs nothing
 	}
-	return b.step(StepSwap, func() error { return x.forward(stamp) })
+	return x.build.course.Do(StepSwap, x.forward)
 }
 
 // idle makes sure that no server runs on the data directory.
@@ -160,71 +131,41 @@ func (x *exchange) idle() error {
 	return nil
 }
 
-// start starts the application, whether the restore was interrupted or not.
-func (x *exchange) start(ctx context.Context) error {
-	if x.options.Start == nil {
-		return nil
-	}
-	return x.options.Start(context.WithoutCancel(ctx))
-}
-
-// alive starts the application and waits until it is well.
-func (x *exchange) alive(ctx context.Context) error {
-	if x.options.Start != nil {
-		if err := x.build.step(StepStart, func() error { return x.start(ctx) }); err != nil {
-			return err
-		}
-	}
-	if x.options.Healthy != nil {
-		return x.build.step(StepHealth, func() error { return x.options.Healthy(ctx) })
-	}
-	return nil
-}
-
-// takeBack undoes a swap that did not come to its end, and removes what was made.
-func (x *exchange) takeBack(e *StepError) {
-	now, err := identify(x.place)
+// TakeBack undoes a swap that did not come to its end, and removes what was made.
+func (x *exchange) TakeBack(f *steps.Failure) {
+	x.build.tell(f)
+	now, err := inplace.Identify(x.place)
 	if x.marker.Phase != "" && (err != nil || now != x.marker.Old) {
-		if e.Back = x.back(); e.Back != nil {
-			e.Safety = x.marker.Safety
-			_ = x.lock.Close() // the marker stays: the next restore goes on with this
+		if f.Back = x.back(); f.Back != nil {
+			f.Safety = x.marker.Safety
+			x.work.Leave() // the marker stays: the next restore goes on with this
 			return
 		}
-		e.Failed = x.marker.Failed
+		f.Failed = x.marker.Failed
 	} else if err := x.build.drop(); err != nil {
-		e.Err = errors.Join(e.Err, fmt.Errorf("what was restored can't be removed: %w", err))
-		_ = x.lock.Close() // the next restore removes it
+		f.Err = errors.Join(f.Err, fmt.Errorf("what was restored can't be removed: %w", err))
+		x.work.Leave() // the next restore removes it
 		return
 	}
 	x.leave()
 }
 
-// revert puts the old cluster back because the application is not well with the new one.
-func (x *exchange) revert(ctx context.Context, cause error) error {
-	e := x.build.failure(cause)
-	ctx = context.WithoutCancel(ctx)
-	if x.options.Began != nil {
-		x.options.Began(StepBack)
-	}
+// PutBack puts the old cluster back because the application is not well with the new one.
+func (x *exchange) PutBack(_ context.Context, f *steps.Failure, stop func() error) {
 	// Whatever happens now, the next restore goes on with this.
 	x.marker.Phase = phaseBack
-	hook := x.write()
-	if x.options.Stop != nil {
-		hook = errors.Join(hook, x.options.Stop(ctx))
-	}
+	told := errors.Join(x.work.Mark(x.marker), stop())
 	err := x.waitIdle()
 	if err == nil {
 		err = x.back()
 	}
 	if err != nil {
-		e.Back, e.Safety = errors.Join(hook, err), x.marker.Safety
-		_ = x.lock.Close() // the marker stays
-	} else {
-		e.Failed = x.marker.Failed
-		x.leave()
+		f.Back, f.Safety = errors.Join(told, err), x.marker.Safety
+		x.work.Leave() // the marker stays
+		return
 	}
-	e.Start = x.start(ctx)
-	return e
+	f.Failed = x.marker.Failed
+	x.leave()
 }
 
 // waitIdle gives a server that was told to stop a moment.

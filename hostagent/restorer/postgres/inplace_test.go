@@ -14,6 +14,7 @@ import (
 	"testing"
 
 	"github.com/btcdecoded/holdfast/hostagent/pgserver"
+	"github.com/btcdecoded/holdfast/hostagent/restorer/inplace"
 	"github.com/btcdecoded/holdfast/test/cluster"
 )
 
@@ -125,29 +126,33 @@ func TestInPlace(t *testing.T) {
 // testInUse does not put anything back under a server that runs in the place.
 func testInUse(t *testing.T, w *world) {
 	place := w.Dir
-	id, err := identify(place)
+	id, err := inplace.Identify(place)
 	if err != nil {
 		t.Fatal(err)
 	}
-	x := &exchange{place: place, work: workOf(place), options: &Options{}}
-	if err := os.MkdirAll(x.fresh(), 0o700); err != nil {
-		t.Fatal(err)
-	}
-	old, err := identify(x.fresh())
+	work, err := inplace.OpenWork(place, 0o711)
 	if err != nil {
 		t.Fatal(err)
 	}
-	x.marker = marker{Phase: phaseBack, Safety: place + ".before-x", Failed: place + ".failed-x", Old: old, New: id}
-	if err := x.write(); err != nil {
+	x := &exchange{place: place, work: work, options: &Options{}}
+	if err := os.Mkdir(x.fresh(), 0o700); err != nil {
 		t.Fatal(err)
 	}
+	old, err := inplace.Identify(x.fresh())
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := work.Mark(marker{Phase: phaseBack, Safety: place + ".before-x", Failed: place + ".failed-x", Old: old, New: id}); err != nil {
+		t.Fatal(err)
+	}
+	work.Leave()
 	if _, err := Recover(place, Options{}); !errors.Is(err, ErrInUse) {
 		t.Errorf("%v", err)
 	}
-	if now, err := identify(place); err != nil || now != id {
+	if now, err := inplace.Identify(place); err != nil || now != id {
 		t.Errorf("it was moved: %v, %v", now, err)
 	}
-	if err := os.RemoveAll(x.work); err != nil {
+	if err := os.RemoveAll(work.Path); err != nil {
 		t.Fatal(err)
 	}
 }
@@ -282,7 +287,7 @@ func testKilled(t *testing.T, w *world) {
 		if got := state(place); got != c.settled {
 			t.Errorf("%s: settled: %s", name, got)
 		}
-		if pid := pgserver.Postmaster(filepath.Join(workOf(place), filepath.Base(place))); pid != 0 {
+		if pid := pgserver.Postmaster(filepath.Join(inplace.WorkOf(place), filepath.Base(place))); pid != 0 {
 			t.Errorf("%s: a server runs", name)
 		}
 		left := beside(t, place)

@@ -56,6 +56,8 @@ import (
 
 	"github.com/btcdecoded/holdfast/hostagent/pgserver"
 	"github.com/btcdecoded/holdfast/hostagent/restorer"
+	"github.com/btcdecoded/holdfast/hostagent/restorer/inplace"
+	"github.com/btcdecoded/holdfast/hostagent/restorer/steps"
 	pg "github.com/btcdecoded/holdfast/shared/postgres"
 )
 
@@ -66,9 +68,9 @@ var (
 	// ErrInUse says that a server runs on the data directory.
 	ErrInUse = errors.New("a server runs on it")
 	// ErrBusy says that another restore to the same place is running.
-	ErrBusy = errors.New("another restore to this place is running")
+	ErrBusy = inplace.ErrBusy
 	// ErrMoved says that somebody changed the place while a restore was under way or after it died.
-	ErrMoved = errors.New("somebody else changed the place meanwhile")
+	ErrMoved = inplace.ErrMoved
 	// ErrIncomplete says that the snapshot has files that can't be restored.
 	ErrIncomplete = errors.New("the base is not complete")
 	// ErrShort says that recovery did not come to its target.
@@ -103,11 +105,8 @@ type Options struct {
 
 	// Of a restore in place:
 
-	// Stop ends the application and the old server, Start begins them again, Healthy says whether all is well. Start runs
-	// however the restore ends, once Stop was called, also when ctx has ended. Each may be nil.
-	Stop, Start, Healthy func(ctx context.Context) error
-	// StopFirst stops before the source is opened: nothing that is committed then is missed.
-	StopFirst bool
+	// Application is who uses the cluster. Its Stop ends the old server as well, its Start begins the new one.
+	steps.Application
 
 	inPlace      bool
 	spacesBelow  string // tablespaces go to directories of this one
@@ -120,10 +119,8 @@ type Options struct {
 	plainRename bool
 }
 
-// The steps of a restore, as [Step] and [StepError] name them.
+// The steps of a restore, besides those that all have, as [steps.Step] and [StepError] name them.
 const (
-	StepPrepare = "prepare"
-	StepStop    = "stop hook"
 	StepLayOut  = "base"
 	StepStartUp = "start server"
 	StepRecover = "recovery"
@@ -132,16 +129,7 @@ const (
 	StepFinish  = "sync"
 	StepInUse   = "look whether a server runs"
 	StepSwap    = "swap"
-	StepStart   = "start hook"
-	StepHealth  = "health check"
-	StepBack    = "put back"
 )
-
-// Step is one step and how long it took.
-type Step struct {
-	Name string
-	Took time.Duration
-}
 
 // Reached is where a recovery has come.
 type Reached struct {
@@ -166,53 +154,13 @@ type Result struct {
 	Socket      string // directory of the server that was left running; empty: none was
 	Superuser   string // of that server
 	Safety      string // what was there before; empty: nothing was
-	Steps       []Step
+	Steps       []steps.Step
 	Warnings    []string
 	Settled     string // what an earlier restore to this place had left, in words; empty: nothing
 }
 
 // StepError says which step ended a restore and what became of the place.
-type StepError struct {
-	Step  string
-	Path  string
-	Err   error
-	Words string // of the server; empty: it had no last words
-	// Good is the time up to which the log was good, where the log is what failed; zero: not known.
-	Good   time.Time
-	Safety string // what was there before is here, and not in its place; empty: all is as it was
-	Failed string // what was restored, and had to leave its place again, is here; empty: nothing did
-	Back   error  // why what was there before could not be put back; nil: it was, or it never left
-	Start  error  // why the application could not be started again; nil: it was, or it was never stopped
-}
-
-func (e *StepError) Error() string {
-	text := fmt.Sprintf("restore %s: %s: %v", e.Path, e.Step, e.Err)
-	if e.Words != "" {
-		text += fmt.Sprintf("; the server said: %s", e.Words)
-	}
-	switch {
-	case e.Back != nil:
-		text += fmt.Sprintf("; what was there before could NOT be put back: %v; it is in %s", e.Back, e.Safety)
-	case e.Failed != "":
-		text += "; everything is as it was, and what had been restored is in " + e.Failed
-	default:
-		text += "; everything is as it was"
-	}
-	if e.Start != nil {
-		text += fmt.Sprintf("; the application could NOT be started again: %v", e.Start)
-	}
-	return text
-}
-
-func (e *StepError) Unwrap() []error {
-	out := []error{e.Err}
-	for _, err := range []error{e.Back, e.Start} {
-		if err != nil {
-			out = append(out, err)
-		}
-	}
-	return out
-}
+type StepError = steps.Failure
 
 func (o *Options) now() time.Time {
 	if o.Now != nil {

@@ -81,7 +81,7 @@ func (b *build) recover(ctx context.Context) error {
 	if b.options.Pause {
 		return b.paused(ctx, w)
 	}
-	if err := b.step(StepPromote, func() error { return b.promote(ctx, w) }); err != nil {
+	if err := b.course.Do(StepPromote, func() error { return b.promote(ctx, w) }); err != nil {
 		return err
 	}
 	if !b.options.scratch {
@@ -90,7 +90,7 @@ func (b *build) recover(ctx context.Context) error {
 		}
 	}
 	if b.options.Prove != nil {
-		if err := b.step(StepProve, func() error { return b.options.Prove(ctx, b.server) }); err != nil {
+		if err := b.course.Do(StepProve, func() error { return b.options.Prove(ctx, b.server) }); err != nil {
 			return err
 		}
 	}
@@ -141,7 +141,7 @@ func (b *build) attempt(ctx context.Context, t Target) (w *watch, err error) {
 		return nil, err
 	}
 	b.feed.clearRepeated()
-	err = b.step(StepStartUp, func() (err error) {
+	err = b.course.Do(StepStartUp, func() (err error) {
 		if err := b.options.faulty("server"); err != nil {
 			return err
 		}
@@ -154,7 +154,7 @@ func (b *build) attempt(ctx context.Context, t Target) (w *watch, err error) {
 		return nil, err
 	}
 	w = &watch{build: b, target: t}
-	err = b.step(StepRecover, func() error { return w.wait(ctx) })
+	err = b.course.Do(StepRecover, func() error { return w.wait(ctx) })
 	if err != nil {
 		w.close()
 		return nil, err
@@ -171,7 +171,7 @@ func (b *build) paused(ctx context.Context, w *watch) error {
 		}
 	}
 	if b.options.Prove != nil {
-		if err := b.step(StepProve, func() error { return b.options.Prove(ctx, b.server) }); err != nil {
+		if err := b.course.Do(StepProve, func() error { return b.options.Prove(ctx, b.server) }); err != nil {
 			return err
 		}
 	}

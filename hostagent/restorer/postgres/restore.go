@@ -7,7 +7,8 @@ import (
 	"os"
 	"path/filepath"
 
-	"golang.org/x/sys/unix"
+	"github.com/btcdecoded/holdfast/hostagent/restorer/steps"
+	"github.com/btcdecoded/holdfast/hostagent/scratch"
 )
 
 // ToDir restores to a directory that is not there or empty. It ends with a cluster that is proven, stopped and ready to be
@@ -30,20 +31,29 @@ func ToDir(ctx context.Context, dir string, open Opener, o Options) (*Result, er
 		}
 		return nil, e
 	}
-	return b.result, nil
+	return b.done(), nil
 }
 
 func newBuild(dir string, o *Options) *build {
-	return &build{dir: dir, options: o, at: StepPrepare, result: &Result{Path: dir}}
+	return &build{dir: dir, options: o, course: steps.Course{Began: o.Began, Fault: o.fault, At: steps.Prepare}, result: &Result{Path: dir}}
 }
 
 // failure is how a step ended everything.
-func (b *build) failure(err error) *StepError {
-	e := &StepError{Step: b.at, Path: b.result.Path, Err: err, Words: b.words}
-	if b.feed != nil && b.src != nil && b.src.Log != nil && e.Step == StepRecover {
-		e.Good = b.feed.goodUntil()
+func (b *build) failure(err error) *StepError { return b.tell(b.course.Failure(b.result.Path, err)) }
+
+// tell adds to a failure what the server said, and how far the log was good where that is what failed.
+func (b *build) tell(f *StepError) *StepError {
+	f.Words = b.words
+	if b.feed != nil && b.src != nil && b.src.Log != nil && f.Step == StepRecover {
+		f.Good = b.feed.goodUntil()
 	}
-	return e
+	return f
+}
+
+// done is the result.
+func (b *build) done() *Result {
+	b.result.Steps = b.course.Done
+	return b.result
 }
 
 // absolute resolves links on the way to a directory, which may be missing.
@@ -64,16 +74,17 @@ func absolute(dir string) (string, error) {
 // Scratch builds a cluster in a directory of its own below dir, lets Options.Prove look at it, and removes it with its
 // server. What earlier ones left that were killed is removed first. Errors: as ToDir.
 func Scratch(ctx context.Context, dir string, open Opener, o Options) (*Result, error) {
-	if err := os.MkdirAll(dir, 0o711); err != nil { //nolint:gosec // the server goes through it, and lists nothing
-		return nil, fmt.Errorf("restore to scratch: %w", err)
-	}
-	sweep(dir)
-	at, lock, err := newScratch(dir)
+	d, err := scratch.New(dir, scratchPattern, 0o711, func(path string) error { // the server goes through it, and lists nothing
+		if err := discard(filepath.Join(path, "data"), nil, false); err != nil {
+			return err
+		}
+		return os.RemoveAll(path)
+	})
 	if err != nil {
 		return nil, fmt.Errorf("restore to scratch: %w", err)
 	}
-	o.scratch, o.Pause, o.spacesBelow = true, false, filepath.Join(at, "tablespaces")
-	b := newBuild(filepath.Join(at, "data"), &o)
+	o.scratch, o.Pause, o.spacesBelow = true, false, filepath.Join(d.Path, "tablespaces")
+	b := newBuild(filepath.Join(d.Path, "data"), &o)
 	err = b.make(ctx, open, "")
 	if err != nil {
 		err = b.failure(err)
@@ -81,68 +92,8 @@ func Scratch(ctx context.Context, dir string, open Opener, o Options) (*Result, 
 	if dropped := b.drop(); dropped != nil && err == nil {
 		err = fmt.Errorf("remove the scratch cluster: %w", dropped)
 	}
-	_ = errors.Join(os.RemoveAll(at), lock.Close()) // what stays is removed by the next one
-	return b.result, err
+	_ = d.Remove() // what stays is removed by the next one
+	return b.done(), err
 }
 
 const scratchPattern = "cluster-*"
-
-// newScratch makes a directory and locks it, so that nobody takes it for one that was left. Others may go through it: the
-// server runs as another user.
-func newScratch(dir string) (string, *os.File, error) {
-	for {
-		at, err := os.MkdirTemp(dir, scratchPattern)
-		if err != nil {
-			return "", nil, err
-		}
-		lock, err := lockDirectory(at)
-		if err == nil {
-			return at, lock, os.Chmod(at, 0o711) //nolint:gosec // what is in it has its own mode
-		}
-		// Another one was sweeping just then.
-		if !errors.Is(err, os.ErrNotExist) && !errors.Is(err, ErrBusy) {
-			return "", nil, err
-		}
-	}
-}
-
-// sweep removes scratch directories whose process is gone.
-func sweep(dir string) {
-	left, err := filepath.Glob(filepath.Join(dir, scratchPattern))
-	if err != nil {
-		return
-	}
-	for _, at := range left {
-		if lock, err := lockDirectory(at); err == nil {
-			if discard(filepath.Join(at, "data"), nil, false) == nil {
-				_ = os.RemoveAll(at) // what stays is for the next one
-			}
-			_ = lock.Close()
-		}
-	}
-}
-
-// lockDirectory opens and locks a directory. os.ErrNotExist: it is not the one under this name any more.
-func lockDirectory(path string) (*os.File, error) {
-	dir, err := os.OpenFile(path, os.O_RDONLY|unix.O_DIRECTORY|unix.O_NOFOLLOW, 0)
-	if err != nil {
-		return nil, err
-	}
-	err = unix.Flock(int(dir.Fd()), unix.LOCK_EX|unix.LOCK_NB) //nolint:gosec // a descriptor
-	if errors.Is(err, unix.EWOULDBLOCK) {
-		err = ErrBusy
-	}
-	if err == nil {
-		var held, named os.FileInfo
-		if held, err = dir.Stat(); err == nil {
-			if named, err = os.Lstat(path); err == nil && !os.SameFile(held, named) {
-				err = os.ErrNotExist
-			}
-		}
-	}
-	if err != nil {
-		_ = dir.Close() // only read
-		return nil, err
-	}
-	return dir, nil
-}

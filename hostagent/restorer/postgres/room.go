@@ -12,6 +12,7 @@ import (
 
 	"golang.org/x/sys/unix"
 
+	"github.com/btcdecoded/holdfast/hostagent/restorer/inplace"
 	"github.com/btcdecoded/holdfast/shared/snapshot"
 )
 
@@ -63,7 +64,7 @@ func (b *build) room(ctx context.Context) error {
 	need, where := map[uint64]uint64{}, map[uint64]string{}
 	for place, bytes := range places {
 		at := standing(place)
-		id, err := identify(at)
+		id, err := inplace.Identify(at)
 		if err != nil {
 			return err
 		}
@@ -74,7 +75,7 @@ func (b *build) room(ctx context.Context) error {
 	if l := b.src.Log; l != nil && l.End > b.src.Start {
 		wal = min(uint64(l.End-b.src.Start), recoveryRoom)
 	}
-	own, err := identify(standing(b.dir))
+	own, err := inplace.Identify(standing(b.dir))
 	if err != nil {
 		return err
 	}

@@ -1,13 +1,11 @@
 package postgres
 
 import (
-	"encoding/json"
-	"errors"
 	"fmt"
-	"io/fs"
-	"os"
 	"path/filepath"
 	"strings"
+
+	"github.com/btcdecoded/holdfast/hostagent/restorer/inplace"
 )
 
 // Recover settles what a restore in place at dir left that died, without restoring anything, and says in words what that
@@ -17,7 +15,7 @@ func Recover(dir string, o Options) (string, error) {
 	if err != nil {
 		return "", err
 	}
-	if missing(workOf(place)) {
+	if missing(inplace.WorkOf(place)) {
 		return "", nil
 	}
 	x, settled, err := openExchange(dir, &o)
@@ -30,26 +28,27 @@ func Recover(dir string, o Options) (string, error) {
 
 // leave removes the working directory.
 func (x *exchange) leave() {
-	if err := os.RemoveAll(x.work); err != nil {
-		x.build.result.Warnings = append(x.build.result.Warnings, fmt.Sprintf("%s can not be removed: %v", x.work, err))
+	if err := x.work.Remove(); err != nil {
+		x.build.result.Warnings = append(x.build.result.Warnings, fmt.Sprintf("%s can not be removed: %v", x.work.Path, err))
 	}
-	_ = x.lock.Close() // only a lock
 }
 
 // settle finishes or takes back what a restore that died has left.
 func (x *exchange) settle() (string, error) {
-	text, err := os.ReadFile(filepath.Join(x.work, markerName))
-	if errors.Is(err, fs.ErrNotExist) {
-		return x.sweep()
-	}
+	found, err := x.work.Marked(&x.marker)
 	if err != nil {
 		return "", err
 	}
-	if err := json.Unmarshal(text, &x.marker); err != nil {
-		return "", fmt.Errorf("%s: %w: %w", filepath.Join(x.work, markerName), ErrMoved, err)
+	if !found {
+		return x.sweep()
 	}
+	here, err := inplace.Identify(x.work.Path)
+	if err != nil {
+		return "", err
+	}
+	x.marker.Old, x.marker.New = x.marker.Old.Beside(here), x.marker.New.Beside(here)
 	m := x.marker
-	now, err := identify(x.place)
+	now, err := inplace.Identify(x.place)
 	if err != nil {
 		return "", err
 	}
@@ -59,7 +58,7 @@ func (x *exchange) settle() (string, error) {
 			return "", err
 		}
 		return fmt.Sprintf("an earlier restore died after it had put the restored cluster in its place; what was there before is in %s; nothing was started", m.Safety), x.clear()
-	case m.Phase == phaseSwap && now == m.Old && now != (identity{}):
+	case m.Phase == phaseSwap && now == m.Old && now != (inplace.Identity{}):
 		_, err := x.sweep()
 		return "an earlier restore died before it changed anything; its copy was removed", err
 	case m.Phase == phaseSwap || m.Phase == phaseBack:
@@ -68,7 +67,7 @@ func (x *exchange) settle() (string, error) {
 		}
 		return fmt.Sprintf("an earlier restore died on the way; what was there before is in its place again, and what it had restored is in %s", m.Failed), x.clear()
 	}
-	return "", fmt.Errorf("%s: %w", filepath.Join(x.work, markerName), ErrMoved)
+	return "", fmt.Errorf("%s: %w", x.work.Marker(), ErrMoved)
 }
 
 // sweep removes a new cluster that did not come to be.
@@ -89,24 +88,8 @@ func (x *exchange) sweep() (string, error) {
 
 // clear empties the working directory.
 func (x *exchange) clear() error {
-	list, err := os.ReadDir(x.work)
-	for _, e := range list {
-		err = errors.Join(err, os.RemoveAll(filepath.Join(x.work, e.Name())))
-	}
 	x.marker = marker{}
-	return err
-}
-
-func (x *exchange) write() error {
-	text, err := json.Marshal(x.marker)
-	if err != nil {
-		return err
-	}
-	s := &spool{dir: x.work}
-	if err := s.write(markerName, text); err != nil {
-		return err
-	}
-	return syncDirectory(x.work)
+	return x.work.Clear()
 }
 
 // Kept names what in-place restores have left beside a data directory.
