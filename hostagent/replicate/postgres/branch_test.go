@@ -3,7 +3,9 @@ package postgres_test
 import (
 	"errors"
 	"fmt"
+	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 	"sync"
 	"syscall"
@@ -11,6 +13,7 @@ import (
 	"time"
 
 	"github.com/btcdecoded/holdfast/hostagent/replicate"
+	follower "github.com/btcdecoded/holdfast/hostagent/replicate/postgres"
 	"github.com/btcdecoded/holdfast/shared/objstore"
 	"github.com/btcdecoded/holdfast/shared/objstore/mem"
 	"github.com/btcdecoded/holdfast/test/cluster"
@@ -210,6 +213,118 @@ func TestHeld(t *testing.T) {
 	w.write("b", 30)()
 	if s := r.caughtUp(); s.Cluster.Timeline != 1 || r.count(replicate.Promoted)+r.count(replicate.Missed) != 0 || r.count(replicate.Based) != 1 {
 		t.Errorf("after it was put back: %+v", s.Cluster)
+	}
+	r.stop()
+	w.wantRows(w.restore(time.Time{}), w.acknowledged(anyLSN))
+}
+
+// TestTwoPromotions goes on with a server that is two timelines ahead, and has the history of its own only.
+func TestTwoPromotions(t *testing.T) {
+	t.Parallel()
+	w := newWorld(t, cluster.Options{SegmentSize: 1, Config: map[string]string{"wal_keep_size": "64MB"}})
+	first := w.server
+	second := first.Standby(t)
+	r := w.follow(nil)
+	r.await("the base backup", following)
+	w.write("a", 20)()
+	r.caughtUp()
+	r.stop()
+	w.write("b", 20)()
+	second.Follow(first)
+	first.Kill9()
+	second.Promote()
+	w.leads(second, 0)
+	w.write("c", 20)()
+	third := second.Standby(t)
+	third.Follow(second)
+	second.Kill9()
+	third.Promote()
+	w.leads(third, 0)
+	w.write("d", 20)()
+	if err := os.Remove(filepath.Join(third.Dir, "pg_wal", "00000002.history")); err != nil {
+		t.Fatal(err)
+	}
+	r = w.follow(nil)
+	if s := r.caughtUp(); s.Cluster.Timeline != 3 || r.count(replicate.Promoted) != 2 || r.count(replicate.Missed)+r.count(replicate.Based) != 0 {
+		t.Errorf("after two promotions: %+v", s.Cluster)
+	}
+	r.mu.Lock()
+	told := slices.ContainsFunc(r.events, func(e replicate.Event) bool {
+		return e.Kind == replicate.Warned && strings.Contains(e.Why, "made anew") && strings.Contains(e.Hint, "pg_drop_replication_slot")
+	})
+	r.mu.Unlock()
+	if !told {
+		t.Error("nobody is told of the slot on the server of before")
+	}
+	r.stop()
+	w.wantRows(w.restore(time.Time{}), w.acknowledged(anyLSN))
+}
+
+// TestLateStandby follows a standby that has not replayed what it has received: a base backup that ends before the log begins
+// is none with which it could begin.
+func TestLateStandby(t *testing.T) {
+	t.Parallel()
+	w := newWorld(t, cluster.Options{SegmentSize: 1, Config: map[string]string{"wal_keep_size": "64MB"}})
+	first := w.server
+	second := first.Standby(t)
+	second.Follow(first)
+	second.Psql("SELECT pg_wal_replay_pause()")
+	for range 3 {
+		w.write("a", 5)()
+		first.Psql("SELECT pg_switch_wal()")
+	}
+	w.write("b", 5)()
+	at := first.Psql("SELECT pg_current_wal_lsn()")
+	for end := time.Now().Add(limit); second.Psql("SELECT pg_last_wal_receive_lsn() >= '"+at+"'") != "t"; time.Sleep(10 * time.Millisecond) {
+		if time.Now().After(end) {
+			t.Fatal("the standby receives nothing")
+		}
+	}
+	w.leads(second, 0)
+	r := w.follow(nil)
+	r.await("its base backup is told to be none", func(s replicate.Status) bool {
+		return s.State == replicate.Failing && strings.Contains(s.Why, "does not stand in the log")
+	})
+	second.Psql("SELECT pg_wal_replay_resume()")
+	r.await("another one", func(s replicate.Status) bool { return following(s) && s.Base > 1 })
+	w.leads(first, 0)
+	w.write("c", 20)()
+	second.Follow(first)
+	w.leads(second, 0)
+	number := r.caughtUp().Base
+	r.stop()
+	w.wantRows(w.restoreFrom(number, time.Time{}), w.acknowledged(anyLSN))
+}
+
+// TestWrongSlot wants that a slot that can't be used is told, and ends no log.
+func TestWrongSlot(t *testing.T) {
+	t.Parallel()
+	w := newWorld(t, cluster.Options{SegmentSize: 1, Config: map[string]string{"wal_level": "logical"}})
+	r := w.follow(nil)
+	r.await("the base backup", following)
+	// Commits of the server wait for a follower that is named so.
+	w.server.Psql("ALTER SYSTEM SET synchronous_standby_names = '*'")
+	w.server.Reload()
+	r.await("it is told that commits wait", func(s replicate.Status) bool {
+		return s.Cluster != nil && slices.ContainsFunc(s.Cluster.Notes, func(note string) bool { return strings.Contains(note, "synchronous_standby_names") })
+	})
+	w.server.Psql("ALTER SYSTEM RESET synchronous_standby_names")
+	w.server.Reload()
+	w.write("a", 10)()
+	r.caughtUp()
+	r.stop()
+	w.server.Psql("SELECT pg_create_logical_replication_slot('theirs', 'pgoutput')")
+	r = w.follow(func(o *follower.Options) { o.Slot = "theirs" })
+	s := r.await("the slot is told to be wrong", func(s replicate.Status) bool { return s.State == replicate.Unreached })
+	if !strings.Contains(s.Why, "is logical") || s.Hint == "" || r.count(replicate.Missed)+r.count(replicate.Based) != 0 {
+		t.Errorf("status %+v", s)
+	}
+	r.stop()
+	r = w.follow(nil)
+	w.write("b", 10)()
+	r.caughtUp()
+	if r.count(replicate.Missed)+r.count(replicate.Based) != 0 {
+		t.Error("the log did not go on")
 	}
 	r.stop()
 	w.wantRows(w.restore(time.Time{}), w.acknowledged(anyLSN))

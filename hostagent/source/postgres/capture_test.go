@@ -9,6 +9,7 @@ import (
 	"strings"
 	"sync/atomic"
 	"testing"
+	"time"
 
 	pgsource "github.com/btcdecoded/holdfast/hostagent/source/postgres"
 
@@ -65,7 +66,11 @@ func onlyChangedPagesAreAdded(t *testing.T, s *cluster.Server) {
 	s.Psql("VACUUM FREEZE; CHECKPOINT")
 	before := s.Psql("SELECT sum(balance) FROM account WHERE id <> 777")
 	first := newSession()
+	began := time.Now()
 	full := capture(t, s, first)
+	if full.Until.Before(began) || full.Until.After(time.Now()) || full.WALEnd < full.Stop {
+		t.Errorf("by the server's clock all was committed by %s, with WAL up to %s", full.Until, full.WALEnd)
+	}
 	s.Psql("UPDATE account SET balance = 1 WHERE id = 777; CHECKPOINT")
 	second := first.child()
 	next := capture(t, s, second)
@@ -240,11 +245,12 @@ func TestStandby(t *testing.T) {
 		})
 		standby.Follow(primary)
 		into := newSession()
+		began := time.Now()
 		r := capture(t, standby, into)
-		stop()
-		if !r.Standby || r.Roots[0] != standby.Dir {
+		if !r.Standby || r.Roots[0] != standby.Dir || r.Until.Before(began) || r.Until.After(time.Now()) || r.WALEnd < r.Stop {
 			t.Errorf("got %+v", r)
 		}
+		stop()
 		dir := lay(t, into, standby.Dir)
 		if err := os.Remove(filepath.Join(dir, "standby.signal")); err != nil {
 			t.Fatal(err)
