@@ -78,6 +78,7 @@ func TestOneCluster(t *testing.T) {
 	at := w.insert(2)
 	w.ship()
 	t.Run("refused", func(t *testing.T) { testRefused(t, w) })
+	t.Run("clock", func(t *testing.T) { testClock(t, w) })
 	t.Run("scratch", func(t *testing.T) { testScratch(t, w) })
 	w.insert(3)
 	w.ship()
