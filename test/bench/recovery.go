@@ -149,9 +149,9 @@ func (p *pointInTime) at(ctx context.Context) (postgres.LSN, error) {
 
 // shipments is how far Holdfast has come.
 type shipments struct {
-	mu        sync.Mutex
-	following bool         // guarded by mu
-	end       postgres.LSN // guarded by mu
+	mu    sync.Mutex
+	based bool         // the base backup is in the repository; guarded by mu
+	end   postgres.LSN // guarded by mu
 }
 
 func (s *shipments) event(_ *daemon, line []byte) {
@@ -161,7 +161,7 @@ func (s *shipments) event(_ *daemon, line []byte) {
 	}
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	s.following = s.following || e.State == replicate.Following
+	s.based = s.based || e.Kind == replicate.Based
 	if at, err := postgres.ParseLSN(e.LSN); err == nil && at > s.end {
 		s.end = at
 	}
@@ -208,7 +208,7 @@ func (p *pointInTime) follow(ctx context.Context) (*daemon, *shipments, error) {
 	err = d.await(func() (bool, error) {
 		s.mu.Lock()
 		defer s.mu.Unlock()
-		return s.following, nil
+		return s.based, nil
 	})
 	return d, s, err
 }
