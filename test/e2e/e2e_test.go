@@ -1,13 +1,16 @@
 package e2e_test
 
 import (
+	"fmt"
 	"strings"
 	"testing"
 	"time"
+
+	"github.com/btcdecoded/holdfast/test/cluster"
 )
 
 // The policy: its RPO is short, since monitor looks at a source in a third of it. One source
-// that is backed up each minute and is larger than it may be, one that is when a job comes, and one that never is.
+// that is backed up each minute and is larger than it may be, those that are when a job comes, and one that never is.
 const policyText = `version: 1
 repository:
   primary: s3://holdfast-e2e?region=eu-central-1&path_style=true
@@ -17,7 +20,7 @@ approvers:
   - {name: security, key: SECURITY}
 hosts:
   web-1:
-    restore: {targets: [ROOT/restored]}
+    restore: {targets: [ROOT/restored, CLUSTERS]}
     sources:
       app:
         files: {roots: [ROOT/app]}
@@ -27,6 +30,12 @@ hosts:
       old:
         files: {roots: [ROOT/old]}
         retention: {keep_last: 1}
+        objectives: {tier: standard, rpo: 1h, copies: 1}
+      database:
+        sqlite: {path: ROOT/app.db}
+        objectives: {tier: standard, rpo: 1h, copies: 1}
+      cluster:
+        postgres: {service: e2e, mode: physical, bin: PROGRAMS}
         objectives: {tier: standard, rpo: 1h, copies: 1}
       idle:
         files: {roots: [ROOT/app]}
@@ -39,8 +48,13 @@ func TestControlPlane(t *testing.T) {
 	started := time.Now()
 	root := t.TempDir()
 	people := map[string]*approver{"operator": newApprover(t), "security": newApprover(t)}
-	w := newWorld(t, strings.NewReplacer("ROOT", root, "OPERATOR", people["operator"].public, "SECURITY", people["security"].public).Replace(policyText))
-	w.root, w.people = root, people
+	server := cluster.Start(t, cluster.Options{})
+	clusters := server.Owner.Dir(t)
+	w := newWorld(t, strings.NewReplacer(
+		"ROOT", root, "OPERATOR", people["operator"].public, "SECURITY", people["security"].public, "CLUSTERS", clusters, "PROGRAMS", server.BinDir,
+	).Replace(policyText))
+	w.root, w.people, w.server, w.clusters = root, people, server, clusters
+	w.write("pg_service.conf", fmt.Sprintf("[e2e]\nhost=127.0.0.1\nport=%d\nuser=%s\ndbname=postgres\nsslmode=disable\n", server.Port, server.Superuser))
 	w.files(root+"/app", 20)
 	t.Logf("deployed in %v", time.Since(started).Round(time.Second))
 	w.start()
@@ -61,9 +75,11 @@ func TestControlPlane(t *testing.T) {
 		{"the metrics raise the alarms that they should", judged},
 		{"what retention ends goes, what is pinned stays", expired},
 		{"a restore that two people signed brings the files back", restored},
+		{"databases come back in the same way", databases},
 		{"a stopped agent is told, and its end", silent},
 		{"each run was done once", once},
 		{"what is destroyed and deployed again finds its backups", again},
+		{"a storage whose stacks were destroyed is taken over", adopted},
 	} {
 		begun := time.Now()
 		if !t.Run(step.name, func(t *testing.T) {

@@ -22,11 +22,17 @@ const old = host + "/old"
 // backupOf makes the text of a job for a full backup of the source old.
 func (w *world) backupOf(number int) (id, body string) {
 	w.t.Helper()
+	return w.backupJob("old", number)
+}
+
+// backupJob makes the text of a job for a full backup of a source of the host.
+func (w *world) backupJob(source string, number int) (id, body string) {
+	w.t.Helper()
 	// Not rounded: a backup that was made earlier in the same second would count as this one.
 	now := time.Now().UTC()
 	j := events.Job{
-		Version: events.Version, ID: events.JobID("e2e", fmt.Sprintf("%s %d", old, number), now, string(events.Backup), "full"),
-		Host: host, Source: "old", Kind: events.Backup, Type: "full", Due: now, NotAfter: now.Add(time.Hour),
+		Version: events.Version, ID: events.JobID("e2e", fmt.Sprintf("%s/%s %d", host, source, number), now, string(events.Backup), "full"),
+		Host: host, Source: source, Kind: events.Backup, Type: "full", Due: now, NotAfter: now.Add(time.Hour),
 	}
 	text, err := json.Marshal(j)
 	w.must(err)

@@ -26,6 +26,7 @@ import (
 
 	"github.com/btcdecoded/holdfast/infra/settings"
 	"github.com/btcdecoded/holdfast/test/cloud"
+	"github.com/btcdecoded/holdfast/test/cluster"
 	"github.com/btcdecoded/holdfast/test/program"
 )
 
@@ -57,9 +58,11 @@ type world struct {
 	started  bool
 	root     string // of the host's files
 	people   map[string]*approver
-	trust    string  // text of the parameter
-	heard    []event // all that the bus carried so far
-	mail     []mail  // all alerts so far
+	server   *cluster.Server // PostgreSQL on the host
+	clusters string          // where its clusters may be restored: a directory that its user can enter
+	trust    string          // text of the parameter
+	heard    []event         // all that the bus carried so far
+	mail     []mail          // all alerts so far
 }
 
 // newWorld deploys, makes the repository and its signers, uploads the policy and adds the host.
@@ -109,7 +112,7 @@ func (w *world) must(err error) {
 // as is the environment of a command of one identity.
 func (w *world) as(who string) []string {
 	return append(w.Env(region), "HOLDFAST_POLICY="+w.policy, "HOLDFAST_IDENTITY="+w.path(who+".identity"), "HOLDFAST_STATE="+w.path("state-"+who),
-		"HOLDFAST_HOST="+host)
+		"HOLDFAST_HOST="+host, "PGSERVICEFILE="+w.path("pg_service.conf"))
 }
 
 func (w *world) run(who string, args ...string) string {
