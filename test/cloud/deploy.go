@@ -102,8 +102,8 @@ func (d *Deployed) DestroyAll(t testing.TB, protected map[string]string) {
 	d.Make(t, "destroy", "stacks=--all", "CDK=--app "+d.Assembly+" --force")
 }
 
-// query makes one request to a service that the module has no client of.
-func (e *Emulator) query(t testing.TB, region, service string, form url.Values) {
+// query makes one request to a service that the module has no client of, and returns the answer.
+func (e *Emulator) query(t testing.TB, region, service string, form url.Values) string {
 	t.Helper()
 	body := form.Encode()
 	q, err := http.NewRequestWithContext(t.Context(), http.MethodPost, e.Endpoint+"/", strings.NewReader(body))
@@ -125,6 +125,7 @@ func (e *Emulator) query(t testing.TB, region, service string, form url.Values) 
 	if err != nil || answer.StatusCode != http.StatusOK {
 		t.Fatalf("%s %s: %s, %v: %s", service, form.Get("Action"), answer.Status, err, said)
 	}
+	return string(said)
 }
 
 // leaveOut removes resources of some types from all templates.

@@ -13,6 +13,7 @@ import (
 	"time"
 
 	"github.com/aws/aws-sdk-go-v2/aws"
+	"github.com/aws/aws-sdk-go-v2/service/kms"
 	"github.com/aws/aws-sdk-go-v2/service/lambda"
 	"github.com/aws/aws-sdk-go-v2/service/s3"
 	"github.com/aws/aws-sdk-go-v2/service/sqs"
@@ -259,11 +260,21 @@ func poison(w *world) {
 func restored(w *world) {
 	target := filepath.Join(w.root, "restored", "app")
 	w.must(os.MkdirAll(filepath.Dir(target), 0o700))
-	plan := w.invoke(settings.Restore, map[string]any{"action": "plan", "source": host + "/app"})
+	w.approved(host+"/app", target)
+	w.same(filepath.Join(w.root, "app"), target)
+	if frozen := w.objects(state, "freeze/"); len(frozen) == 0 {
+		w.t.Error("nothing keeps lifecycle from removing what is restored")
+	}
+}
+
+// approved restores the newest state of a source over the queue: planned and requested by invocation, signed by two people.
+func (w *world) approved(source, target string) {
+	w.t.Helper()
+	plan := w.invoke(settings.Restore, map[string]any{"action": "plan", "source": source})
 	if len(plan) == 0 {
 		w.t.Error("the plan is empty")
 	}
-	asked := w.invoke(settings.Restore, map[string]any{"action": "request", "source": host + "/app", "target": target, "reason": "e2e"})
+	asked := w.invoke(settings.Restore, map[string]any{"action": "request", "source": source, "target": target, "reason": "e2e"})
 	id, _ := asked["id"].(string)
 	order, err := json.Marshal(asked["order"])
 	w.must(err)
@@ -282,10 +293,6 @@ func restored(w *world) {
 		}
 		return doc["status"] == "done", string(text)
 	})
-	w.same(filepath.Join(w.root, "app"), target)
-	if frozen := w.objects(state, "freeze/"); len(frozen) == 0 {
-		w.t.Error("nothing keeps lifecycle from removing what is restored")
-	}
 }
 
 // alarmTest proves the way of alerts as a person does after a deployment.
@@ -315,6 +322,39 @@ func again(w *world) {
 	}
 	if after := w.objects(bucket, "v1/"); len(after) != len(before) {
 		w.t.Fatalf("%d objects were there before the stacks went, %d are after", len(before), len(after))
+	}
+	w.Again(w.t)
+	w.tick(settings.Monitor, time.Now())
+	if after := w.objects(bucket, "v1/"); len(after) < len(before) {
+		w.t.Errorf("%d objects were there before, %d are after", len(before), len(after))
+	}
+}
+
+// adopted destroys all stacks, that of the storage too, and deploys once more as docs/deploy.md says: buckets, their policies
+// and the keys have stayed, and the new stacks take them over by their names.
+func adopted(w *world) {
+	before := w.objects(bucket, "v1/")
+	w.DestroyAll(w.t, map[string]string{"holdfast-storage": region, "holdfast-replica-storage": second})
+	if after := w.objects(bucket, "v1/"); len(after) != len(before) {
+		w.t.Fatalf("%d objects were there before the stacks went, %d are after", len(before), len(after))
+	}
+	key := func(at string) string {
+		out, err := kms.NewFromConfig(w.Config(at)).DescribeKey(w.t.Context(), &kms.DescribeKeyInput{KeyId: aws.String(settings.KeyAlias)})
+		w.must(err)
+		return *out.KeyMetadata.Arn
+	}
+	w.Synthesize(w.t, "-c key="+key(region)+" -c replica-key="+key(second))
+	for _, one := range []struct {
+		stack, region string
+		want          []string
+	}{
+		{"holdfast-replica-storage", second, []string{"AccessLogs", "KeyAlias", "Repository", "State"}},
+		{"holdfast-storage", region, []string{"AccessLogs", "KeyAlias", "Replicate", "Repository", "State"}},
+	} {
+		got := w.Adopt(w.t, one.stack, one.region)
+		if slices.Sort(got); !slices.Equal(got, one.want) {
+			w.t.Errorf("%s takes over %q, want %q", one.stack, got, one.want)
+		}
 	}
 	w.Again(w.t)
 	w.tick(settings.Monitor, time.Now())
