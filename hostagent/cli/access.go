@@ -39,10 +39,15 @@ var errAccessGone = errors.New("the access documents are gone, and the repositor
 // errFound ends a listing.
 var errFound = errors.New("found")
 
-// unfinished tells a repository whose init was interrupted, which holds nothing yet, from one that was damaged.
+// unfinished tells a repository whose init was interrupted, or a copy that was just begun, which hold nothing yet, from
+// one that was damaged.
 func unfinished(ctx context.Context, store objstore.Store, err error) error {
 	lerr := store.List(ctx, layout.Prefix, func(o objstore.Info) error {
-		if _, err := layout.Host(o.Key); err == nil {
+		if o.Key == layout.CopyKey {
+			err = repository.ErrCopyBegun
+			return nil
+		}
+		if host, err := layout.Host(o.Key); err == nil && host != "*" {
 			return errFound // an object of a source
 		}
 		return nil

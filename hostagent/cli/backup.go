@@ -70,6 +70,7 @@ type backupFlags struct {
 	maxFileSize                                   byteSize
 	checkpoint                                    time.Duration
 	own                                           []string // patterns of this program's own places
+	ownPlaces                                     []string // their paths
 }
 
 func (a *app) backupCommand() *cobra.Command {
@@ -131,7 +132,7 @@ func (a *app) backup(ctx context.Context, f backupFlags, args []string) error {
 	if err := checkTags(f.tags); err != nil {
 		return err
 	}
-	if f.own, err = a.ownPatterns(); err != nil {
+	if f.own, f.ownPlaces, err = a.ownPatterns(); err != nil {
 		return err
 	}
 	var pol *policy.Policy
@@ -254,6 +255,9 @@ func (a *app) adHocJob(f backupFlags, args []string) ([]job, error) {
 	case f.cluster != "":
 		return f.clusterJob(src)
 	}
+	if err := refuseOwn(f.roots, f.ownPlaces); err != nil {
+		return nil, err
+	}
 	options, patterns, err := f.options(nil)
 	if err != nil {
 		return nil, err
@@ -298,6 +302,9 @@ func (f backupFlags) selects() bool {
 // options are the options of the flags, after those of the policy's source, and the patterns that both name.
 func (f backupFlags) options(p *policy.Files) (o files.Options, lines []string, err error) {
 	if p != nil {
+		if err := refuseOwn(p.Roots, f.ownPlaces); err != nil {
+			return o, nil, err
+		}
 		o = files.Options{Roots: p.Roots, OneFileSystem: p.OneFileSystem, CacheDirTag: p.ExcludeCaches, MaxFileSize: uint64(p.MaxFileSize)}
 		lines = append(lines, p.Exclude...)
 		lines = append(lines, taken(p.Include)...)
@@ -325,15 +332,18 @@ func (f backupFlags) options(p *policy.Files) (o files.Options, lines []string, 
 // ownPatterns leave out what must not back itself up: repositories on this host, which would grow by themselves with
 // each run, the state directory, which has keys of chains and nothing that can't be lost, and the identity, which opens
 // everything: a snapshot has a secret in it that whoever may see it must not learn, and a restore would put back an old one.
-func (a *app) ownPatterns() ([]string, error) {
+//
+// places are those of the directories: that a root is the identity is found, and told, by [app.refuseIdentity].
+func (a *app) ownPatterns() (patterns, places []string, err error) {
 	address, err := a.address()
 	if err != nil {
-		return nil, err
+		return nil, nil, err
 	}
-	places := []string{a.statePath(), a.identityPath(), a.hostIdentityPath()}
+	all := []string{a.identityPath(), a.hostIdentityPath(), a.statePath()}
+	const identities = 2
 	p, err := a.loadPolicy()
 	if err != nil {
-		return nil, err
+		return nil, nil, err
 	}
 	addresses := []string{address}
 	if p != nil {
@@ -341,22 +351,47 @@ func (a *app) ownPatterns() ([]string, error) {
 	}
 	for _, address := range addresses {
 		if dir, ok := localPath(address); ok {
-			places = append(places, dir)
+			all = append(all, dir)
 		}
 	}
-	var out []string
-	for _, place := range places {
+	for i, place := range all {
 		abs, err := filepath.Abs(place)
 		if err != nil {
-			return nil, fmt.Errorf("find %s: %w", place, err)
+			return nil, nil, fmt.Errorf("find %s: %w", place, err)
 		}
-		out = append(out, literal(abs))
+		patterns = append(patterns, literal(abs))
+		if i >= identities {
+			places = append(places, realPath(abs))
+		}
 		// The walk meets it under its real name.
 		if real, err := filepath.EvalSymlinks(abs); err == nil && real != abs {
-			out = append(out, literal(real))
+			patterns = append(patterns, literal(real))
 		}
 	}
-	return out, nil
+	return patterns, places, nil
+}
+
+// errOwnPlace says that a backup was asked for what belongs to this program.
+var errOwnPlace = errors.New("it belongs to holdfast itself and would be in its own backups")
+
+// refuseOwn refuses roots that are, or lie in, one of this program's own places: patterns leave out what is met on the
+// way, never what was asked for.
+func refuseOwn(roots, own []string) error {
+	for _, root := range roots {
+		abs, err := filepath.Abs(root)
+		if err != nil {
+			return fmt.Errorf("find %s: %w", root, err)
+		}
+		for _, place := range own {
+			if snapshot.Within(place, realPath(abs)) {
+				return hinted{
+					usageError{fmt.Errorf("back up %s: %w: %s", root, errOwnPlace, place)},
+					"leave it out; copies of a repository are made by `holdfast copy`",
+				}
+			}
+		}
+	}
+	return nil
 }
 
 // literal is a pattern for exactly one path.
@@ -390,6 +425,9 @@ func (a *app) printBackups(results []backupResult, copies []copyResult) error {
 			if r.Partial {
 				r.write(a.stdio.Err)
 			}
+		}
+		for _, c := range copies {
+			c.writeFindings(a.stdio.Err)
 		}
 	}
 	return a.print(doc, func(w io.Writer) {

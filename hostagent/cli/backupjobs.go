@@ -86,6 +86,9 @@ func (a *app) policyJob(f backupFlags, p *policy.Policy, src snapshot.Source, s 
 		return j, &refusedError{fmt.Errorf("back up %s: sources of kind %s can not be backed up by this version", src, s.Kind())}
 	default:
 		options, patterns, err := f.options(s.Files)
+		if errors.Is(err, errOwnPlace) {
+			return j, &refusedError{err}
+		}
 		if err != nil {
 			return j, fmt.Errorf("source %s: %w", src, err)
 		}

@@ -65,6 +65,7 @@ them is for restore. Of dumps of PostgreSQL databases the names of databases are
 		},
 	}
 	cmd.Flags().StringVar(&at, "at", "", atHelp)
+	a.alsoFlag(cmd)
 	return cmd
 }
 

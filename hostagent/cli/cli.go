@@ -102,7 +102,7 @@ func (a *app) root() *cobra.Command {
 // refuseEmpty refuses flags that were given an empty value, as by a script whose variable is not set: each would mean
 // something else than its user wanted, such as the newest snapshot instead of an old one.
 func refuseEmpty(cmd *cobra.Command) error {
-	for _, name := range []string{"at", "as-of", "until", "tag", "keep-tag", "to", "from", "name", "files", "sqlite", "level", "sample"} {
+	for _, name := range []string{"repository", "identity", "host", "also", "at", "as-of", "until", "tag", "keep-tag", "to", "from", "name", "files", "sqlite", "level", "sample"} {
 		f := cmd.Flags().Lookup(name)
 		if f == nil || !f.Changed {
 			continue

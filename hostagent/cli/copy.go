@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"io"
 	"os"
+	"slices"
 	"strings"
 
 	"github.com/spf13/cobra"
@@ -55,6 +56,11 @@ func (a *app) copyCommand() *cobra.Command {
 					r.write(w)
 				}
 			})
+			if a.flags.quiet && !a.flags.json {
+				for _, r := range results {
+					r.writeFindings(a.stdio.Out)
+				}
+			}
 			if err := together(append(errs, err)...); err != nil {
 				return err
 			}
@@ -76,7 +82,16 @@ func (a *app) copyTargets(to []string) ([]string, error) {
 	if p == nil || len(p.Repository.Copies) == 0 {
 		return nil, hinted{usagef("copy: where to?"), "name a repository with --to, or copies in the policy"}
 	}
-	return p.Repository.Copies, nil
+	return a.elsewhereThan(p.Repository.Copies), nil
+}
+
+// elsewhereThan are those of the places that are not the repository of this command, which may be one of its copies.
+func (a *app) elsewhereThan(places []string) []string {
+	from, err := a.address()
+	if err != nil {
+		return places // who opens it says so
+	}
+	return slices.DeleteFunc(slices.Clone(places), func(to string) bool { return samePlace(from, to) })
 }
 
 // copyResult is what a copy to one place did.
@@ -85,6 +100,7 @@ type copyResult struct {
 	Objects   int           `json:"objects"`
 	Bytes     int64         `json:"bytes"`
 	Present   int           `json:"present"`
+	Had       int           `json:"had"`       // snapshots that the copy had before
 	Committed []string      `json:"committed"` // snapshots that the copy has since this run
 	Withheld  []string      `json:"withheld"`  // snapshots that are not whole in the original
 	Findings  []copyFinding `json:"findings"`
@@ -99,6 +115,25 @@ type copyFinding struct {
 }
 
 func (c copyResult) write(w io.Writer) {
+	c.writeFindings(w)
+	if !c.Failed && c.Objects == 0 && len(c.Findings)+len(c.Withheld) == 0 {
+		fmt.Fprintf(w, "%s is up to date: %s, nothing to copy\n", c.To, count(uint64(c.Had), "snapshot", "snapshots"))
+		return
+	}
+	done := "copied"
+	if c.Failed {
+		done = "NOT complete: only copied"
+	}
+	fmt.Fprintf(w, "%s to %s: %s, %s in %s", done, c.To, count(uint64(len(c.Committed)), "snapshot", "snapshots"),
+		size(uint64(c.Bytes)), count(uint64(c.Objects), "object", "objects"))
+	if c.Had > 0 {
+		fmt.Fprintf(w, "; %s there before", count(uint64(c.Had), "snapshot was", "snapshots were"))
+	}
+	fmt.Fprintln(w)
+}
+
+// writeFindings prints what is not in order.
+func (c copyResult) writeFindings(w io.Writer) {
 	for _, f := range c.Findings {
 		where := ""
 		if f.InCopy {
@@ -109,12 +144,6 @@ func (c copyResult) write(w io.Writer) {
 			fmt.Fprintf(w, "  not copied because of it: %s\n", strings.Join(f.Snapshots, ", "))
 		}
 	}
-	done := "copied"
-	if c.Failed {
-		done = "NOT complete: only copied"
-	}
-	fmt.Fprintf(w, "%s to %s: %s, %s in %s; %s there already\n", done, c.To, count(uint64(len(c.Committed)), "snapshot", "snapshots"),
-		size(uint64(c.Bytes)), count(uint64(c.Objects), "object", "objects"), count(uint64(c.Present), "object was", "objects were"))
 }
 
 func copyOutcome(results []copyResult) error {
@@ -157,7 +186,17 @@ func copyError(to string, err error) error {
 	return err
 }
 
+// errSamePlace says that a copy would go to where the repository is. It would say there that the place is a copy.
+var errSamePlace = hinted{usageError{errors.New("that is the repository itself")}, "name another place with --to; -r names the repository to copy from"}
+
 func (a *app) copyTo(ctx context.Context, repo *repository.Repository, to string, sources []snapshot.Source) (*copyResult, error) {
+	from, err := a.address()
+	if err != nil {
+		return nil, err
+	}
+	if samePlace(from, to) {
+		return nil, errSamePlace
+	}
 	store, err := a.store(ctx, to)
 	if err != nil {
 		return nil, err
@@ -204,7 +243,7 @@ func (a *app) copyResult(to string, got *copier.Result) *copyResult {
 		return out
 	}
 	r := &copyResult{
-		To: to, Objects: got.Objects, Bytes: got.Bytes, Present: got.Present,
+		To: to, Objects: got.Objects, Bytes: got.Bytes, Present: got.Present, Had: got.Had,
 		Committed: names(got.Committed), Withheld: names(got.Withheld), Findings: []copyFinding{},
 	}
 	for _, f := range got.Findings {
@@ -222,5 +261,5 @@ func (a *app) runCopies(ctx context.Context, repo *repository.Repository, target
 	for _, j := range jobs {
 		sources = append(sources, j.source)
 	}
-	return a.copyAll(ctx, repo, targets, sources)
+	return a.copyAll(ctx, repo, a.elsewhereThan(targets), sources)
 }

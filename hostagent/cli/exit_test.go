@@ -46,6 +46,8 @@ func TestExitCodes(t *testing.T) {
 		{&retention.TooMany{Drop: 2, Total: 4}, 6},
 		{repository.ErrNoRepository, 10},
 		{repository.ErrUnfinished, 10},
+		{repository.ErrCopyBegun, 10},
+		{repository.ErrRemains, 4},
 		{repository.ErrLocked, 11},
 		{restorer.ErrBusy, 11},
 		{keyring.ErrNoIdentity, 12},

@@ -31,6 +31,8 @@ func exitTable() []exitRow {
 	return []exitRow{
 		{errAccessGone, exitDamaged, "`holdfast repair --from COPY` puts back what a copy has"},
 		{errMissing, exitDamaged, damaged},
+		{repository.ErrCopyBegun, exitNoRepository, "go on with it by `holdfast copy --to`; or remove v1/access/copy there, and what else is below v1/, and make a repository with `holdfast init`"},
+		{repository.ErrRemains, exitDamaged, "`holdfast repair --from COPY` puts back what is missing from a copy; for a new repository name an empty place"},
 		{repository.ErrNoRepository, exitNoRepository, "look whether the address is right and the disk mounted; `holdfast init` makes a new one"},
 		{repository.ErrUnfinished, exitNoRepository, "`holdfast init` with the identity that began it finishes it"},
 		{replicate.ErrFollowed, exitLocked, "the agent follows the sources with continuous by itself; `holdfast agent status` shows them"},
@@ -50,6 +52,7 @@ func exitTable() []exitRow {
 		{repository.ErrAccess, exitDamaged, damaged},
 		{repository.ErrRepositoryExists, exitError, "use it as it is, or name another place"},
 		{repository.ErrUnsupported, exitError, "update holdfast"},
+		{repository.ErrDraft, exitError, "make a new repository with `holdfast init`; only the program that made the old one reads it"},
 		{repository.ErrNoSnapshot, exitError, "`holdfast snapshots` lists them"},
 		{repository.ErrNoPath, exitError, "`holdfast ls` and `holdfast find` show what is in a snapshot"},
 		{repository.ErrConflict, exitError, "run the backup again"},

@@ -128,6 +128,9 @@ func (a *app) ensureIdentity(ctx context.Context, store objstore.Store) (id *key
 	case !errors.Is(serr, objstore.ErrNotExist):
 		return nil, false, fmt.Errorf("init: %w", serr)
 	}
+	if err := repository.Vacant(ctx, store); err != nil {
+		return nil, false, fmt.Errorf("init: %w", err)
+	}
 	id, err = newIdentity(a.identityPath())
 	return id, true, err
 }

@@ -49,6 +49,7 @@ a line; paths that are not UTF-8 come with their bytes in base64.`,
 		},
 	}
 	cmd.Flags().StringVar(&at, "at", "", atHelp)
+	a.alsoFlag(cmd)
 	cmd.Flags().BoolVarP(&long, "long", "l", false, "with mode, owner, size and time")
 	cmd.Flags().BoolVarP(&recursive, "recursive", "R", false, "with everything below")
 	return cmd
@@ -68,6 +69,9 @@ func absolutePaths(paths []string) error {
 func (a *app) openSnapshot(ctx context.Context, arg, at string) (*repository.Snapshot, error) {
 	repo, err := a.open(ctx)
 	if err != nil {
+		return nil, err
+	}
+	if err := a.alsoRead(repo); err != nil {
 		return nil, err
 	}
 	m, err := a.find(ctx, repo, arg, at)

@@ -26,11 +26,15 @@ snapshot of each source. Nothing can be written. It needs FUSE (/dev/fuse), and 
 			if err != nil {
 				return err
 			}
+			if err := a.alsoRead(repo); err != nil {
+				return err
+			}
 			return mount.Mount(cmd.Context(), repo, args[0], o, func() {
 				_, _ = fmt.Fprintf(a.stdio.Err, "mounted on %s; interrupt to unmount\n", args[0])
 			})
 		},
 	}
+	a.alsoFlag(cmd)
 	cmd.Flags().BoolVar(&o.AllowOther, "allow-other", false, "let other users look, with the rights that the modes give them")
 	return cmd
 }

@@ -210,6 +210,9 @@ func newest(ctx context.Context, repo *repository.Repository, src snapshot.Sourc
 	var last *repository.Stored
 	for _, l := range slices.Backward(listed) {
 		m, err := repo.Manifest(ctx, snapshot.ID{Source: src, Sequence: l.Sequence})
+		if errors.Is(err, snapshot.ErrFormat) || errors.Is(err, keyring.ErrSignature) || errors.Is(err, keyring.ErrUnsigned) {
+			return nil, hinted{err, "an older snapshot can be named, as `holdfast snapshots` lists them; `holdfast repair --from COPY` puts this one back"}
+		}
 		if err != nil {
 			return nil, err
 		}

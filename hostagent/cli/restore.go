@@ -111,6 +111,7 @@ func (a *app) restoreCommand() *cobra.Command {
 	p.BoolVar(&f.noOwner, "no-owner", false, "what dumps restore belongs to who restores it; no rights are granted")
 	p.IntVar(&f.jobs, "jobs", 0, "`N` processes of pg_restore (default: one for each processor, at most 4)")
 	p.BoolVar(&f.force, "force", false, "with --in-place, also while another process has the database open")
+	a.alsoFlag(cmd)
 	f.clusterFlags.register(p)
 	return cmd
 }
@@ -136,6 +137,9 @@ func (a *app) restore(ctx context.Context, f restoreFlags, args []string) error 
 	}
 	repo, err := a.open(ctx)
 	if err != nil {
+		return err
+	}
+	if err := a.alsoRead(repo); err != nil {
 		return err
 	}
 	m, err := a.find(ctx, repo, args[0], "")

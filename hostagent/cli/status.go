@@ -24,6 +24,8 @@ const statusLong = `Judge each source by the objectives of the policy: age of th
 verification, copies and their lag, size, history, protection. Each line says what is not met, since when, why and what
 to do. Exit code 5 if anything is not met. Without a policy the defaults are the objectives.
 
+With --quiet only what is not met is printed: run it from cron, and it is in the mail.
+
 What was never measured is not met. A restore of a whole source on this host measures the RTO; "key check" proves the
 offline identity.`
 
@@ -50,6 +52,9 @@ func (a *app) statusCommand() *cobra.Command {
 			}
 			if err := a.print(doc, func(w io.Writer) { doc.write(w, a, all) }); err != nil {
 				return err
+			}
+			if a.flags.quiet && !a.flags.json {
+				doc.writeStates(a.stdio.Out, a, func(s compliance.State) bool { return s.Breach })
 			}
 			if !doc.Met {
 				return outcome(exitObjectives)
@@ -292,7 +297,7 @@ func lagOf(ctx context.Context, repo *repository.Repository, c copyStore, src sn
 	}
 	for _, l := range lags {
 		to.Missing += len(l.Missing)
-		to.Waiting = l.Since
+		to.Waiting, to.Log = l.Since, l.Log
 		if len(l.Ahead) > 0 {
 			return fmt.Errorf("it has %s that the repository has not: the repository was rolled back", l.Ahead[len(l.Ahead)-1])
 		}
@@ -306,10 +311,6 @@ func (d *statusDoc) write(w io.Writer, a *app, all bool) {
 	}
 	if len(d.Sources) == 0 {
 		fmt.Fprintln(w, "no sources")
-	}
-	states := slices.Clone(d.Hosts)
-	for _, s := range d.Sources {
-		states = append(states, s.States...)
 	}
 	t := newTable("SOURCE", ">SNAPSHOTS", "NEWEST", ">STORED", "STATE")
 	for _, s := range d.Sources {
@@ -330,8 +331,17 @@ func (d *statusDoc) write(w io.Writer, a *app, all bool) {
 			fmt.Fprintf(w, "log of %s: %s\n", s.Source, s.Log.text(a.now()))
 		}
 	}
+	d.writeStates(w, a, func(s compliance.State) bool { return all || s.Code != compliance.OK })
+}
+
+// writeStates prints those states that want says, of hosts first.
+func (d *statusDoc) writeStates(w io.Writer, a *app, want func(compliance.State) bool) {
+	states := slices.Clone(d.Hosts)
+	for _, s := range d.Sources {
+		states = append(states, s.States...)
+	}
 	for _, s := range states {
-		if s.Code == compliance.OK && !all {
+		if !want(s) {
 			continue
 		}
 		word := a.paint(w, green, "ok")

@@ -2,6 +2,7 @@ package cli
 
 import (
 	"context"
+	"strings"
 	"time"
 
 	"github.com/btcdecoded/holdfast/shared/objstore"
@@ -29,6 +30,23 @@ func (a *app) retrying(e retry.Event) {
 	if e.Try > quietTries || e.Took > quietTime {
 		a.warn("%s %s failed %s, next try in %s: %v", e.Op, e.Key, count(uint64(e.Try), "time", "times"), duration(e.Pause), e.Err)
 	}
+}
+
+// samePlace reports whether two addresses lead to the same repository, as far as they tell.
+func samePlace(a, b string) bool {
+	dir, local := localPath(absolute(a))
+	other, alsoLocal := localPath(absolute(b))
+	if local || alsoLocal {
+		if local != alsoLocal {
+			return false
+		}
+		return realPath(dir) == realPath(other)
+	}
+	x, xerr := open.Parse(a)
+	y, yerr := open.Parse(b)
+	return xerr == nil && yerr == nil && x.Scheme == y.Scheme && x.S3.Bucket == y.S3.Bucket && x.GS.Bucket == y.GS.Bucket &&
+		strings.Trim(x.S3.Prefix+x.GS.Prefix, "/") == strings.Trim(y.S3.Prefix+y.GS.Prefix, "/") &&
+		x.S3.Endpoint+x.GS.Endpoint == y.S3.Endpoint+y.GS.Endpoint
 }
 
 // localPath is the directory of a repository that is one on this host.

@@ -85,7 +85,8 @@ func TestGovernance(t *testing.T) {
 		"governance-app":    {policy.KindFiles, 1 * h, 4 * h, 720 * h},
 		"governance-logs":   {policy.KindFiles, 24 * h, 8 * h, 2160 * h},
 		"system":            {policy.KindFiles, 48 * h, 8 * h, 720 * h},
-		"docker":            {policy.KindDocker, 8 * h, 4 * h, 720 * h},
+		"governance-dump":   {policy.KindPostgres, 48 * h, 0, 720 * h},
+		"docker":            {policy.KindFiles, 8 * h, 4 * h, 720 * h},
 	}
 	if got := len(p.Hosts["governance-1"].Sources); got != len(want) {
 		t.Errorf("%d sources, want %d", got, len(want))

@@ -54,6 +54,9 @@ func InPlace(ctx context.Context, path string, open Opener, o Options) (*Result,
 // was; empty: nothing. Errors: [*StepError].
 func Recover(path string, o Options) (string, error) {
 	p, err := resolve(path)
+	if errors.Is(err, os.ErrNotExist) {
+		return "", nil // not even its directory is there, as on a new machine: the restore makes it
+	}
 	if err != nil {
 		return "", err
 	}
