@@ -93,7 +93,7 @@ func (g *guard) release() {
 // openers names the processes that have one of the files open, as far as this user may see: an idle connection in a
 // rollback mode holds no lock. This program itself reads databases, and never as SQLite does; its processes do not count.
 func openers(proc string, files ...inplace.Identity) []string {
-	self, _ := os.Stat("/proc/self/exe") // nil: no process is taken for this program
+	self := programOf("/proc/self")
 	list, err := os.ReadDir(proc)
 	if err != nil {
 		return nil
@@ -104,7 +104,7 @@ func openers(proc string, files ...inplace.Identity) []string {
 		if err != nil || pid == os.Getpid() {
 			continue
 		}
-		if exe, err := os.Stat(filepath.Join(proc, e.Name(), "exe")); err == nil && self != nil && os.SameFile(exe, self) {
+		if self.same(programOf(filepath.Join(proc, e.Name()))) {
 			continue
 		}
 		if hasOpen(filepath.Join(proc, e.Name(), "fd"), files) {
@@ -112,6 +112,25 @@ func openers(proc string, files ...inplace.Identity) []string {
 		}
 	}
 	return out
+}
+
+// executable is the file that a process runs.
+type executable struct {
+	path string      // empty: not known
+	info os.FileInfo // nil: not known
+}
+
+// programOf looks at a process, by its directory in /proc.
+func programOf(dir string) executable {
+	exe := filepath.Join(dir, "exe")
+	path, _ := os.Readlink(exe) // empty where it is not to be seen
+	info, _ := os.Stat(exe)     // nil as well
+	return executable{strings.TrimSuffix(path, " (deleted)"), info}
+}
+
+// same reports whether two processes run the same program, also where one was started before an upgrade replaced the file.
+func (x executable) same(o executable) bool {
+	return x.path != "" && x.path == o.path || x.info != nil && o.info != nil && os.SameFile(x.info, o.info)
 }
 
 func hasOpen(dir string, files []inplace.Identity) bool {

@@ -5,10 +5,12 @@ import (
 	"errors"
 	"os"
 	"path/filepath"
+	"strings"
 	"syscall"
 	"testing"
 	"time"
 
+	"github.com/btcdecoded/holdfast/hostagent/restorer/inplace"
 	"github.com/btcdecoded/holdfast/hostagent/scratch"
 	"github.com/btcdecoded/holdfast/shared/snapshot"
 )
@@ -157,5 +159,30 @@ func TestInterrupted(t *testing.T) {
 	}
 	if got := names(t, dir); got != "" || time.Since(began) > time.Minute {
 		t.Error(got)
+	}
+}
+
+// TestOpeners takes a process of this program for one also where an upgrade has replaced its file since it began.
+func TestOpeners(t *testing.T) {
+	proc, file := t.TempDir(), filepath.Join(t.TempDir(), "db")
+	self, err := os.Readlink("/proc/self/exe")
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := os.WriteFile(file, nil, 0o600); err != nil {
+		t.Fatal(err)
+	}
+	for pid, exe := range map[string]string{"77": self + " (deleted)", "78": "/nowhere/other", "79": self} {
+		dir := filepath.Join(proc, pid)
+		if err := errors.Join(os.MkdirAll(filepath.Join(dir, "fd"), 0o700), os.Symlink(exe, filepath.Join(dir, "exe")), os.Symlink(file, filepath.Join(dir, "fd", "3"))); err != nil {
+			t.Fatal(err)
+		}
+	}
+	id, err := inplace.Identify(file)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if who := openers(proc, id); len(who) != 1 || !strings.HasPrefix(who[0], "78") {
+		t.Errorf("%q", who)
 	}
 }
