@@ -24,11 +24,27 @@ func (l *line) base(ctx context.Context) {
 	for l.elsewhere() && ctx.Err() == nil {
 		replicate.Sleep(ctx, turning) // a base backup of the new branch has no place in the log yet
 	}
+	for {
+		if !l.begins(ctx) {
+			return
+		}
+		l.f.Follows(l.describe)
+		l.f.note(aboutBase, nil)
+		select {
+		case <-l.again:
+		case <-ctx.Done():
+			return
+		}
+	}
+}
+
+// begins makes the base backup, for as long as that takes; false: it was asked to end.
+func (l *line) begins(ctx context.Context) bool {
 	for failures := 0; !l.mark().Based; failures++ {
 		l.f.note(aboutBase, &condition{state: replicate.Snapshot})
 		wait, err := l.makeBase(ctx, failures)
 		if ctx.Err() != nil {
-			return
+			return false
 		}
 		if err == nil {
 			break
@@ -36,8 +52,26 @@ func (l *line) base(ctx context.Context) {
 		l.f.note(aboutBase, &condition{replicate.Failing, "make the base backup with which the log begins: " + err.Error(), replicate.HintOf(err)})
 		replicate.Sleep(ctx, wait)
 	}
-	l.f.Follows(l.describe)
-	l.f.note(aboutBase, nil)
+	return ctx.Err() == nil
+}
+
+// answer looks whether something of the lineage's log is known to be damaged, and has a base backup made then, so that later
+// moments need nothing of it.
+func (l *line) answer(ctx context.Context) {
+	m := l.mark()
+	noted, err := log.Damaged(ctx, l.f.o.Repository.Store(), l.f.o.Source, func(stream string) bool { return m.has(&log.Place{Stream: stream}) })
+	switch {
+	case ctx.Err() != nil:
+	case err != nil:
+		l.f.Tell(replicate.Event{Kind: replicate.Trouble, Why: "look whether the log is damaged: " + err.Error()})
+	case noted.After(m.Answered):
+		l.f.warn("something of the log failed a check at "+noted.UTC().Format(time.RFC3339)+": a base backup is made, so that what comes later needs nothing of it", "`holdfast verify` names it, `holdfast repair --from COPY` puts back what a copy has")
+		if err := l.note(true, func(m *mark) { m.Based, m.Answered = false, noted }); err != nil {
+			l.f.Tell(replicate.Event{Kind: replicate.Trouble, Why: err.Error()})
+			return
+		}
+		replicate.Nudge(l.again)
+	}
 }
 
 // turning is how often to look whether the log has turned to the server's branch.

@@ -16,6 +16,8 @@ import (
 	follower "github.com/btcdecoded/holdfast/hostagent/replicate/postgres"
 	"github.com/btcdecoded/holdfast/shared/objstore"
 	"github.com/btcdecoded/holdfast/shared/objstore/mem"
+	"github.com/btcdecoded/holdfast/shared/repository/layout"
+	"github.com/btcdecoded/holdfast/shared/repository/record"
 	"github.com/btcdecoded/holdfast/test/cluster"
 )
 
@@ -328,4 +330,40 @@ func TestWrongSlot(t *testing.T) {
 	}
 	r.stop()
 	w.wantRows(w.restore(time.Time{}), w.acknowledged(anyLSN))
+}
+
+// TestDamageIsAnswered wants one base backup after something of the log was found to be damaged.
+func TestDamageIsAnswered(t *testing.T) {
+	t.Parallel()
+	w := newWorld(t, cluster.Options{SegmentSize: 1})
+	r := w.follow(func(o *follower.Options) { o.Look = 100 * time.Millisecond })
+	r.await("the base backup", following)
+	w.write("a", 10)()
+	place := r.caughtUp().Place
+	for _, o := range []layout.LogObject{
+		{Stream: place.Stream, Epoch: place.Epoch, First: 1, Last: 1}, {Stream: strings.Repeat("0", 32), Epoch: 1, First: 1, Last: 1},
+	} {
+		doc := record.LogDamaged{Stream: o.Stream, Epoch: o.Epoch, First: o.First, Last: o.Last, Time: time.Now().UTC(), Problem: "test"}
+		if err := w.repo.PutDocument(t.Context(), layout.DamagedLogKey(w.src, o), doc); err != nil {
+			t.Fatal(err)
+		}
+	}
+	looks := func() {
+		stop := w.write("b", 0)
+		defer stop()
+		records := r.Status().Records
+		r.await("records", func(s replicate.Status) bool { return s.Records > records+20 }) // an interval between two
+	}
+	looks()
+	r.await("a base backup", func(s replicate.Status) bool { return following(s) && s.Base == 2 })
+	looks()
+	r.stop()
+	looked := w.follow(func(o *follower.Options) { o.Look = 100 * time.Millisecond })
+	looked.await("it goes on", following)
+	r = looked
+	looks()
+	if n := r.count(replicate.Based); n != 0 || r.Status().Base != 2 {
+		t.Errorf("%d more base backups, number %d", n, r.Status().Base)
+	}
+	r.stop()
 }

@@ -17,6 +17,7 @@ type line struct {
 	f      *Follower
 	q      *intake
 	safe   chan struct{} // something may be acknowledged
+	again  chan struct{} // a base backup is to be made
 	begun  chan struct{} // closed when the server streams what comes next
 	stop   context.CancelFunc
 	others sync.WaitGroup
@@ -54,7 +55,7 @@ func (e *gapError) Error() string { return e.why }
 func (f *Follower) newLine(ctx context.Context, m *mark, other bool) *line {
 	l := &line{
 		f: f, m: m, receiving: m.Timeline, q: newIntake(m.Last, m.Segment, f.o.Memory), other: other,
-		safe: make(chan struct{}, 1), begun: make(chan struct{}), done: make(chan struct{}),
+		safe: make(chan struct{}, 1), again: make(chan struct{}, 1), begun: make(chan struct{}), done: make(chan struct{}),
 	}
 	if m.Last.Place.Sequence > 0 && !other {
 		l.acked = m.Last.LSN

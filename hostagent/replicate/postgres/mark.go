@@ -23,6 +23,7 @@ type mark struct {
 	Made     bool         `json:"made,omitempty"`      // the slot was made by us
 	Based    bool         `json:"based"`               // there is a base backup that the lineage begins with
 	BaseStop postgres.LSN `json:"base_stop,omitempty"` // where that ends; 0: not known
+	Answered time.Time    `json:"answered,omitzero"`   // a base backup made up for the damage of the log that was noted by then, by the store's clock
 	Stream   string       `json:"stream"`
 	Timeline uint32       `json:"timeline"`
 	Epoch    uint64       `json:"epoch"` // the highest of the stream that this host knows of, or is about to open

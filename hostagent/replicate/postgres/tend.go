@@ -62,6 +62,7 @@ func (l *line) tend(ctx context.Context) {
 				l.q.finish(err)
 				return
 			}
+			l.answer(ctx)
 		}
 		if l.f.o.Join > 0 && now.Sub(joined) >= l.f.o.Join && records > joinedAt {
 			joined, joinedAt = now, records

@@ -97,6 +97,10 @@ type LogCut struct {
 	Time     time.Time `json:"time"`     // by the clock of whoever wrote it
 }
 
+// ProblemGap is the problem of an object of a log whose bytes are as they were written, but whose write-ahead log does not go
+// on from that before it: no copy has a better one.
+const ProblemGap = "its WAL does not go on where that before it ended"
+
 // LogDamaged says that an object of a log failed a check.
 type LogDamaged struct {
 	Stream  string    `json:"stream"`

@@ -183,6 +183,12 @@ func (l *logs) repairPiece(ctx context.Context, o layout.LogObject, problem stri
 		if !marked {
 			return nil
 		}
+		var doc record.LogDamaged
+		if _, err := l.repo.Document(ctx, layout.DamagedLogKey(l.src, o), &doc); err == nil && doc.Problem == record.ProblemGap {
+			item.Problem, item.Outcome, item.Reason = doc.Problem, Left, "its bytes are as they were written: what is missing was never stored, and a base backup makes up for it"
+			l.note(item)
+			return nil
+		}
 		item.Problem, item.Outcome = "on record as damaged, and in order", Cleared
 		return l.clearLog(ctx, item, o)
 	}

@@ -20,7 +20,7 @@ const (
 	// Disconnected is the problem of a record that does not have the hash of the one before it.
 	Disconnected Problem = "does not follow the record before it"
 	// Gap is the problem of a record that follows, but whose write-ahead log does not.
-	Gap Problem = "its WAL does not go on where that before it ended"
+	Gap Problem = record.ProblemGap
 )
 
 // logBatch is how many objects of a log are read before they are compared with each other.

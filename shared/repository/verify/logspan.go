@@ -127,6 +127,12 @@ func (l *logs) gap(e *log.Epoch, n uint64, err error) {
 	moments := l.momentsOf(e, n)
 	l.c.findings.add(key, Gap, err.Error()+"; "+moments.String())
 	l.lost(key, Gap, moments)
+	// Who writes the log makes a base backup when it finds the record of that.
+	e.All(func(o layout.LogObject, _ inventory.LogPiece) {
+		if o.First == n && !o.Joined {
+			l.bad[o] = Gap
+		}
+	})
 }
 
 // checkWAL compares where the WAL of epochs begins with where that ended which they continue, over timelines too, when all
