@@ -94,6 +94,9 @@ func (r *clusterRestore) nowhere(ctx context.Context, t postgres.Target, near []
 		return ctx.Err()
 	}
 	where := "of " + r.src.Name
+	if lost := r.moment.chosen.Lost; lost != nil {
+		where += fmt.Sprintf(", as far as it is there: %s", lost)
+	}
 	if err != nil {
 		where += fmt.Sprintf(", as far as it can be read (%v)", err)
 	}

@@ -52,7 +52,8 @@ func (m *moments) clusterPoints(want clusterWant) []recovery.Point {
 // errNoCluster says that a snapshot is not one of a PostgreSQL cluster.
 var errNoCluster = fmt.Errorf("it does not hold a PostgreSQL cluster")
 
-// chooseCluster finds the snapshot and the branch of the log that lead to what is wanted. Errors name the nearest points.
+// chooseCluster finds the snapshot and the branch of the log that lead to what is wanted. Errors name the nearest points; beside
+// a *lostError the state is returned that there is.
 func (m *moments) chooseCluster(ctx context.Context, want clusterWant) (*clusterMoment, error) {
 	points, epochs := m.clusterPoints(want), log.Epochs(m.streams)
 	if want.timeline != 0 {
@@ -91,6 +92,11 @@ func (m *moments) chooseAmong(ctx context.Context, points []recovery.Point, epoc
 	}
 	if err := m.gapAt(ctx, reader, epochs, want, chosen); err != nil {
 		return nil, err
+	}
+	if want.target.Kind == postgres.Latest || want.target.Kind == postgres.Time {
+		if err := out.lost(); err != nil {
+			return c, err // of other targets it is not known whether they are behind it
+		}
 	}
 	if chosen.Log == nil {
 		return c, nil

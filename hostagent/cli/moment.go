@@ -79,12 +79,41 @@ func (e *gapError) Hint() string {
 	return fmt.Sprintf("--at %s restores the last state before, --at %s the first one after", exact(e.gap.From), exact(e.gap.To))
 }
 
+// lostError says that records are missing on the way to what is wanted.
+type lostError struct {
+	src     snapshot.Source
+	reached time.Time
+	lost    recovery.LostRecords
+}
+
+func (e *lostError) Error() string {
+	return fmt.Sprintf("source %s: %s: what was committed after %s can not be restored", e.src, e.lost, exact(e.reached))
+}
+
+// Hint says what can be done.
+func (e *lostError) Hint() string {
+	return fmt.Sprintf("`holdfast repair --from COPY` puts back what a copy has; --at %s restores the last state before", exact(e.reached))
+}
+
+// Unwrap returns what is missing.
+func (e *lostError) Unwrap() error {
+	return &log.HoleError{Stream: e.lost.Stream, Epoch: e.lost.Epoch, First: e.lost.First, Last: e.lost.Last}
+}
+
+// lost tells that a state falls short of what is wanted; nil: it does not, as far as it is known.
+func (m *moment) lost() error {
+	if m.chosen.Lost == nil {
+		return nil
+	}
+	return &lostError{m.src, m.chosen.Reached, *m.chosen.Lost}
+}
+
 // exact is a time that means the same record when it is given back.
 func exact(t time.Time) string { return t.UTC().Format(time.RFC3339Nano) }
 
 // choose finds the state that is wanted: by number a snapshot as it is, with a time too that snapshot and its log up to
 // then, by time alone or without either the best of all. Where the log tells that something was committed that it does not
-// have, that is an error: the state before is for people to choose.
+// have, that is an error: the state before is for people to choose. It is returned beside a *lostError.
 func (m *moments) choose(ctx context.Context, want recovery.Selector) (*moment, error) {
 	points := m.points()
 	if want.Sequence != 0 && !want.At.IsZero() {
@@ -113,7 +142,8 @@ func (m *moments) choose(ctx context.Context, want recovery.Selector) (*moment, 
 	if i < 0 {
 		return nil, fmt.Errorf("source %s: %w", m.src, repository.ErrNoSnapshot)
 	}
-	return &moment{moments: m, base: m.history.Manifests[i], chosen: chosen}, nil
+	out := &moment{moments: m, base: m.history.Manifests[i], chosen: chosen}
+	return out, out.lost()
 }
 
 // unheard names what of the log can't be read at all, because its head is no good, and holds what came after a time.

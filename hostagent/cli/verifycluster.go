@@ -31,6 +31,9 @@ func (a *app) verifyCluster(ctx context.Context, repo *repository.Repository, id
 	}
 	want := clusterWant{target: postgres.Target{Kind: postgres.Latest}, sequence: id.Sequence, alone: id.Sequence != 0}
 	m, err := all.chooseCluster(ctx, want)
+	if m != nil && errors.As(err, new(*lostError)) {
+		return a.fallsShort(m.moment, began, err), nil
+	}
 	if err != nil {
 		return nil, err
 	}

@@ -185,6 +185,9 @@ func (a *app) verifyRestore(ctx context.Context, repo *repository.Repository, id
 		return nil, err
 	}
 	m, err := all.choose(ctx, recovery.Selector{Sequence: id.Sequence})
+	if m != nil && errors.As(err, new(*lostError)) {
+		return a.fallsShort(m, began, err), nil
+	}
 	if err != nil {
 		return nil, err
 	}
@@ -214,6 +217,14 @@ func (a *app) verifyRestore(ctx context.Context, repo *repository.Repository, id
 	r.found(report)
 	r.Pass = len(r.Problems) == 0
 	return r, nil
+}
+
+// fallsShort is the verdict on a source whose log is not whole.
+func (a *app) fallsShort(m *moment, began time.Time, err error) *restoredSnapshot {
+	return &restoredSnapshot{
+		Snapshot: m.base.ID().String(), Problems: []string{err.Error()}, Steps: []record.Step{}, name: a.name(m.base.ID()), base: m.base,
+		began: began.UTC(), ended: a.now().UTC(),
+	}
 }
 
 // rotten reports whether an error is a verdict on what the repository holds.

@@ -33,3 +33,45 @@ func TestNothingHappened(t *testing.T) {
 		}
 	}
 }
+
+// TestLost has a log that goes on behind records that are missing: its newest state is not where they are.
+func TestLost(t *testing.T) {
+	began := recovery.Point{Sequence: 1, Started: second(0), Finished: second(0), Arrived: second(0), Log: &snapshot.LogPlace{Stream: "a"}}
+	run := func(first, last int) recovery.LogRun {
+		return recovery.LogRun{First: uint64(first), Last: uint64(last), From: second(first), To: second(last)} //nolint:gosec // small
+	}
+	for _, c := range []struct {
+		name   string
+		epochs []recovery.LogEpoch
+		want   recovery.LostRecords
+	}{
+		{"one", []recovery.LogEpoch{{Stream: "a", Epoch: 1, Opened: second(1), Runs: []recovery.LogRun{run(1, 5), run(7, 9)}}}, recovery.LostRecords{Stream: "a", Epoch: 1, First: 6, Last: 6}},
+		{"at the end of an epoch", []recovery.LogEpoch{
+			{Stream: "a", Epoch: 1, Opened: second(1), Runs: []recovery.LogRun{run(1, 5)}},
+			{Stream: "a", Epoch: 2, Opened: second(7), Continues: &snapshot.LogPlace{Stream: "a", Epoch: 1, Sequence: 7}, Runs: []recovery.LogRun{run(8, 9)}},
+		}, recovery.LostRecords{Stream: "a", Epoch: 1, First: 6, Last: 7}},
+	} {
+		for _, at := range []int{0, 4, 5, 8, 100} {
+			want := recovery.Selector{}
+			if at > 0 {
+				want.At = second(at)
+			}
+			s, err := recovery.SelectMoment([]recovery.Point{began}, c.epochs, want)
+			if err != nil || s.Reached.After(second(5)) {
+				t.Fatalf("%s, at %d: %+v, %v", c.name, at, s, err)
+			}
+			if lost := at == 0 || at > 5; (s.Lost != nil) != lost || lost && (*s.Lost != c.want || len(s.Warnings) == 0) {
+				t.Errorf("%s, at %d: %+v", c.name, at, s)
+			}
+		}
+		w := recovery.RecoverableMoments([]recovery.Point{began}, c.epochs, time.Hour, second(100))
+		if n := len(w.Gaps); n != 1 || w.Gaps[0].Cause != c.want.String() || !w.Gaps[0].Open {
+			t.Errorf("%s: %+v", c.name, w)
+		}
+		// A snapshot that was made behind them makes up for it.
+		later := recovery.Point{Sequence: 2, Started: second(9), Finished: second(9), Arrived: second(9), Log: &snapshot.LogPlace{Stream: "a", Epoch: c.epochs[len(c.epochs)-1].Epoch, Sequence: 9}}
+		if s, err := recovery.SelectMoment([]recovery.Point{began, later}, c.epochs, recovery.Selector{}); err != nil || s.Lost != nil || s.Point.Sequence != 2 {
+			t.Errorf("%s, with a snapshot: %+v, %v", c.name, s, err)
+		}
+	}
+}

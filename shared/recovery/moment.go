@@ -14,7 +14,8 @@ import (
 //
 // Of several ways to a moment it takes the one that comes nearest to it, then one whose snapshot has no flaws, then the
 // newest snapshot, so that few records are read. Nothing later than the moment is ever taken. Where a log was written by
-// two, the higher epoch counts from when it was opened on. An error is a [NotFoundError].
+// two, the higher epoch counts from when it was opened on. What is missing on the way to what is wanted is in
+// [Selection.Lost]. An error is a [NotFoundError].
 func SelectMoment(candidates []Point, epochs []LogEpoch, want Selector) (Selection, error) {
 	points := ascending(candidates)
 	if want.Sequence != 0 || len(epochs) == 0 {
@@ -78,7 +79,13 @@ func (l *logs) describe(points []Point, i int, w way, want Selector, reach time.
 	if w.through != nil {
 		s.Log = &LogRange{From: *points[i].Log, Through: *w.through, Until: earliest(want.At, w.limit)}
 	}
-	if want.At.IsZero() || !reach.Before(want.At) {
+	if !want.At.IsZero() && !reach.Before(want.At) {
+		return s
+	}
+	if s.Lost = l.lostAfter(points[i].Log, w); s.Lost != nil {
+		s.Warnings = append(s.Warnings, fmt.Sprintf("%s: what was committed after %s can not be restored", s.Lost, moment(reach)))
+	}
+	if want.At.IsZero() {
 		return s
 	}
 	s.Reason += fmt.Sprintf(", %s earlier", rough(want.At.Sub(reach)))
@@ -86,6 +93,20 @@ func (l *logs) describe(points []Point, i int, w way, want Selector, reach time.
 		s.Warnings = append(s.Warnings, fmt.Sprintf("nothing tells what was committed between %s and %s, when the next state is known", moment(reach), moment(next)))
 	}
 	return s
+}
+
+// lostAfter is what is missing right after a way, if the log goes on behind that.
+func (l *logs) lostAfter(base *snapshot.LogPlace, w way) *LostRecords {
+	if w.through != nil {
+		base = w.through
+	}
+	if base == nil {
+		return nil
+	}
+	if lost, ok := l.hole(base); ok {
+		return &lost
+	}
+	return nil
 }
 
 // earliest is the earlier of two times, of which zero ones do not count.
@@ -113,7 +134,7 @@ func (l *logs) next(points []Point, at time.Time) (time.Time, bool) {
 // RecoverableMoments is [Recoverable] for a source with a log: spans of which every moment can be restored, snapshots
 // that stand alone as spans of one moment, and the gaps between with their causes. Gaps are told whatever their size: a
 // log has none unless something was lost or could not be known. The last one is open, and told only if it is longer than
-// the RPO: a database in which nothing happens stores nothing.
+// the RPO, for a database in which nothing happens stores nothing, or if the log goes on behind what is missing.
 func RecoverableMoments(candidates []Point, epochs []LogEpoch, rpo time.Duration, now time.Time) Window {
 	if len(epochs) == 0 {
 		return Recoverable(candidates, rpo, now)
@@ -141,12 +162,15 @@ func RecoverableMoments(candidates []Point, epochs []LogEpoch, rpo time.Duration
 		from, to := &w.Spans[i-1], &w.Spans[i]
 		w.Gaps = append(w.Gaps, Gap{From: from.To, To: to.From, After: from.Last, Cause: l.cause(points, from, to), Size: to.From.Sub(from.To)})
 	}
-	if n := len(w.Spans); n > 0 && now.Sub(w.Spans[n-1].To) > rpo {
+	newest, err := SelectMoment(candidates, epochs, Selector{})
+	lost := err == nil && newest.Lost != nil
+	if n := len(w.Spans); n > 0 && (now.Sub(w.Spans[n-1].To) > rpo || lost) {
 		s := w.Spans[n-1]
-		w.Gaps = append(w.Gaps, Gap{
-			From: s.To, To: now, After: s.Last, Open: true, Size: now.Sub(s.To),
-			Cause: "no record since: nothing was committed, or the log is not followed",
-		})
+		g := Gap{From: s.To, To: now, After: s.Last, Open: true, Size: now.Sub(s.To), Cause: "no record since: nothing was committed, or the log is not followed"}
+		if lost {
+			g.Cause = newest.Lost.String()
+		}
+		w.Gaps = append(w.Gaps, g)
 	}
 	return w
 }
@@ -192,8 +216,8 @@ func (l *logs) cause(points []Point, from, to *Span) string {
 	if base == nil || base.Log == nil {
 		return "no log was kept"
 	}
-	if first, last, ok := l.hole(base.Log); ok {
-		return fmt.Sprintf("records %d to %d of the log are missing", first, last)
+	if lost, ok := l.hole(base.Log); ok {
+		return lost.String()
 	}
 	if next != nil && next.Log != nil && next.Log.Stream != base.Log.Stream {
 		return fmt.Sprintf("the log ended: it could not be proven that nothing was missed; snapshot @%d begins a new one", next.Sequence)
@@ -205,7 +229,7 @@ func (l *logs) cause(points []Point, from, to *Span) string {
 }
 
 // hole is the first hole in the log after a place, over the epochs that lead on from it.
-func (l *logs) hole(from *snapshot.LogPlace) (first, last uint64, ok bool) {
+func (l *logs) hole(from *snapshot.LogPlace) (lost LostRecords, ok bool) {
 	own := l.index[epochName{from.Stream, from.Epoch}]
 	for _, e := range l.chain(own, from) {
 		due := uint64(1)
@@ -220,18 +244,18 @@ func (l *logs) hole(from *snapshot.LogPlace) (first, last uint64, ok bool) {
 				continue
 			}
 			if r.First > due {
-				return due, r.First - 1, true
+				return LostRecords{e.Stream, e.Epoch, due, r.First - 1}, true
 			}
 			due = r.Last + 1
 		}
 		// What a later epoch says it continues was there.
 		for i := range l.all {
 			if c := l.all[i].Continues; c != nil && c.Stream == e.Stream && c.Epoch == e.Epoch && c.Sequence >= due {
-				return due, c.Sequence, true
+				return LostRecords{e.Stream, e.Epoch, due, c.Sequence}, true
 			}
 		}
 	}
-	return 0, 0, false
+	return LostRecords{}, false
 }
 
 // chain is an epoch and those that go on from it, or from the beginning of a stream, in the order of their opening.

@@ -76,6 +76,24 @@ type Selection struct {
 	// Reached is the time whose state the result holds. Where it is earlier than what was asked for, nothing is known of
 	// what was committed between.
 	Reached time.Time `json:"reached,omitzero"`
+	// Lost is what keeps the state from being the one that was asked for: records that are missing, behind which the log goes
+	// on. nil: nothing is missing that is known of.
+	Lost *LostRecords `json:"lost,omitempty"`
+}
+
+// LostRecords are records of a log that are missing.
+type LostRecords struct {
+	Stream string `json:"stream"`
+	Epoch  uint64 `json:"epoch"`
+	First  uint64 `json:"first"`
+	Last   uint64 `json:"last"`
+}
+
+func (l LostRecords) String() string {
+	if l.First == l.Last {
+		return fmt.Sprintf("record %d of the log is missing", l.First)
+	}
+	return fmt.Sprintf("records %d to %d of the log are missing", l.First, l.Last)
 }
 
 // NotFoundError says that no snapshot fits, and which are nearest.

@@ -235,6 +235,27 @@ func (c *clusterHost) damage(t *testing.T) {
 		b[len(b)/2] ^= 1
 		must(t, os.WriteFile(path, b, 0o600))
 	}
+	c.gone(t, pieces[len(pieces)*2/3])
+}
+
+// gone takes a record out of the log: its end is not where the hole is, and a drill fails.
+func (c *clusterHost) gone(t *testing.T, piece string) {
+	t.Helper()
+	dir, away := filepath.Join(c.scratch, "holed"), c.path("away")
+	must(t, os.Rename(piece, away))
+	for _, at := range []string{"latest", "2100-01-01 00:00:00+00"} {
+		code, out := c.restore("--at", at, "--to", dir)
+		if code == 0 || !strings.Contains(out, "of the log is missing") || !strings.Contains(out, "--at ") {
+			t.Errorf("--at %s: exit code %d\n%s", at, code, out)
+		}
+		if _, err := os.Stat(dir); err == nil {
+			t.Error("a log with a hole has made a cluster")
+		}
+	}
+	if code, out := c.try("verify", "db", "--level", "restore"); code == 0 || !strings.Contains(out, "FAIL") {
+		t.Errorf("verify: exit code %d\n%s", code, out)
+	}
+	must(t, os.Rename(away, piece))
 }
 
 // TestWALFetch calls the command as a server does, and wrongly: only what is known not to be there has exit code 1.
