@@ -18,7 +18,7 @@ import (
 
 // operations are the texts that people follow when something is deployed or wrong. What they say can't be run here: it
 // takes an account, or a fault. That each command is one is checked instead.
-var operations = []string{"deploy.md", "runbook.md", "agent.md"}
+var operations = []string{"deploy.md", "runbook.md", "agent.md", "from-scripts.md"}
 
 // code is all that stands in blocks or spans of code in a document.
 func code(text string) []string {
@@ -136,6 +136,7 @@ func TestNames(t *testing.T) {
 		"holdfast-restore": true, "holdfast-capture-certificate": true,
 		// No part of the deployment: the tag, the unit of systemd, a file's name, and the buckets of the smoke test.
 		"holdfast-host": true, "holdfast-agent": true, "holdfast-admin": true, "holdfast-smoke": true,
+		"holdfast-docker": true, // a directory
 	}
 	for _, at := range []*settings.Settings{s, s.In(s.Replica)} {
 		for _, a := range at.Alarms() {
