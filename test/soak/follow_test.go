@@ -9,6 +9,7 @@ import (
 	"net/http"
 	"os"
 	"os/exec"
+	"path/filepath"
 	"strings"
 	"sync"
 	"sync/atomic"
@@ -29,6 +30,7 @@ type database struct {
 	app    string // the binary
 	path   string
 	notes  string
+	state  string // directory
 
 	application *process
 	follower    *process
@@ -36,10 +38,11 @@ type database struct {
 	modes       []string // of which one is taken
 
 	mu        sync.Mutex
-	until     time.Time // all that was acknowledged by then is durable; guarded by mu
-	based     time.Time // when the newest snapshot was there that begins a log; guarded by mu
-	gaps      int       // guarded by mu
-	snapshots int       // guarded by mu
+	until     time.Time      // all that was acknowledged by then is durable; guarded by mu
+	based     time.Time      // when the newest snapshot was there that begins a log; guarded by mu
+	gaps      int            // guarded by mu
+	causes    map[string]int // of gaps; guarded by mu
+	snapshots int            // guarded by mu
 	states    map[replicate.State]bool
 	said      []string // by the follower; guarded by mu
 	points    []point  // of the records; guarded by mu
@@ -52,7 +55,7 @@ func newDatabase(t *testing.T, h *host, random *rand.Rand) *database {
 	t.Helper()
 	app, err := program.Application(h.dir)
 	must(t, err)
-	d := &database{host: h, random: random, app: app, path: h.path("app.db"), states: map[replicate.State]bool{}}
+	d := &database{host: h, random: random, app: app, path: h.path("app.db"), state: h.path("state"), states: map[replicate.State]bool{}, causes: map[string]int{}}
 	d.modes = []string{writer.Auto, "passive", "full", "restart", "truncate"}
 	d.run("init")
 	d.begin()
@@ -159,6 +162,7 @@ func (d *database) heard(line []byte, following *atomic.Bool) {
 		d.points = nil // those before may be of another database, of which other notes tell
 	case replicate.Missed:
 		d.gaps++
+		d.causes[e.Why]++
 	case replicate.StateChanged:
 		following.Store(e.State == replicate.Following)
 		d.states[e.State] = true
@@ -187,12 +191,27 @@ func (d *database) awaitDatabase() {
 	d.await("the database is made", func() bool { n, _ := writer.Notes(d.notes); return len(n) > 0 })
 }
 
-// endAll ends the application and then the follower, in an orderly way: all is restorable.
+// endAll ends the application and then, once it says that all is durable, the follower: all is restorable.
 func (d *database) endAll() {
 	d.t.Helper()
 	d.application.end()
 	notes, err := writer.Notes(d.notes)
 	must(d.t, err)
+	dirs, err := filepath.Glob(filepath.Join(d.state, "*", "test", "app"))
+	if err != nil || len(dirs) != 1 {
+		d.t.Fatalf("%q, %v", dirs, err)
+	}
+	// Where something was missed at the last moment, a snapshot comes first.
+	for limit := time.Now().Add(2 * time.Minute); ; time.Sleep(20 * time.Millisecond) {
+		s, done, err := replicate.Ask(d.t.Context(), dirs[0])
+		must(d.t, err)
+		if done {
+			break
+		}
+		if time.Now().After(limit) {
+			d.t.Fatalf("not all is durable: %+v\n%s", s, d.follower.errs.String())
+		}
+	}
 	d.follower.end()
 	if got, want := d.restore(time.Time{}), notes[len(notes)-1].N; got < want {
 		d.t.Errorf("after an orderly end %d transactions of %d are there", got, want)
@@ -291,7 +310,7 @@ func TestFollowerKills(t *testing.T) {
 	d.run("verify", "--level", "content")
 	notes, err := writer.Notes(d.notes)
 	must(t, err)
-	t.Logf("killed %v; %d transactions, %d snapshots, %d gaps", killed, len(notes), d.snapshots, d.gaps)
+	t.Logf("killed %v; %d transactions, %d snapshots, %d gaps: %v", killed, len(notes), d.snapshots, d.gaps, d.causes)
 	full := d.largest()
 	if d.snapshots > 1 && full > 1 {
 		t.Errorf("%d of %d snapshots uploaded as much as the first", full, d.snapshots)

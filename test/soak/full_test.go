@@ -27,6 +27,7 @@ func TestFollowerFullDisk(t *testing.T) {
 	h := newHost(t, filepath.Join(disk, "repository"))
 	h.env = append(h.env, "HOLDFAST_STATE="+filepath.Join(disk, "state"))
 	d := newDatabase(t, h, random)
+	d.state = filepath.Join(disk, "state")
 	d.start()
 	d.awaitDatabase()
 	d.follow()
