@@ -3,10 +3,7 @@ package cli
 import (
 	"context"
 	"fmt"
-	"io"
 	"path"
-	"path/filepath"
-	"strings"
 	"time"
 
 	"github.com/spf13/cobra"
@@ -14,9 +11,7 @@ import (
 	"github.com/btcdecoded/holdfast/hostagent/restorer"
 	"github.com/btcdecoded/holdfast/hostagent/state"
 	"github.com/btcdecoded/holdfast/shared/compliance"
-	"github.com/btcdecoded/holdfast/shared/policy"
 	"github.com/btcdecoded/holdfast/shared/repository"
-	"github.com/btcdecoded/holdfast/shared/snapshot"
 )
 
 const restoreLong = `Restore a snapshot (the newest without @N or --at), or only the PATHs of it: directories with all they hold, or files.
@@ -55,18 +50,6 @@ restores the dumps as files. --to-database also takes one DATABASE, or with --ta
 physical), as of any moment: a server recovers beside, and what is wanted is dumped from there.
 
 ` + clusterHelp
-
-// restoreFlags are the flags of restore.
-type restoreFlags struct {
-	to, at                                           string
-	maps, keep                                       []string
-	inPlace, remove, dryRun, compare, byName, showIt bool
-	force, globals, noOwner                          bool
-	checks, tables, schemas                          []string
-	toDatabase, service                              string
-	jobs                                             int
-	clusterFlags
-}
 
 func (a *app) restoreCommand() *cobra.Command {
 	var f restoreFlags
@@ -170,46 +153,6 @@ func (a *app) restore(ctx context.Context, f restoreFlags, args []string) error 
 	return a.restoreFiles(ctx, repo, m, f, options, own)
 }
 
-// fits refuses flags that are for snapshots of other kinds.
-func (f restoreFlags) fits(name string, m *snapshot.Manifest) error {
-	server := f.toDatabase != "" || isDump(m) && f.inPlace // databases are restored into a server
-	switch {
-	case f.clusterFlags.set() && m.Postgres == nil:
-		return usagef("restore %s: --lsn, --xid, --name, --timeline, --exclusive, --pause, --tablespace-mapping and --setting are for PostgreSQL clusters (mode physical)", name)
-	case f.dumpsOnly() && (!server || m.Kind != policy.KindPostgres):
-		return usagef("restore %s: --to-database, --table, --schema, --service, --globals, --no-owner and --jobs restore PostgreSQL databases into a server", name)
-	case m.Kind != policy.KindFiles && m.Kind != policy.KindSQLite && m.Kind != policy.KindPostgres:
-		return fmt.Errorf("restore %s: snapshots of kind %s can not be restored by this version", name, m.Kind)
-	case (len(f.checks) > 0 || f.force) && (m.Kind == policy.KindFiles || isDump(m) && !server):
-		return usagef("restore %s: --checks and --force are for databases", name)
-	}
-	return nil
-}
-
-// restoreOf is what restores databases; nil: the snapshot is restored as files.
-func (a *app) restoreOf(m *snapshot.Manifest, f restoreFlags) func(context.Context, *repository.Repository, *repository.Stored, restoreFlags, []string) error {
-	switch {
-	case m.Kind == policy.KindSQLite:
-		return a.restoreDatabase
-	case isDump(m) && (f.inPlace || f.toDatabase != ""):
-		return a.restoreDumps
-	case m.Postgres != nil && f.toDatabase != "":
-		return a.restoreOut
-	case m.Postgres != nil:
-		return a.restoreCluster
-	}
-	return nil
-}
-
-// dumpsOnly reports whether there are flags that only dumps of databases know.
-func (f restoreFlags) dumpsOnly() bool {
-	return f.toDatabase != "" || f.service != "" || f.globals || f.noOwner || f.jobs != 0 || len(f.tables)+len(f.schemas) > 0
-}
-
-func relativePath(p string) error {
-	return hinted{usagef("restore: path %q is not absolute", p), "paths are those of the snapshot, as `holdfast ls` shows them"}
-}
-
 // restoreFiles restores a snapshot of trees. own are the places of this program, which stay as they are.
 func (a *app) restoreFiles(
 	ctx context.Context, repo *repository.Repository, m *repository.Stored, f restoreFlags, options restorer.Options, own []ownPlace,
@@ -295,185 +238,5 @@ func (a *app) measure(repo *repository.Repository, m *repository.Stored, began t
 	}
 	if err := state.Open(a.statePath(), repo.ID()).SetLastRestore(m.ID().Source, done); err != nil {
 		a.warn("%v", err)
-	}
-}
-
-// options are what the flags say, as far as they need no repository.
-func (f restoreFlags) options(paths []string) (restorer.Options, error) {
-	o := restorer.Options{Delete: f.remove, DryRun: f.dryRun, Verify: f.compare, ByName: f.byName}
-	if err := f.where(); err != nil {
-		return o, err
-	}
-	for _, p := range paths {
-		if !path.IsAbs(p) {
-			if f.toDatabase != "" || f.inPlace {
-				continue // it may be the name of a database
-			}
-			return o, relativePath(p)
-		}
-		o.Select = append(o.Select, path.Clean(p))
-	}
-	var err error
-	if f.to != "" {
-		if o.Target, err = filepath.Abs(f.to); err != nil {
-			return o, fmt.Errorf("restore to %s: %w", f.to, err)
-		}
-	}
-	for _, m := range f.maps {
-		from, to, ok := strings.Cut(m, "=")
-		if !ok || !path.IsAbs(from) || to == "" {
-			return o, usagef("restore: --map %q: want PATH=DIR", m)
-		}
-		if to, err = filepath.Abs(to); err != nil {
-			return o, fmt.Errorf("restore to %s: %w", to, err)
-		}
-		if o.Map == nil {
-			o.Map = map[string]string{}
-		}
-		o.Map[path.Clean(from)] = to
-	}
-	return o, nil
-}
-
-// where checks that exactly one place is named.
-func (f restoreFlags) where() error {
-	switch {
-	case f.to != "" && f.inPlace:
-		return usagef("restore: --to and --in-place exclude each other")
-	case f.toDatabase != "" && (f.to != "" || f.inPlace):
-		return usagef("restore: --to-database excludes --to and --in-place")
-	case f.to == "" && !f.inPlace && len(f.maps) == 0 && f.toDatabase == "":
-		return hinted{usagef("restore: where to?"), "--to DIR restores to another place, --in-place over the original"}
-	case len(f.keep) > 0 && !f.remove:
-		return usagef("restore: --keep belongs to --delete")
-	}
-	return nil
-}
-
-// restoreResult is what a restore did.
-type restoreResult struct {
-	Snapshot string
-	DryRun   bool
-	Actions  []actionLine
-	Seconds  float64
-	Unlisted []string // directories of which the backup does not know the whole content
-	Result   *restorer.Result
-
-	name  string
-	place func(path string) string // where a path of the snapshot goes
-}
-
-type actionLine struct {
-	Operation string `json:"operation"`
-	Path      string `json:"path"`   // in the snapshot
-	Target    string `json:"target"` // on this host
-	Bytes     uint64 `json:"bytes"`
-}
-
-func (a *app) printRestore(r restoreResult) error {
-	err := a.print(r.document(), func(w io.Writer) { r.write(w) })
-	if a.flags.quiet && !a.flags.json {
-		r.writeProblems(a.stdio.Err)
-	}
-	if err == nil && (r.Result.Failed > 0 || len(r.Unlisted) > 0) {
-		return outcome(exitPartial)
-	}
-	return err
-}
-
-func (r restoreResult) document() any {
-	type warning struct {
-		Kind  string `json:"kind"`
-		Count uint64 `json:"count"`
-		Path  string `json:"path"`
-		Error string `json:"error,omitempty"`
-	}
-	doc := struct {
-		Snapshot    string        `json:"snapshot"`
-		DryRun      bool          `json:"dry_run"`
-		Files       uint64        `json:"files"`
-		Directories uint64        `json:"directories"`
-		Others      uint64        `json:"others"`
-		Bytes       uint64        `json:"bytes"`
-		Unchanged   uint64        `json:"unchanged"`
-		Created     uint64        `json:"created"`
-		Updated     uint64        `json:"updated"`
-		Metadata    uint64        `json:"metadata"`
-		Deleted     uint64        `json:"deleted"`
-		Written     uint64        `json:"written_bytes"`
-		Reused      uint64        `json:"reused_bytes"`
-		Failed      uint64        `json:"failed"`
-		Resumed     bool          `json:"resumed"`
-		Seconds     float64       `json:"seconds"`
-		Problems    []problemLine `json:"problems"`
-		Unlisted    []string      `json:"unlisted"` // directories of which the backup does not know the whole content
-		Warnings    []warning     `json:"warnings"`
-		Actions     []actionLine  `json:"actions,omitempty"`
-	}{
-		r.Snapshot, r.DryRun, r.Result.Files, r.Result.Directories, r.Result.Others, r.Result.Bytes, r.Result.Unchanged,
-		r.Result.Created, r.Result.Updated, r.Result.Metadata, r.Result.Deleted, r.Result.Written, r.Result.Reused,
-		r.Result.Failed, r.Result.Resumed, r.Seconds,
-		[]problemLine{},
-		[]string{},
-		[]warning{},
-		r.Actions,
-	}
-	for _, p := range r.Result.Problems {
-		doc.Problems = append(doc.Problems, problemLine{Path: p.Path, Target: r.place(p.Path), Operation: p.Operation, Error: p.Err.Error()})
-	}
-	for _, path := range r.Unlisted {
-		doc.Unlisted = append(doc.Unlisted, printable(path))
-	}
-	for _, w := range r.Result.Warnings {
-		one := warning{Kind: w.Kind, Count: w.Count, Path: w.Path}
-		if w.Err != nil {
-			one.Error = w.Err.Error()
-		}
-		doc.Warnings = append(doc.Warnings, one)
-	}
-	return doc
-}
-
-func (r restoreResult) write(w io.Writer) {
-	r.writeProblems(w)
-	done := "restored"
-	switch {
-	case r.DryRun:
-		done = "would be restored; nothing was changed"
-	case r.Result.Failed > 0:
-		done = "restored, INCOMPLETE: " + count(r.Result.Failed, "thing", "things") + " could not be"
-	case len(r.Unlisted) > 0:
-		done = "restored, INCOMPLETE: what was in " + count(uint64(len(r.Unlisted)), "directory", "directories") + " is not known"
-	}
-	fmt.Fprintf(w, "%s %s: %s, %s in %s\n", r.name, done, count(r.Result.Files, "file", "files"), size(r.Result.Bytes),
-		duration(time.Duration(r.Seconds*float64(time.Second))))
-	fmt.Fprintf(w, "  %d new, %d changed, %d only metadata, %d as they were", r.Result.Created, r.Result.Updated, r.Result.Metadata, r.Result.Unchanged)
-	if r.Result.Deleted > 0 {
-		fmt.Fprintf(w, ", %d removed", r.Result.Deleted)
-	}
-	fmt.Fprintf(w, "; %s written\n", size(r.Result.Written))
-}
-
-func (r restoreResult) writeProblems(w io.Writer) {
-	for i, p := range r.Result.Problems {
-		if i == shownProblems {
-			fmt.Fprintf(w, "… and %s\n", count(r.Result.Failed-uint64(i), "more problem", "more problems"))
-			break
-		}
-		fmt.Fprintf(w, "%s: %s: %s", p.Operation, printable(p.Path), printable(p.Err.Error()))
-		if at := r.place(p.Path); at != p.Path {
-			fmt.Fprintf(w, " (to %s)", printable(at))
-		}
-		fmt.Fprintln(w)
-	}
-	for i, path := range r.Unlisted {
-		if i == shownProblems {
-			fmt.Fprintf(w, "… and %s\n", count(uint64(len(r.Unlisted)-i), "more directory", "more directories"))
-			break
-		}
-		fmt.Fprintf(w, "warning: the backup could not list %s: what it does not have of it is missing\n", printable(path))
-	}
-	for _, warn := range r.Result.Warnings {
-		fmt.Fprintf(w, "warning: %s: %s, the first is %s\n", warn.Kind, count(warn.Count, "case", "cases"), printable(warn.Path))
 	}
 }
