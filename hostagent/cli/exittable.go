@@ -56,6 +56,8 @@ func exitTable() []exitRow {
 		{repository.ErrNoSnapshot, exitError, "`holdfast snapshots` lists them"},
 		{repository.ErrNoPath, exitError, "`holdfast ls` and `holdfast find` show what is in a snapshot"},
 		{repository.ErrConflict, exitError, "run the backup again"},
+		{repository.ErrCondemned, exitError, "run the backup again: it begins with what stays"},
+		{repository.ErrTooOld, exitError, "nothing is committed while one file or database is stored: one that takes more than 5 days needs a faster way to the repository (--limit-upload), or a first backup to a disk and `holdfast copy`"},
 		{retention.ErrTooMany, exitConfirm, "look at what is listed, then repeat it with --force"},
 		{prune.ErrBroken, exitDamaged, damaged},
 		{repair.ErrDiverged, exitDamaged, ""},

@@ -8,6 +8,7 @@ import (
 	"path/filepath"
 	"slices"
 	"strings"
+	"time"
 
 	"github.com/btcdecoded/holdfast/hostagent/state"
 	"github.com/btcdecoded/holdfast/shared/keyring"
@@ -231,6 +232,9 @@ func (a *app) findAt(ctx context.Context, repo *repository.Repository, src snaps
 	when, err := parseTime(at, a.now())
 	if err != nil {
 		return nil, err
+	}
+	if when.Sub(a.now()) > time.Minute {
+		a.warn("--at %s is in the future: that is the newest snapshot", stamp(when))
 	}
 	all, err := observe.Manifests(ctx, repo, src)
 	var bad *repository.BadManifestError
