@@ -79,7 +79,6 @@ func TestControlPlane(t *testing.T) {
 		{"a stopped agent is told, and its end", silent},
 		{"each run was done once", once},
 		{"what is destroyed and deployed again finds its backups", again},
-		{"a storage whose stacks were destroyed is taken over", adopted},
 	} {
 		begun := time.Now()
 		if !t.Run(step.name, func(t *testing.T) {

@@ -313,31 +313,23 @@ func unchanged(w *world) {
 	}
 }
 
-// again destroys what works, and deploys it once more; what holds backups has stayed.
+// again destroys what works, then the stacks of the storage too, and deploys once more as docs/deploy.md says: buckets, their
+// policies and the keys have stayed, and the new stacks take them over by their names.
 func again(w *world) {
 	before := w.objects(bucket, "v1/")
+	stayed := func(after string) {
+		w.t.Helper()
+		if n := len(w.objects(bucket, "v1/")); n < len(before) {
+			w.t.Fatalf("%d objects were there before, %d are after %s", len(before), n, after)
+		}
+	}
 	w.Destroy(w.t)
 	if _, err := w.lambda.GetFunction(w.t.Context(), &lambda.GetFunctionInput{FunctionName: aws.String(settings.FunctionName(settings.Monitor))}); err == nil {
 		w.t.Error("monitor is still there")
 	}
-	if after := w.objects(bucket, "v1/"); len(after) != len(before) {
-		w.t.Fatalf("%d objects were there before the stacks went, %d are after", len(before), len(after))
-	}
-	w.Again(w.t)
-	w.tick(settings.Monitor, time.Now())
-	if after := w.objects(bucket, "v1/"); len(after) < len(before) {
-		w.t.Errorf("%d objects were there before, %d are after", len(before), len(after))
-	}
-}
-
-// adopted destroys all stacks, that of the storage too, and deploys once more as docs/deploy.md says: buckets, their policies
-// and the keys have stayed, and the new stacks take them over by their names.
-func adopted(w *world) {
-	before := w.objects(bucket, "v1/")
+	stayed("make destroy")
 	w.DestroyAll(w.t, map[string]string{"holdfast-storage": region, "holdfast-replica-storage": second})
-	if after := w.objects(bucket, "v1/"); len(after) != len(before) {
-		w.t.Fatalf("%d objects were there before the stacks went, %d are after", len(before), len(after))
-	}
+	stayed("make destroy stacks=--all")
 	key := func(at string) string {
 		out, err := kms.NewFromConfig(w.Config(at)).DescribeKey(w.t.Context(), &kms.DescribeKeyInput{KeyId: aws.String(settings.KeyAlias)})
 		w.must(err)
@@ -358,9 +350,7 @@ func adopted(w *world) {
 	}
 	w.Again(w.t)
 	w.tick(settings.Monitor, time.Now())
-	if after := w.objects(bucket, "v1/"); len(after) < len(before) {
-		w.t.Errorf("%d objects were there before, %d are after", len(before), len(after))
-	}
+	stayed("make deploy")
 }
 
 // files writes some files.
