@@ -32,6 +32,8 @@ type clusterResult struct {
 
 // walTail is who follows the WAL of a cluster into the repository.
 type walTail interface {
+	// Proof is how the server is known whose WAL is followed; nil: nothing tells.
+	Proof() *pgsource.Proof
 	// Place is where a snapshot that has WAL from start to end stands in the log; nil: the log is of another system or
 	// timeline, or does not go on from there.
 	Place(ctx context.Context, system uint64, timeline uint32, start, end postgres.LSN) (*snapshot.LogPlace, error)
@@ -79,6 +81,9 @@ func (a *app) captureCluster(ctx context.Context, session *repository.Session, j
 		a.note("%s", text)
 	}
 	options.Total = func(bytes uint64) { meter.Total(0, bytes) }
+	if j.followWAL != nil {
+		options.Log = j.followWAL.Proof()
+	}
 	return a.captureWith(ctx, session, j, tags, meter, func() (*seen, error) {
 		r, err := pgsource.Capture(ctx, options, session, meter)
 		if err != nil {
@@ -91,7 +96,11 @@ func (a *app) captureCluster(ctx context.Context, session *repository.Session, j
 			meter.Clear()
 			a.warn("the clock of the server, or of its primary, is %s ahead of this host's: a restore by --at may have to refuse this snapshot; set the clocks", duration(ahead))
 		}
-		if j.followWAL != nil {
+		switch {
+		case r.Apart:
+			meter.Clear()
+			a.warn("the server has other WAL than the log of %s, or less: it was put back to an older state, or is another one; the snapshot stands for itself, outside of the log", j.source)
+		case j.followWAL != nil:
 			if s.log, err = j.followWAL.Place(ctx, r.System, r.Timeline, r.Start, r.WALEnd); err != nil {
 				return nil, err
 			}

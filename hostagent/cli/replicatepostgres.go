@@ -47,6 +47,9 @@ func serviceWord(connection string) string {
 // logPlaces knows how far the log of a cluster was when a backup began.
 type logPlaces struct{ tail *postgreslog.Tail }
 
+// Proof is how the server is known whose WAL is followed; nil: nothing tells.
+func (l logPlaces) Proof() *pgsource.Proof { return l.tail.Proof() }
+
 // Place is where a snapshot that has WAL from start to end stands in the log; nil: the log is of another system or timeline,
 // does not go on from there, or there is none.
 func (l logPlaces) Place(_ context.Context, system uint64, timeline uint32, start, end postgres.LSN) (*snapshot.LogPlace, error) {

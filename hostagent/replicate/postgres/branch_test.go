@@ -167,8 +167,12 @@ func TestPutBackAtSwitch(t *testing.T) {
 		old.Psql("SELECT pg_switch_wal()")
 	}
 	w.write("d", 20)()
+	// Nobody has noticed yet: a backup that is made now does.
+	if b, err := w.base(t.Context()); b.Place != nil || err != nil {
+		t.Fatal(b, err)
+	}
 	r = w.follow(nil)
-	s := r.await("a new base backup", func(s replicate.Status) bool { return following(s) && s.Base == 2 })
+	s := r.await("a new base backup", func(s replicate.Status) bool { return following(s) && s.Base == 3 })
 	if len(s.Gaps) != 1 || !strings.Contains(s.Gaps[0].Why, "other WAL") {
 		t.Errorf("gaps %+v", s.Gaps)
 	}

@@ -265,10 +265,11 @@ func (f *Follower) identify(ctx context.Context, c *wire.Conn) (s server, err er
 		return server{}, fmt.Errorf("wal_segment_size: %w", err)
 	}
 	if s.timeline > 1 {
-		if _, s.content, err = c.History(ctx, s.timeline); err != nil {
-			return server{}, err
+		_, s.content, err = c.History(ctx, s.timeline)
+		if err == nil {
+			s.history, err = postgres.ParseHistory(s.timeline, s.content)
 		}
-		if s.history, err = postgres.ParseHistory(s.timeline, s.content); err != nil {
+		if err != nil && !wire.IsMissing(err) { // who goes on with the same timeline needs no history
 			return server{}, err
 		}
 	}
@@ -315,6 +316,9 @@ func (f *Follower) prepare(ctx context.Context, c *wire.Conn, s server, step ste
 		return err
 	}
 	if step.course == begin {
+		if s.timeline > 1 && s.content == nil {
+			return fmt.Errorf("the server has no history file of its timeline %d, without which no log of it can begin", s.timeline)
+		}
 		// The base backup needs nothing that is before what the server has now.
 		if f.known, err = newMark(s.system, s.timeline, s.segment, s.position.SegmentStart(s.segment)); err != nil {
 			return err

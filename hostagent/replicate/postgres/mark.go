@@ -9,6 +9,7 @@ import (
 	"time"
 
 	"github.com/btcdecoded/holdfast/hostagent/replicate"
+	pgsource "github.com/btcdecoded/holdfast/hostagent/source/postgres"
 	"github.com/btcdecoded/holdfast/shared/policy"
 	"github.com/btcdecoded/holdfast/shared/postgres"
 	"github.com/btcdecoded/holdfast/shared/repository/log"
@@ -140,6 +141,18 @@ func ReadTail(dir string) (*Tail, error) {
 		return nil, err
 	}
 	return &Tail{m}, nil
+}
+
+// Proof is how a server is known that goes on where the log is; nil: nothing tells.
+func (t *Tail) Proof() *pgsource.Proof {
+	if t == nil {
+		return nil
+	}
+	c := t.m.Last.proof()
+	if c == nil {
+		return nil
+	}
+	return &pgsource.Proof{System: t.m.System, Timeline: t.m.Timeline, From: c.From, To: c.To, Sum: c.Sum}
 }
 
 // Place is the place from which on all WAL is in the log, or will be, that a backup needs which begins at start, on a

@@ -85,13 +85,15 @@ func (w *world) base(ctx context.Context) (made follower.Base, err error) {
 	if err != nil {
 		return made, err
 	}
-	got, err := pgsource.Capture(ctx, pgsource.Options{Connection: w.dsn(), Temp: w.dir}, session, nil)
+	got, err := pgsource.Capture(ctx, pgsource.Options{Connection: w.dsn(), Temp: w.dir, Log: tail.Proof()}, session, nil)
 	if err != nil {
 		return made, err
 	}
-	m, err := session.Commit(ctx, repository.Result{
-		Roots: got.Roots, Counts: got.Counts, Started: began, Log: tail.Place(got.System, got.Timeline, got.Start, got.WALEnd),
-	})
+	result := repository.Result{Roots: got.Roots, Counts: got.Counts, Started: began, Until: got.Until}
+	if !got.Apart {
+		result.Log = tail.Place(got.System, got.Timeline, got.Start, got.WALEnd)
+	}
+	m, err := session.Commit(ctx, result)
 	if err != nil {
 		return made, err
 	}

@@ -124,6 +124,9 @@ func (c *capture) open(ctx context.Context) (err error) {
 	if err == nil && c.Begin != nil {
 		err = c.Begin(ctx, system)
 	}
+	if err == nil {
+		err = c.compareLog(ctx, system)
+	}
 	if err != nil {
 		_ = c.conn.Close(context.WithoutCancel(ctx))
 	}

@@ -36,6 +36,8 @@ type Options struct {
 	Note       func(text string) // told what a person may want to know; nil: nobody
 	Total      func(bytes uint64)
 
+	Log *Proof // of the log in which the snapshot is to stand; nil: there is none
+
 	// Begin is called before the backup begins, with what the server is; an error ends the capture.
 	Begin func(ctx context.Context, system wire.System) error
 }
@@ -75,6 +77,7 @@ type Result struct {
 	SegmentSize uint32       // of WAL, bytes
 	Start, Stop postgres.LSN // recovery begins at Start and must reach Stop
 	WALEnd      postgres.LSN // up to where the snapshot has WAL without a hole: not before Stop
+	Apart       bool         // the server has other WAL than Options.Log, or less: the snapshot has no place in that log
 	Until       time.Time    // by the clock of the server, or of its primary: no commit in the snapshot is later; zero: not known
 	Standby     bool         // the server was one
 	Checksums   bool         // the cluster has checksums of pages

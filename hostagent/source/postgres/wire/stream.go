@@ -197,6 +197,32 @@ func (c *Conn) Clock(ctx context.Context, at postgres.LSN, timeline uint32) (tim
 	return m.Time, err
 }
 
+// WAL fetches WAL of a timeline that is on the server's disk, as much as goes into memory. Errors: [IsRemoved]; io.EOF where the
+// timeline ends before.
+func (c *Conn) WAL(ctx context.Context, timeline uint32, from, to postgres.LSN) ([]byte, error) {
+	s, err := c.Stream(ctx, StreamOptions{Start: from, Timeline: timeline})
+	if err != nil {
+		return nil, err
+	}
+	var out []byte
+	for from+postgres.LSN(len(out)) < to {
+		m, err := s.Receive(ctx)
+		if err != nil {
+			return nil, err
+		}
+		if m.WAL == nil {
+			continue
+		}
+		at := from + postgres.LSN(len(out))
+		if m.Start != at {
+			return nil, broken(s.op, "WAL of %s comes where %s is due", m.Start, at)
+		}
+		out = append(out, m.WAL[:min(postgres.LSN(len(m.WAL)), to-at)]...)
+	}
+	_, _, err = s.End(ctx)
+	return out, err
+}
+
 // End ends the stream, whoever has ended it first, and returns the timeline that follows and where it begins; 0 where none
 // does. Then the connection takes commands again.
 func (s *Stream) End(ctx context.Context) (next uint32, at postgres.LSN, err error) {
