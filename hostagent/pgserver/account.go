@@ -151,11 +151,32 @@ func (o Account) Reaches(dir string) (stopped string, ok bool) {
 	}
 }
 
+// Way makes a directory and those above it that are missing, with a mode that is theirs whatever the umask of this program is:
+// on a hardened host that keeps others out of all that root makes.
+func Way(dir string, mode fs.FileMode) error {
+	var made []string
+	for at := filepath.Clean(dir); at != filepath.Dir(at); at = filepath.Dir(at) {
+		if _, err := os.Stat(at); !errors.Is(err, fs.ErrNotExist) {
+			break
+		}
+		made = append(made, at)
+	}
+	if err := os.MkdirAll(dir, mode); err != nil {
+		return err
+	}
+	for _, at := range made {
+		if err := os.Chmod(at, mode); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
 // Passable makes a directory, and lets other users go through it and those between it and top, which is above it or the
 // same: they may not list them. Nothing is done where this program is not root, for servers run as who runs it then, nor
 // where dir does not lie below top.
 func Passable(dir, top string) error {
-	if err := os.MkdirAll(dir, 0o711); err != nil { //nolint:gosec // to be gone through, not listed
+	if err := Way(dir, 0o711); err != nil { // to be gone through, not listed
 		return err
 	}
 	rel, err := filepath.Rel(top, dir)

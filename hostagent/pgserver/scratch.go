@@ -58,7 +58,7 @@ func StartEmpty(ctx context.Context, dirs []string, bin string, atLeast int, acc
 func newEmpty(dirs []string, account Account) (*Empty, error) {
 	var stopped string
 	for _, dir := range dirs {
-		if err := os.MkdirAll(dir, 0o711); err != nil { //nolint:gosec // the server, another user, goes through it
+		if err := Way(dir, 0o711); err != nil { // the server, another user, goes through it
 			return nil, err
 		}
 		var ok bool

@@ -6,6 +6,7 @@ import (
 	"errors"
 	"os"
 	"path/filepath"
+	"syscall"
 	"testing"
 
 	"github.com/btcdecoded/holdfast/hostagent/pgbin"
@@ -90,5 +91,23 @@ func TestPostmaster(t *testing.T) {
 	s.Kill9()
 	if pid := pgserver.Postmaster(s.Dir); pid != 0 {
 		t.Errorf("process %d", pid)
+	}
+}
+
+// TestWay makes directories that others may go through, also where a hardened host keeps others out.
+func TestWay(t *testing.T) {
+	defer syscall.Umask(syscall.Umask(0o077))
+	top := t.TempDir()
+	dir := filepath.Join(top, "new", "below")
+	if err := pgserver.Way(dir, 0o755); err != nil {
+		t.Fatal(err)
+	}
+	if err := pgserver.Way(dir, 0o711); err != nil { // what is there stays as it is
+		t.Fatal(err)
+	}
+	for path, want := range map[string]os.FileMode{dir: 0o755, filepath.Dir(dir): 0o755, top: 0o700} {
+		if st, err := os.Stat(path); err != nil || st.Mode().Perm() != want {
+			t.Errorf("%s: %v, %v", path, st.Mode(), err)
+		}
 	}
 }

@@ -28,8 +28,12 @@ func WorkOf(place string) string {
 func OpenWork(place string, mode fs.FileMode) (*Work, error) {
 	path := WorkOf(place)
 	for range 10 {
-		if err := os.Mkdir(path, mode); err != nil && !errors.Is(err, fs.ErrExist) {
+		err := os.Mkdir(path, mode)
+		if err != nil && !errors.Is(err, fs.ErrExist) {
 			return nil, err
+		}
+		if err == nil {
+			_ = os.Chmod(path, mode) // what the umask has taken away: a server runs in it as another user
 		}
 		lock, err := scratch.Lock(path)
 		switch {

@@ -99,16 +99,13 @@ func (b *build) mark(ctx context.Context, existing string) error {
 		return err
 	}
 	b.result.Account = b.account
-	if stopped, ok := b.account.Reaches(filepath.Dir(b.dir)); !ok {
-		return fmt.Errorf("the server runs as %s, who may not enter %s", b.account.Name(), stopped)
-	}
 	if stopped, ok := b.account.Reaches(filepath.Dir(b.options.Fetch[0])); !ok {
 		return fmt.Errorf("the server runs as %s, who may not enter %s: it fetches its WAL with %s", b.account.Name(), stopped, b.options.Fetch[0])
 	}
 	if b.plan, err = b.src.plan(b.target); err != nil {
 		return err
 	}
-	if err := os.MkdirAll(filepath.Dir(b.dir), 0o755); err != nil { //nolint:gosec // like mkdir -p; the directory has its own mode
+	if err := b.ways(); err != nil {
 		return err
 	}
 	if b.before, err = os.Stat(b.dir); err != nil && !errors.Is(err, fs.ErrNotExist) {
@@ -136,6 +133,21 @@ func (b *build) mark(ctx context.Context, existing string) error {
 	}
 	b.feed = newFeed(b.src.Log, b.plan, b.spool)
 	return b.histories()
+}
+
+// ways makes what is missing above the directories, and refuses those that the server could not enter.
+func (b *build) ways() error {
+	for _, dir := range append(b.places(), b.dir) {
+		if stopped, ok := b.account.Reaches(filepath.Dir(dir)); !ok {
+			return fmt.Errorf("the server runs as %s, who may not enter %s", b.account.Name(), stopped)
+		}
+	}
+	for _, dir := range append(b.places(), b.dir) {
+		if err := pgserver.Way(filepath.Dir(dir), 0o755); err != nil { // like mkdir -p; the directory has its own mode
+			return err
+		}
+	}
+	return nil
 }
 
 // histories puts the history files into the spool.

@@ -76,7 +76,9 @@ func TestInPlace(t *testing.T) {
 	o.Stop, o.Start, o.Healthy = hook("stop", nil), hook("start", nil), hook("health", nil)
 
 	place := w.old("main")
+	umask := syscall.Umask(0o077) // as root has it on hardened hosts
 	r, err := InPlace(context.Background(), place, w.opener(), o)
+	syscall.Umask(umask)
 	if err != nil {
 		t.Fatal(err)
 	}

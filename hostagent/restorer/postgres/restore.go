@@ -7,6 +7,7 @@ import (
 	"os"
 	"path/filepath"
 
+	"github.com/btcdecoded/holdfast/hostagent/pgserver"
 	"github.com/btcdecoded/holdfast/hostagent/restorer/steps"
 	"github.com/btcdecoded/holdfast/hostagent/scratch"
 )
@@ -74,6 +75,9 @@ func absolute(dir string) (string, error) {
 // Scratch builds a cluster in a directory of its own below dir, lets Options.Prove look at it, and removes it with its
 // server. What earlier ones left that were killed is removed first. Errors: as ToDir.
 func Scratch(ctx context.Context, dir string, open Opener, o Options) (*Result, error) {
+	if err := pgserver.Way(dir, 0o711); err != nil {
+		return nil, fmt.Errorf("restore to scratch: %w", err)
+	}
 	d, err := scratch.New(dir, scratchPattern, 0o711, func(path string) error { // the server goes through it, and lists nothing
 		if err := discard(filepath.Join(path, "data"), nil, false); err != nil {
 			return err
