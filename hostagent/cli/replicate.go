@@ -225,12 +225,19 @@ func (a *app) follower(repo *repository.Repository, one followed, renew bool, te
 		return a.clusterFollower(repo, one, renew, tell)
 	}
 	return sqlitelog.New(sqlitelog.Options{
-		Repository: repo, Source: one.source, Path: one.sqlite.Path, Interval: one.interval, Dir: a.followDir(repo.ID(), one.source),
-		Tool: "holdfast " + a.version, Renew: renew, Tell: tell,
+		Options: a.followOptions(repo, one, renew, tell), Path: one.sqlite.Path,
 		Base: func(ctx context.Context, c *sqlitelog.Capture) (uint64, error) {
 			return a.followBase(ctx, repo, job{source: one.source, sqlite: one.sqlite, follow: c})
 		},
 	})
+}
+
+// followOptions are what the follower of a source is told, whatever that is.
+func (a *app) followOptions(repo *repository.Repository, one followed, renew bool, tell func(replicate.Event)) replicate.Options {
+	return replicate.Options{
+		Repository: repo, Source: one.source, Interval: one.interval, Dir: a.followDir(repo.ID(), one.source), Tool: "holdfast " + a.version,
+		Renew: renew, Tell: tell,
+	}
 }
 
 // followBase makes the snapshot with which a log begins, and returns its number.

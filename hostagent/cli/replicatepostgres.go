@@ -18,8 +18,7 @@ import (
 // clusterFollower makes the follower of a cluster.
 func (a *app) clusterFollower(repo *repository.Repository, one followed, renew bool, tell func(replicate.Event)) replicate.Follower {
 	return postgreslog.New(postgreslog.Options{
-		Repository: repo, Source: one.source, Service: serviceWord(one.cluster.Connection), Interval: one.interval,
-		Dir: a.followDir(repo.ID(), one.source), Tool: "holdfast " + a.version, Slot: one.slot, Renew: renew, Tell: tell,
+		Options: a.followOptions(repo, one, renew, tell), Service: serviceWord(one.cluster.Connection), Slot: one.slot,
 		Config: func() (*pgconn.Config, error) { return pgsource.Config(one.cluster.Connection) },
 		Base: func(ctx context.Context) (postgreslog.Base, error) {
 			result, err := a.backupOne(ctx, repo, job{source: one.source, cluster: one.cluster}, "", nil)

@@ -94,13 +94,15 @@ func (a *app) walPush(ctx context.Context, f walPushFlags, name, path string) er
 	within, cancel := context.WithTimeout(ctx, f.within)
 	defer cancel()
 	p, err := postgreslog.Push(within, postgreslog.Options{
-		Repository: repo, Source: src, Service: "archive_command", Interval: time.Second, Dir: a.followDir(repo.ID(), src),
-		Tool: "holdfast " + a.version, Renew: f.renew,
-		Tell: func(e replicate.Event) {
-			if e.Kind == replicate.Trouble {
-				a.warn("%s", e.Why)
-			}
+		Options: replicate.Options{
+			Repository: repo, Source: src, Interval: time.Second, Dir: a.followDir(repo.ID(), src), Tool: "holdfast " + a.version, Renew: f.renew,
+			Tell: func(e replicate.Event) {
+				if e.Kind == replicate.Trouble {
+					a.warn("%s", e.Why)
+				}
+			},
 		},
+		Service: "archive_command",
 	}, path)
 	if err != nil {
 		if ctx.Err() == nil && errors.Is(err, context.DeadlineExceeded) {

@@ -2,8 +2,9 @@
 // is in the repository's log within the interval of the policy. Followers are made by the packages below this one, sqlite
 // and postgres; a [Group] has all of a host at work. Whoever wants to know how a source does calls [Read].
 //
-// A follower holds the lock of its source's state directory ([Lock]) and keeps two files there: its mark ([Marks]), from
-// which it goes on after it was killed, and its status, which its [Reporter] writes. When it ships is told by a [Pace].
+// A follower is built on a [Keeper], which holds the lock of its source's state directory and keeps two files there: its mark
+// ([Marks]), from which it goes on after it was killed, and its status, which its [Reporter] writes. When it ships is told by a
+// [Pace]; an [Upkeep] looks after what it has shipped.
 //
 // What every follower promises:
 //

@@ -59,7 +59,7 @@ var layers = map[string][]string{
 	"hostagent/hook":     {"shared/policy"},
 	"hostagent/pgbin":    {},
 	"hostagent/scratch":  {},
-	"hostagent/pgserver": {"hostagent/pgbin", "hostagent/scratch"},
+	"hostagent/pgserver": {"shared/postgres", "hostagent/pgbin", "hostagent/scratch"},
 	"hostagent/source":   {"shared", "hostagent/pgbin"},
 	"hostagent/restorer": {"shared", "hostagent/scratch", "hostagent/pgbin", "hostagent/pgserver"},
 	"hostagent/proof":    {"shared", "hostagent/pgbin", "hostagent/pgserver"},

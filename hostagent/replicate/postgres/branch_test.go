@@ -14,6 +14,7 @@ import (
 
 	"github.com/btcdecoded/holdfast/hostagent/replicate"
 	follower "github.com/btcdecoded/holdfast/hostagent/replicate/postgres"
+	"github.com/btcdecoded/holdfast/hostagent/replicate/replicatetest"
 	"github.com/btcdecoded/holdfast/shared/objstore"
 	"github.com/btcdecoded/holdfast/shared/objstore/mem"
 	"github.com/btcdecoded/holdfast/shared/repository/layout"
@@ -48,9 +49,9 @@ func TestForkIsNotAcknowledged(t *testing.T) {
 	first := w.server
 	second := first.Standby(t)
 	r := w.follow(nil)
-	r.await("the base backup", following)
+	r.Await("the base backup", replicatetest.Following)
 	w.write("a", 30)()
-	r.caughtUp()
+	r.CaughtUp()
 	first.Psql("SELECT pg_switch_wal()") // the first segment of a lineage is none from which another branch goes on
 	w.write("a2", 10)()
 	second.Follow(first)
@@ -59,7 +60,7 @@ func TestForkIsNotAcknowledged(t *testing.T) {
 	kept := len(w.acked)
 	w.mu.Unlock()
 	first.Psql("CREATE TABLE lost AS SELECT repeat(md5(i::text), 30) FROM generate_series(1, 6000) i") // some segments
-	r.caughtUp()
+	r.CaughtUp()
 	durable := r.Status().Cluster.Durable
 	first.Kill9()
 	set := w.away()
@@ -68,8 +69,8 @@ func TestForkIsNotAcknowledged(t *testing.T) {
 	w.leads(second, 0)
 	second.Psql("CREATE TABLE b (i int)")
 	parts := second.Psql("SELECT pg_current_wal_lsn()")
-	r.await("the new primary is received", func(s replicate.Status) bool {
-		return s.Cluster.Slot != nil && s.Cluster.Slot.Active && r.count(replicate.Trouble) > 0
+	r.Await("the new primary is received", func(s replicate.Status) bool {
+		return s.Cluster.Slot != nil && s.Cluster.Slot.Active && r.Count(replicate.Trouble) > 0
 	})
 	// Marks are acknowledged once a second.
 	for begun := time.Now(); time.Since(begun) < 2500*time.Millisecond; time.Sleep(100 * time.Millisecond) {
@@ -79,10 +80,10 @@ func TestForkIsNotAcknowledged(t *testing.T) {
 	}
 	set(false)
 	w.write("b", 20)()
-	if s := r.caughtUp(); s.Cluster.Timeline != 2 || r.count(replicate.Missed) != 0 || r.count(replicate.Based) != 1 {
-		t.Errorf("after the failover: %+v, %d gaps", s.Cluster, r.count(replicate.Missed))
+	if s := r.CaughtUp(); s.Cluster.Timeline != 2 || r.Count(replicate.Missed) != 0 || r.Count(replicate.Based) != 1 {
+		t.Errorf("after the failover: %+v, %d gaps", s.Cluster, r.Count(replicate.Missed))
 	}
-	r.stop()
+	r.Stop()
 	want := w.acknowledged(anyLSN)
 	if len(want) != kept+20 {
 		t.Fatalf("%d rows", len(want))
@@ -99,14 +100,14 @@ func TestPartedInRecord(t *testing.T) {
 	second := first.Standby(t)
 	w.leads(second, 0)
 	r := w.follow(nil)
-	r.await("the base backup of a standby", following)
+	r.Await("the base backup of a standby", replicatetest.Following)
 	w.leads(first, 0)
 	w.write("a", 20)()
 	first.Psql("SELECT pg_switch_wal()")
 	w.write("b", 20)()
 	second.Follow(first)
 	w.leads(second, 0)
-	r.caughtUp()
+	r.CaughtUp()
 	// The record is larger than the buffers, so that its beginning is written out; its end would be by the walwriter.
 	var writer int
 	if _, err := fmt.Sscan(first.Psql("SELECT pid FROM pg_stat_activity WHERE backend_type = 'walwriter'"), &writer); err != nil {
@@ -117,16 +118,16 @@ func TestPartedInRecord(t *testing.T) {
 	}
 	before := second.Psql("SELECT pg_last_wal_replay_lsn()")
 	first.Psql("SELECT pg_logical_emit_message(false, 'x', repeat('y', 12 << 20))")
-	r.await("the beginning of the record is stored", func(s replicate.Status) bool {
+	r.Await("the beginning of the record is stored", func(s replicate.Status) bool {
 		return second.Psql(fmt.Sprintf("SELECT '%s'::pg_lsn - '%s'::pg_lsn > 1 << 20", s.Cluster.Durable, before)) == "t"
 	})
 	first.Kill9()
 	second.Promote()
 	w.write("c", 20)()
-	if s := r.caughtUp(); s.Cluster.Timeline != 2 || r.count(replicate.Missed) != 0 || r.count(replicate.Based) != 1 {
-		t.Errorf("after the promotion: %+v, %d gaps, %d base backups", s.Cluster, r.count(replicate.Missed), r.count(replicate.Based))
+	if s := r.CaughtUp(); s.Cluster.Timeline != 2 || r.Count(replicate.Missed) != 0 || r.Count(replicate.Based) != 1 {
+		t.Errorf("after the promotion: %+v, %d gaps, %d base backups", s.Cluster, r.Count(replicate.Missed), r.Count(replicate.Based))
 	}
-	r.stop()
+	r.Stop()
 	w.wantRows(w.restore(time.Time{}), w.acknowledged(anyLSN))
 }
 
@@ -137,9 +138,9 @@ func TestPutBackAtSwitch(t *testing.T) {
 	w := newWorld(t, cluster.Options{SegmentSize: 1, Config: map[string]string{"wal_keep_size": "64MB"}})
 	own := w.server
 	r := w.follow(nil)
-	r.await("the base backup", following)
+	r.Await("the base backup", replicatetest.Following)
 	w.write("a", 20)()
-	r.caughtUp()
+	r.CaughtUp()
 	own.Stop("fast")
 	dir := filepath.Join(own.Owner.Dir(t), "data")
 	own.CopyTo(t, dir)
@@ -149,8 +150,8 @@ func TestPutBackAtSwitch(t *testing.T) {
 		w.write("b", 5)()
 		own.Psql("SELECT pg_switch_wal()")
 		end = own.Psql("SELECT pg_current_wal_lsn()")
-		durable := r.caughtUp().Cluster.Durable
-		r.stop()
+		durable := r.CaughtUp().Cluster.Durable
+		r.Stop()
 		if durable == end {
 			break
 		}
@@ -172,13 +173,13 @@ func TestPutBackAtSwitch(t *testing.T) {
 		t.Fatal(b, err)
 	}
 	r = w.follow(nil)
-	s := r.await("a new base backup", func(s replicate.Status) bool { return following(s) && s.Base == 3 })
+	s := r.Await("a new base backup", func(s replicate.Status) bool { return replicatetest.Following(s) && s.Base == 3 })
 	if len(s.Gaps) != 1 || !strings.Contains(s.Gaps[0].Why, "other WAL") {
 		t.Errorf("gaps %+v", s.Gaps)
 	}
 	w.write("e", 20)()
-	r.caughtUp()
-	r.stop()
+	r.CaughtUp()
+	r.Stop()
 	w.wantRows(w.restore(time.Time{}), w.acknowledged(anyLSN))
 }
 
@@ -193,10 +194,10 @@ func TestHeld(t *testing.T) {
 		t.Fatal("nobody has followed it yet", held, err)
 	}
 	r := w.follow(nil)
-	r.await("the base backup", following)
+	r.Await("the base backup", replicatetest.Following)
 	w.write("a", 30)()
 	second.Follow(first)
-	r.caughtUp()
+	r.CaughtUp()
 	held, err := replicate.Hold(w.options(nil).Dir)
 	if err != nil {
 		t.Fatal(err)
@@ -204,7 +205,7 @@ func TestHeld(t *testing.T) {
 	first.Stop("fast")
 	second.Promote()
 	w.leads(second, 0)
-	r.await("it waits", func(s replicate.Status) bool {
+	r.Await("it waits", func(s replicate.Status) bool {
 		return s.State == replicate.Waiting && strings.Contains(s.Why, "restore")
 	})
 	if slots := second.Psql("SELECT count(*) FROM pg_replication_slots"); slots != "0" {
@@ -217,10 +218,10 @@ func TestHeld(t *testing.T) {
 		t.Fatal(err)
 	}
 	w.write("b", 30)()
-	if s := r.caughtUp(); s.Cluster.Timeline != 1 || r.count(replicate.Promoted)+r.count(replicate.Missed) != 0 || r.count(replicate.Based) != 1 {
+	if s := r.CaughtUp(); s.Cluster.Timeline != 1 || r.Count(replicate.Promoted)+r.Count(replicate.Missed) != 0 || r.Count(replicate.Based) != 1 {
 		t.Errorf("after it was put back: %+v", s.Cluster)
 	}
-	r.stop()
+	r.Stop()
 	w.wantRows(w.restore(time.Time{}), w.acknowledged(anyLSN))
 }
 
@@ -231,10 +232,10 @@ func TestTwoPromotions(t *testing.T) {
 	first := w.server
 	second := first.Standby(t)
 	r := w.follow(nil)
-	r.await("the base backup", following)
+	r.Await("the base backup", replicatetest.Following)
 	w.write("a", 20)()
-	r.caughtUp()
-	r.stop()
+	r.CaughtUp()
+	r.Stop()
 	w.write("b", 20)()
 	second.Follow(first)
 	first.Kill9()
@@ -251,18 +252,16 @@ func TestTwoPromotions(t *testing.T) {
 		t.Fatal(err)
 	}
 	r = w.follow(nil)
-	if s := r.caughtUp(); s.Cluster.Timeline != 3 || r.count(replicate.Promoted) != 2 || r.count(replicate.Missed)+r.count(replicate.Based) != 0 {
+	if s := r.CaughtUp(); s.Cluster.Timeline != 3 || r.Count(replicate.Promoted) != 2 || r.Count(replicate.Missed)+r.Count(replicate.Based) != 0 {
 		t.Errorf("after two promotions: %+v", s.Cluster)
 	}
-	r.mu.Lock()
-	told := slices.ContainsFunc(r.events, func(e replicate.Event) bool {
+	told := slices.ContainsFunc(r.Events(), func(e replicate.Event) bool {
 		return e.Kind == replicate.Warned && strings.Contains(e.Why, "made anew") && strings.Contains(e.Hint, "pg_drop_replication_slot")
 	})
-	r.mu.Unlock()
 	if !told {
 		t.Error("nobody is told of the slot on the server of before")
 	}
-	r.stop()
+	r.Stop()
 	w.wantRows(w.restore(time.Time{}), w.acknowledged(anyLSN))
 }
 
@@ -288,17 +287,17 @@ func TestLateStandby(t *testing.T) {
 	}
 	w.leads(second, 0)
 	r := w.follow(nil)
-	r.await("its base backup is told to be none", func(s replicate.Status) bool {
+	r.Await("its base backup is told to be none", func(s replicate.Status) bool {
 		return s.State == replicate.Failing && strings.Contains(s.Why, "does not stand in the log")
 	})
 	second.Psql("SELECT pg_wal_replay_resume()")
-	r.await("another one", func(s replicate.Status) bool { return following(s) && s.Base > 1 })
+	r.Await("another one", func(s replicate.Status) bool { return replicatetest.Following(s) && s.Base > 1 })
 	w.leads(first, 0)
 	w.write("c", 20)()
 	second.Follow(first)
 	w.leads(second, 0)
-	number := r.caughtUp().Base
-	r.stop()
+	number := r.CaughtUp().Base
+	r.Stop()
 	w.wantRows(w.restoreFrom(number, time.Time{}), w.acknowledged(anyLSN))
 }
 
@@ -307,32 +306,32 @@ func TestWrongSlot(t *testing.T) {
 	t.Parallel()
 	w := newWorld(t, cluster.Options{SegmentSize: 1, Config: map[string]string{"wal_level": "logical"}})
 	r := w.follow(nil)
-	r.await("the base backup", following)
+	r.Await("the base backup", replicatetest.Following)
 	// Commits of the server wait for a follower that is named so.
 	w.server.Psql("ALTER SYSTEM SET synchronous_standby_names = '*'")
 	w.server.Reload()
-	r.await("it is told that commits wait", func(s replicate.Status) bool {
+	r.Await("it is told that commits wait", func(s replicate.Status) bool {
 		return s.Cluster != nil && slices.ContainsFunc(s.Cluster.Notes, func(note string) bool { return strings.Contains(note, "synchronous_standby_names") })
 	})
 	w.server.Psql("ALTER SYSTEM RESET synchronous_standby_names")
 	w.server.Reload()
 	w.write("a", 10)()
-	r.caughtUp()
-	r.stop()
+	r.CaughtUp()
+	r.Stop()
 	w.server.Psql("SELECT pg_create_logical_replication_slot('theirs', 'pgoutput')")
 	r = w.follow(func(o *follower.Options) { o.Slot = "theirs" })
-	s := r.await("the slot is told to be wrong", func(s replicate.Status) bool { return s.State == replicate.Unreached })
-	if !strings.Contains(s.Why, "is logical") || s.Hint == "" || r.count(replicate.Missed)+r.count(replicate.Based) != 0 {
+	s := r.Await("the slot is told to be wrong", func(s replicate.Status) bool { return s.State == replicate.Unreached })
+	if !strings.Contains(s.Why, "is logical") || s.Hint == "" || r.Count(replicate.Missed)+r.Count(replicate.Based) != 0 {
 		t.Errorf("status %+v", s)
 	}
-	r.stop()
+	r.Stop()
 	r = w.follow(nil)
 	w.write("b", 10)()
-	r.caughtUp()
-	if r.count(replicate.Missed)+r.count(replicate.Based) != 0 {
+	r.CaughtUp()
+	if r.Count(replicate.Missed)+r.Count(replicate.Based) != 0 {
 		t.Error("the log did not go on")
 	}
-	r.stop()
+	r.Stop()
 	w.wantRows(w.restore(time.Time{}), w.acknowledged(anyLSN))
 }
 
@@ -341,9 +340,9 @@ func TestDamageIsAnswered(t *testing.T) {
 	t.Parallel()
 	w := newWorld(t, cluster.Options{SegmentSize: 1})
 	r := w.follow(func(o *follower.Options) { o.Look = 100 * time.Millisecond })
-	r.await("the base backup", following)
+	r.Await("the base backup", replicatetest.Following)
 	w.write("a", 10)()
-	place := r.caughtUp().Place
+	place := r.CaughtUp().Place
 	for _, o := range []layout.LogObject{
 		{Stream: place.Stream, Epoch: place.Epoch, First: 1, Last: 1}, {Stream: strings.Repeat("0", 32), Epoch: 1, First: 1, Last: 1},
 	} {
@@ -356,18 +355,18 @@ func TestDamageIsAnswered(t *testing.T) {
 		stop := w.write("b", 0)
 		defer stop()
 		records := r.Status().Records
-		r.await("records", func(s replicate.Status) bool { return s.Records > records+20 }) // an interval between two
+		r.Await("records", func(s replicate.Status) bool { return s.Records > records+20 }) // an interval between two
 	}
 	looks()
-	r.await("a base backup", func(s replicate.Status) bool { return following(s) && s.Base == 2 })
+	r.Await("a base backup", func(s replicate.Status) bool { return replicatetest.Following(s) && s.Base == 2 })
 	looks()
-	r.stop()
+	r.Stop()
 	looked := w.follow(func(o *follower.Options) { o.Look = 100 * time.Millisecond })
-	looked.await("it goes on", following)
+	looked.Await("it goes on", replicatetest.Following)
 	r = looked
 	looks()
-	if n := r.count(replicate.Based); n != 0 || r.Status().Base != 2 {
+	if n := r.Count(replicate.Based); n != 0 || r.Status().Base != 2 {
 		t.Errorf("%d more base backups, number %d", n, r.Status().Base)
 	}
-	r.stop()
+	r.Stop()
 }

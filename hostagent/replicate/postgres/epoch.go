@@ -23,29 +23,26 @@ func (l *line) options(m *mark, stream string, timeline uint32, opened time.Time
 }
 
 // create opens an epoch, for as long as that takes. No number is tried twice: next notes one that was never tried.
-func (l *line) create(ctx context.Context, o log.Options, next func() (uint64, error)) (*log.Writer, error) {
-	for wait := replicate.FirstRetry; ; wait = min(2*wait, replicate.MostRetry) {
+func (l *line) create(ctx context.Context, o log.Options, next func() (uint64, error)) (w *log.Writer, err error) {
+	err = l.f.Persist(ctx, func() (again bool, err error) {
 		number, err := next()
 		if err != nil {
-			return nil, err
+			return false, err
 		}
 		o.After = number - 1
-		w, err := log.Create(ctx, l.f.o.Repository, l.f.o.Source, o)
-		if err == nil {
-			l.wrote(w)
-			if l.archive {
-				if err := saveKey(l.f.o.Dir, w.Opened(), time.Now()); err != nil {
-					l.f.Trouble(err) // the next process opens another epoch
-				}
-			}
-			return w, nil
-		}
-		if ctx.Err() != nil || errors.Is(err, replicate.ErrSuperseded) {
-			return nil, err
-		}
-		l.f.Trouble(err)
-		replicate.Sleep(ctx, wait)
+		w, err = log.Create(ctx, l.f.o.Repository, l.f.o.Source, o)
+		return !errors.Is(err, replicate.ErrSuperseded), err
+	})
+	if err != nil {
+		return nil, err
 	}
+	l.wrote(w)
+	if l.archive {
+		if err := saveKey(l.f.o.Dir, w.Opened(), time.Now()); err != nil {
+			l.f.Trouble(err) // the next process opens another epoch
+		}
+	}
+	return w, nil
 }
 
 func (l *line) wrote(w *log.Writer) {

@@ -13,6 +13,7 @@ import (
 
 	"github.com/btcdecoded/holdfast/hostagent/replicate"
 	follower "github.com/btcdecoded/holdfast/hostagent/replicate/postgres"
+	"github.com/btcdecoded/holdfast/hostagent/replicate/replicatetest"
 	"github.com/btcdecoded/holdfast/test/cluster"
 )
 
@@ -25,7 +26,7 @@ func TestPromotion(t *testing.T) {
 	w.write("a", 30)()
 	w.leads(second, 0)
 	r := w.follow(nil)
-	r.await("the base backup of a standby", following)
+	r.Await("the base backup of a standby", replicatetest.Following)
 	w.leads(first, 0)
 	w.write("b", 30)()
 	second.Follow(first)
@@ -33,8 +34,8 @@ func TestPromotion(t *testing.T) {
 	w.leads(second, 0)
 	second.Promote()
 	w.write("c", 30)()
-	s := r.caughtUp()
-	if s.Cluster.Timeline != 2 || r.count(replicate.Promoted) != 1 || r.count(replicate.Based) != 1 || r.count(replicate.Missed) != 0 {
+	s := r.CaughtUp()
+	if s.Cluster.Timeline != 2 || r.Count(replicate.Promoted) != 1 || r.Count(replicate.Based) != 1 || r.Count(replicate.Missed) != 0 {
 		t.Errorf("after the promotion: %+v", s.Cluster)
 	}
 	// The next one happens while nobody looks, and a base backup of the new timeline stands in the log.
@@ -43,8 +44,8 @@ func TestPromotion(t *testing.T) {
 	}
 	third := second.Standby(t)
 	w.write("d", 30)()
-	r.caughtUp()
-	r.stop()
+	r.CaughtUp()
+	r.Stop()
 	w.write("e", 30)()
 	third.Follow(second)
 	second.Kill9()
@@ -52,11 +53,11 @@ func TestPromotion(t *testing.T) {
 	w.leads(third, 0)
 	w.write("f", 30)()
 	r = w.follow(nil)
-	s = r.caughtUp()
-	if s.Cluster.Timeline != 3 || r.count(replicate.Promoted) != 1 || r.count(replicate.Based) != 0 {
+	s = r.CaughtUp()
+	if s.Cluster.Timeline != 3 || r.Count(replicate.Promoted) != 1 || r.Count(replicate.Based) != 0 {
 		t.Errorf("after the second promotion: %+v", s.Cluster)
 	}
-	r.stop()
+	r.Stop()
 	// From the first base backup on the way leads over all timelines.
 	w.wantRows(w.restoreFrom(1, time.Time{}), w.acknowledged(anyLSN))
 }
@@ -69,12 +70,12 @@ func TestFailover(t *testing.T) {
 	first := w.server
 	second := first.Standby(t)
 	r := w.follow(nil)
-	r.await("the base backup", following)
+	r.Await("the base backup", replicatetest.Following)
 	w.write("a", 100)()
 	second.Follow(first)
 	second.Stop("fast")
 	w.write("lost", 30)()
-	r.caughtUp()
+	r.CaughtUp()
 	before := time.Now()
 	if b, err := w.base(t.Context()); b.Number != 2 || err != nil { // on the branch that will be given up
 		t.Fatal(b, err)
@@ -84,19 +85,19 @@ func TestFailover(t *testing.T) {
 	second.Promote()
 	w.leads(second, 0)
 	w.write("b", 100)()
-	s := r.caughtUp()
-	if s.Cluster.Timeline != 2 || r.count(replicate.Based) != 1 || r.count(replicate.Missed) != 0 || r.count(replicate.Promoted) != 1 {
+	s := r.CaughtUp()
+	if s.Cluster.Timeline != 2 || r.Count(replicate.Based) != 1 || r.Count(replicate.Missed) != 0 || r.Count(replicate.Promoted) != 1 {
 		t.Errorf("after the failover: %+v", s.Cluster)
 	}
 	// The old primary comes back by itself: it is not followed.
 	first.Restart()
 	w.leads(first, 0)
 	w.cut(second)
-	r.await("the old primary is known as such", func(s replicate.Status) bool { return s.State == replicate.Behind && s.Hint != "" })
+	r.Await("the old primary is known as such", func(s replicate.Status) bool { return s.State == replicate.Behind && s.Hint != "" })
 	w.leads(second, 0)
 	w.write("c", 10)()
-	r.caughtUp()
-	r.stop()
+	r.CaughtUp()
+	r.Stop()
 	want := w.acknowledged(anyLSN)
 	lost := map[string]bool{}
 	for row := range want {
@@ -128,14 +129,14 @@ func TestForeign(t *testing.T) {
 	w := newWorld(t, cluster.Options{SegmentSize: 1})
 	own := w.server
 	r := w.follow(nil)
-	r.await("the base backup", following)
+	r.Await("the base backup", replicatetest.Following)
 	w.write("a", 20)()
-	durable := r.caughtUp().Cluster.Durable
+	durable := r.CaughtUp().Cluster.Durable
 	other := cluster.Start(t, cluster.Options{})
 	w.leads(other, 0)
 	w.cut(own)
-	s := r.await("another cluster is refused", func(s replicate.Status) bool { return s.State == replicate.Foreign })
-	if s.Cluster.Durable != "" && s.Cluster.Durable != durable || s.Hint == "" || r.count(replicate.Based) != 1 {
+	s := r.Await("another cluster is refused", func(s replicate.Status) bool { return s.State == replicate.Foreign })
+	if s.Cluster.Durable != "" && s.Cluster.Durable != durable || s.Hint == "" || r.Count(replicate.Based) != 1 {
 		t.Errorf("%+v %+v", s, s.Cluster)
 	}
 	if slots := other.Psql("SELECT count(*) FROM pg_replication_slots"); slots != "0" {
@@ -143,8 +144,8 @@ func TestForeign(t *testing.T) {
 	}
 	w.leads(own, 0)
 	w.write("b", 20)()
-	r.caughtUp()
-	r.stop()
+	r.CaughtUp()
+	r.Stop()
 	// A person says that the other one takes its place.
 	w.leads(other, 0)
 	other.Psql("CREATE TABLE acked (client text, n int, filler text)")
@@ -152,10 +153,10 @@ func TestForeign(t *testing.T) {
 	clear(w.acked)
 	w.mu.Unlock()
 	r = w.follow(func(o *follower.Options) { o.Renew = true })
-	r.await("a base backup of the other", func(s replicate.Status) bool { return following(s) && s.Base == 2 })
+	r.Await("a base backup of the other", func(s replicate.Status) bool { return replicatetest.Following(s) && s.Base == 2 })
 	w.write("c", 20)()
-	r.caughtUp()
-	r.stop()
+	r.CaughtUp()
+	r.Stop()
 	w.wantRows(w.restore(time.Time{}), w.acknowledged(anyLSN))
 }
 
@@ -166,19 +167,19 @@ func TestPutBack(t *testing.T) {
 	w := newWorld(t, cluster.Options{SegmentSize: 1})
 	own := w.server
 	r := w.follow(nil)
-	r.await("the base backup", following)
+	r.Await("the base backup", replicatetest.Following)
 	w.write("a", 20)()
-	r.caughtUp()
+	r.CaughtUp()
 	own.Stop("fast")
 	dir := filepath.Join(own.Owner.Dir(t), "data")
 	own.CopyTo(t, dir)
 	own.Restart()
 	w.write("b", 20)()
-	durable := r.caughtUp().Cluster.Durable
+	durable := r.CaughtUp().Cluster.Durable
 	own.Stop("fast")
 	old := cluster.Open(t, dir, cluster.Options{})
 	w.leads(old, 0)
-	r.await("it has less than what is stored", func(s replicate.Status) bool { return s.State == replicate.Behind })
+	r.Await("it has less than what is stored", func(s replicate.Status) bool { return s.State == replicate.Behind })
 	// Somebody makes a backup meanwhile: it has no place in the log of another history.
 	if b, err := w.base(t.Context()); b.Place != nil || err != nil {
 		t.Fatal(b, err)
@@ -190,13 +191,13 @@ func TestPutBack(t *testing.T) {
 	if ahead := old.Psql("SELECT pg_current_wal_lsn() > '" + durable + "'"); ahead != "t" {
 		t.Fatal("the other history is shorter")
 	}
-	s := r.await("a new base backup", func(s replicate.Status) bool { return following(s) && s.Base == 3 })
+	s := r.Await("a new base backup", func(s replicate.Status) bool { return replicatetest.Following(s) && s.Base == 3 })
 	if len(s.Gaps) != 1 || !strings.Contains(s.Gaps[0].Why, "other WAL") {
 		t.Errorf("gaps %+v", s.Gaps)
 	}
 	w.write("d", 20)()
-	r.caughtUp()
-	r.stop()
+	r.CaughtUp()
+	r.Stop()
 	w.wantRows(w.restore(time.Time{}), w.acknowledged(anyLSN))
 }
 
@@ -205,10 +206,10 @@ func TestClone(t *testing.T) {
 	t.Parallel()
 	w := newWorld(t, cluster.Options{SegmentSize: 1})
 	r := w.follow(nil)
-	r.await("the base backup", following)
+	r.Await("the base backup", replicatetest.Following)
 	w.write("a", 20)()
-	r.caughtUp()
-	r.stop()
+	r.CaughtUp()
+	r.Stop()
 	dir := filepath.Join(w.server.Owner.Dir(t), "data")
 	w.server.Stop("fast")
 	w.server.CopyTo(t, dir)
@@ -221,22 +222,22 @@ func TestClone(t *testing.T) {
 	looking := func(o *follower.Options) { o.Look = 100 * time.Millisecond }
 	first, second := w.follow(looking), clone.follow(looking)
 	stops := []func() int{w.write("b", 0), clone.write("c", 0)}
-	first.await("who sees the other stops", func(replicate.Status) bool {
+	first.Await("who sees the other stops", func(replicate.Status) bool {
 		return first.Status().State == replicate.Superseded || second.Status().State == replicate.Superseded
 	})
 	loser, winner, survivor := first, second, clone
 	if second.Status().State == replicate.Superseded {
 		loser, winner, survivor = second, first, w
 	}
-	if err := <-loser.ended; !errors.Is(err, replicate.ErrSuperseded) {
+	if err := <-loser.Ended; !errors.Is(err, replicate.ErrSuperseded) {
 		t.Errorf("the one that stops says %v", err)
 	}
-	loser.ended <- nil
+	loser.Ended <- nil
 	for _, stop := range stops {
 		stop()
 	}
-	winner.caughtUp()
-	winner.stop()
+	winner.CaughtUp()
+	winner.Stop()
 	w.wantRows(w.restore(time.Time{}), survivor.acknowledged(anyLSN))
 }
 
@@ -311,22 +312,22 @@ func TestCut(t *testing.T) {
 	y := newWay(t, w.server)
 	config := w.server
 	r := w.follow(func(o *follower.Options) { o.Silence = time.Second })
-	r.await("the base backup", following)
+	r.Await("the base backup", replicatetest.Following)
 	w.leads(config, y.port)
 	w.cut(w.server)
-	r.caughtUp()
+	r.CaughtUp()
 	w.leads(config, 0) // the application has another way
 	stop := w.write("a", 0)
 	w.leads(config, y.port)
-	r.await("some records", func(s replicate.Status) bool { return s.Records > 3 })
+	r.Await("some records", func(s replicate.Status) bool { return s.Records > 3 })
 	y.block(true)
-	r.await("the cut is told", func(s replicate.Status) bool { return s.State == replicate.Unreached })
+	r.Await("the cut is told", func(s replicate.Status) bool { return s.State == replicate.Unreached })
 	y.block(false)
-	r.await("it goes on", following)
+	r.Await("it goes on", replicatetest.Following)
 	stop()
-	r.caughtUp()
-	r.stop()
-	if n := r.count(replicate.Based); n != 1 {
+	r.CaughtUp()
+	r.Stop()
+	if n := r.Count(replicate.Based); n != 1 {
 		t.Errorf("%d base backups", n)
 	}
 	w.wantRows(w.restore(time.Time{}), w.acknowledged(anyLSN))

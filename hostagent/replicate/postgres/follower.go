@@ -13,35 +13,24 @@ import (
 	"github.com/btcdecoded/holdfast/hostagent/source/postgres/wire"
 	"github.com/btcdecoded/holdfast/shared/policy"
 	"github.com/btcdecoded/holdfast/shared/postgres"
-	"github.com/btcdecoded/holdfast/shared/repository"
 	"github.com/btcdecoded/holdfast/shared/repository/log"
-	"github.com/btcdecoded/holdfast/shared/snapshot"
 )
 
 // Options says what to follow, and where to.
 type Options struct {
-	Repository *repository.Repository
-	Source     snapshot.Source
-	Service    string        // what the cluster is reached by, for people: no secret is in it
-	Interval   time.Duration // in which WAL is to be durable
-	Dir        string        // of the source's state; made if missing
-	Tool       string        // "holdfast 1.2.3"
-	Slot       string        // name of the replication slot, which is made if it is missing
+	replicate.Options
+	Service string // what the cluster is reached by, for people: no secret is in it
+	Slot    string // name of the replication slot, which is made if it is missing
 
 	// Config says how the cluster is reached. It is asked for each connection, so that a new password is read.
 	Config func() (*pgconn.Config, error)
 	// Base makes the base backup with which a lineage begins. It asks [ReadTail] for its place in the log before it begins.
 	Base func(ctx context.Context) (Base, error)
-	Tell func(replicate.Event) // called by several goroutines; nil: nobody is told
 
 	Memory  int           // bytes of WAL that wait, in memory; 0: a default
-	Join    time.Duration // how often small pieces of the log are joined; 0: a default; negative: never
-	Look    time.Duration // how often to look whether another writes the stream; 0: a default; negative: only with each start
-	Grace   time.Duration // for what is not durable yet at the end; 0: a default
 	Watch   time.Duration // how often to look at the slot; 0: a default
 	Ping    time.Duration // how often the server is asked for a sign of life, by which it is known that all is here; 0: a default
 	Silence time.Duration // after how long without a word a connection counts as cut; 0: a default
-	Renew   bool          // begin a new lineage, whatever is known of the last
 }
 
 // Base is a base backup that was made.
@@ -60,12 +49,8 @@ const (
 
 // Follower follows one cluster. It is a [replicate.Follower].
 type Follower struct {
-	*replicate.Reporter
-	o     Options
-	marks *replicate.Marks
-
-	// taking is held by whoever makes a snapshot of the source in this process.
-	taking chan struct{}
+	*replicate.Keeper
+	o Options
 
 	known    *mark // what the last process or line came to; nil: nothing is known
 	line     *line // that is at work; nil: none
@@ -82,21 +67,12 @@ type Follower struct {
 
 // New returns a follower that does nothing yet.
 func New(o Options) *Follower {
-	set := func(to *time.Duration, def time.Duration) {
-		if *to == 0 {
-			*to = def
-		}
-	}
-	set(&o.Join, replicate.DefaultJoin)
-	set(&o.Look, replicate.DefaultLook)
-	set(&o.Grace, replicate.DefaultGrace)
-	set(&o.Watch, DefaultWatch)
-	set(&o.Ping, DefaultPing)
-	set(&o.Silence, DefaultSilence)
-	o.Interval = min(max(o.Interval, replicate.MinInterval), replicate.MaxInterval)
+	keeper := replicate.NewKeeper(&o.Options, o.Service)
+	replicate.Default(&o.Watch, DefaultWatch)
+	replicate.Default(&o.Ping, DefaultPing)
+	replicate.Default(&o.Silence, DefaultSilence)
 	return &Follower{
-		Reporter: replicate.NewReporter(o.Dir, o.Source, o.Service, o.Interval, o.Tell), o: o, taking: make(chan struct{}, 1),
-		shown: map[subject]*condition{aboutServer: {state: replicate.Starting}}, warned: map[string]bool{},
+		Keeper: keeper, o: o, shown: map[subject]*condition{aboutServer: {state: replicate.Starting}}, warned: map[string]bool{},
 	}
 }
 
@@ -104,43 +80,17 @@ func New(o Options) *Follower {
 // by time or by a person, is a state and no end.
 //
 // Errors: replicate.ErrFollowed, replicate.ErrSuperseded, those of the state directory.
-func (f *Follower) Run(ctx context.Context) (err error) {
-	held, err := replicate.Lock(f.o.Dir)
-	if err != nil {
-		return err
-	}
-	defer func() { err = errors.Join(err, held.Close()) }()
+func (f *Follower) Run(ctx context.Context) error {
 	known := new(mark)
-	found := false
-	if f.marks, found, err = replicate.OpenMarks(f.o.Dir, policy.KindPostgres, known); err != nil {
-		return err
-	}
-	defer func() { err = errors.Join(err, f.marks.Close()) }()
-	if found {
-		f.made = known.Made && known.Slot == f.o.Slot
-	}
-	if found && !f.o.Renew {
-		f.known = known
-	}
-	defer f.Keep()()
-	err = f.follow(ctx)
-	if errors.Is(err, replicate.ErrSuperseded) {
-		f.Superseded(err)
-		return err
-	}
-	f.State(replicate.Stopped, "", "")
-	return err
-}
-
-// Take waits until no base backup is made by the follower, and keeps it from making one until done is called: for who makes
-// one in this process. Errors: ctx's.
-func (f *Follower) Take(ctx context.Context) (done func(), err error) {
-	select {
-	case f.taking <- struct{}{}:
-	case <-ctx.Done():
-		return nil, ctx.Err()
-	}
-	return sync.OnceFunc(func() { <-f.taking }), nil
+	return f.Hold(policy.KindPostgres, known, func(found bool) error {
+		if found {
+			f.made = known.Made && known.Slot == f.o.Slot
+		}
+		if found && !f.o.Renew {
+			f.known = known
+		}
+		return f.Follow(func() error { return f.follow(ctx) })
+	})
 }
 
 // lookAgain is how often a server is looked at that can't be followed.
@@ -148,15 +98,8 @@ const lookAgain = time.Second
 
 // follow goes from one connection to the next.
 func (f *Follower) follow(ctx context.Context) error {
-	for ctx.Err() == nil {
-		wait, err := f.attempt(ctx)
-		if err != nil {
-			return err
-		}
-		replicate.Sleep(ctx, wait)
-	}
-	if f.line == nil {
-		return nil
+	if err := replicate.Again(ctx, f.attempt); err != nil || f.line == nil {
+		return err
 	}
 	err := f.close(errEnded)
 	if errors.Is(err, replicate.ErrSuperseded) {
@@ -286,25 +229,26 @@ func (f *Follower) identify(ctx context.Context, c *wire.Conn) (s server, err er
 
 // settle finds out whether a record had become durable that a process was about to put when it was killed: the store knows.
 func (f *Follower) settle(ctx context.Context) error {
-	for wait := replicate.FirstRetry; f.line == nil && f.known != nil && f.known.Pending != nil; wait = min(2*wait, replicate.MostRetry) {
+	if f.line != nil || f.known == nil || f.known.Pending == nil {
+		return nil
+	}
+	return f.Persist(ctx, func() (again bool, err error) {
 		m := f.known.clone()
 		place, err := log.Resume(ctx, f.o.Repository, f.o.Source, m.Last.Place, []log.Place{m.Pending.Place})
 		if ctx.Err() != nil {
-			return ctx.Err()
+			return false, ctx.Err()
 		}
 		if err != nil {
-			f.Trouble(err)
 			f.note(aboutServer, &condition{replicate.Away, err.Error(), replicate.HintOf(err)})
-			replicate.Sleep(ctx, wait)
-			continue
+			return true, err
 		}
 		if place == m.Pending.Place {
 			m.reached(*m.Pending)
 		}
 		m.Pending = nil
 		f.known = m
-	}
-	return nil
+		return false, nil
+	})
 }
 
 // prepare has everything ready to go on: the slot, and the line.
@@ -330,7 +274,7 @@ func (f *Follower) prepare(ctx context.Context, c *wire.Conn, s server, step ste
 		// Recovery from that base backup needs WAL that is not on this branch. There may be others, of which nothing is known here.
 		m.Based = false
 	}
-	if err := f.marks.Set(m, true); err != nil {
+	if err := f.Marks.Set(m, true); err != nil {
 		return err
 	}
 	f.known = m

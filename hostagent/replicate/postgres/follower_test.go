@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"slices"
 	"strings"
 	"sync"
 	"testing"
@@ -11,6 +12,7 @@ import (
 
 	"github.com/btcdecoded/holdfast/hostagent/replicate"
 	follower "github.com/btcdecoded/holdfast/hostagent/replicate/postgres"
+	"github.com/btcdecoded/holdfast/hostagent/replicate/replicatetest"
 	"github.com/btcdecoded/holdfast/shared/objstore"
 	"github.com/btcdecoded/holdfast/shared/objstore/mem"
 	"github.com/btcdecoded/holdfast/shared/postgres"
@@ -27,38 +29,36 @@ func TestFollow(t *testing.T) {
 			t.Parallel()
 			w := newWorld(t, cluster.Options{Version: version, SegmentSize: 1, Checksums: true})
 			r := w.follow(nil)
-			r.await("the base backup", following)
+			r.Await("the base backup", replicatetest.Following)
 			stops := []func() int{w.write("a", 300), w.write("b", 300)}
 			for _, stop := range stops {
 				stop()
 			}
-			s := r.caughtUp()
+			s := r.CaughtUp()
 			switch {
-			case len(s.Gaps) > 0 || r.count(replicate.Missed) > 0:
+			case len(s.Gaps) > 0 || r.Count(replicate.Missed) > 0:
 				t.Errorf("gaps: %+v", s.Gaps)
 			case s.Records < 3 || s.Lag.Commits == 0 || s.Lag.P50 <= 0 || s.Base != 1:
 				t.Errorf("status %+v", s)
 			case s.Cluster == nil || s.Cluster.Timeline != 1 || s.Cluster.Durable == "" || s.Cluster.Slot == nil || !s.Cluster.Slot.Active:
 				t.Errorf("status of the cluster %+v", s.Cluster)
-			case len(s.Cluster.Notes) == 0 || r.count(replicate.Warned) != 1:
-				t.Errorf("nobody is told that max_slot_wal_keep_size is not set: %+v, %d", s.Cluster, r.count(replicate.Warned))
+			case len(s.Cluster.Notes) == 0 || r.Count(replicate.Warned) != 1:
+				t.Errorf("nobody is told that max_slot_wal_keep_size is not set: %+v, %d", s.Cluster, r.Count(replicate.Warned))
 			}
-			r.mu.Lock()
-			for i := len(r.events) - 1; i >= 0; i-- {
-				if e := r.events[i]; e.Kind == replicate.Shipped {
+			for _, e := range slices.Backward(r.Events()) {
+				if e.Kind == replicate.Shipped {
 					if e.LSN != r.Status().Cluster.Durable || e.Bytes == 0 {
 						t.Errorf("the newest record: %+v; durable up to %s", e, r.Status().Cluster.Durable)
 					}
 					break
 				}
 			}
-			r.mu.Unlock()
 			restored := w.restore(time.Time{})
 			if restored.Version == cluster.System(t) { // which has amcheck
 				wantSound(restored)
 			}
 			w.wantRows(restored, w.acknowledged(anyLSN))
-			r.stop()
+			r.Stop()
 			if got, alive, err := replicate.Read(w.options(nil).Dir); err != nil || alive || got.State != replicate.Stopped || got.Records < s.Records {
 				t.Errorf("status after the end: %+v, %v, %v", got, alive, err)
 			}
@@ -89,31 +89,31 @@ func TestRestart(t *testing.T) {
 	t.Parallel()
 	w := newWorld(t, cluster.Options{SegmentSize: 1})
 	r := w.follow(nil)
-	r.await("the base backup", following)
+	r.Await("the base backup", replicatetest.Following)
 	w.write("a", 50)()
-	r.caughtUp()
-	r.stop()
+	r.CaughtUp()
+	r.Stop()
 	w.write("b", 50)()
 	r = w.follow(nil)
-	r.caughtUp()
+	r.CaughtUp()
 	// Servers write a little by themselves now and then: a checkpoint now leaves nothing for later.
 	w.server.Psql("CHECKPOINT")
-	r.caughtUp()
-	if n := r.count(replicate.Based); n != 0 {
+	r.CaughtUp()
+	if n := r.Count(replicate.Based); n != 0 {
 		t.Errorf("%d base backups after the restart", n)
 	}
-	r.stop()
+	r.Stop()
 	count := w.requests()
 	r = w.follow(func(o *follower.Options) { o.Silence = 2 * time.Second })
-	first := r.caughtUp()
-	r.await("an idle server is heard all the time", func(s replicate.Status) bool { return s.Looked.Sub(first.Looked) > 3*time.Second })
-	if n := r.count(replicate.StateChanged); n != 1 {
+	first := r.CaughtUp()
+	r.Await("an idle server is heard all the time", func(s replicate.Status) bool { return s.Looked.Sub(first.Looked) > 3*time.Second })
+	if n := r.Count(replicate.StateChanged); n != 1 {
 		t.Errorf("an idle server changed the state %d times", n)
 	}
-	if n := count(); n > 0 && r.count(replicate.Shipped) == 0 {
+	if n := count(); n > 0 && r.Count(replicate.Shipped) == 0 {
 		t.Errorf("an idle server cost %d requests", n)
 	}
-	r.stop()
+	r.Stop()
 	w.wantRows(w.restore(time.Time{}), w.acknowledged(anyLSN))
 }
 
@@ -124,9 +124,9 @@ func TestAway(t *testing.T) {
 	w := newWorld(t, cluster.Options{SegmentSize: 1})
 	const memory = 256 << 10
 	r := w.follow(func(o *follower.Options) { o.Memory, o.Silence = memory, 5*time.Second })
-	r.await("the base backup", following)
+	r.Await("the base backup", replicatetest.Following)
 	w.write("a", 20)()
-	r.caughtUp()
+	r.CaughtUp()
 	var mu sync.Mutex
 	away := true
 	w.fix.Store.SetHook(func(mem.Call) mem.Fault {
@@ -148,29 +148,29 @@ func TestAway(t *testing.T) {
 	}
 	w.server.Psql("CREATE TABLE much AS SELECT i, repeat(md5(i::text), 30) FROM generate_series(1, 8000) i")
 	w.write("b", 20)()
-	s := r.await("memory is full", func(s replicate.Status) bool { return s.Pending.Bytes >= memory })
+	s := r.Await("memory is full", func(s replicate.Status) bool { return s.Pending.Bytes >= memory })
 	if most := int64(memory + 256<<10); s.Pending.Bytes > most || s.Oldest.IsZero() || s.Cluster.Durable != before {
 		t.Errorf("while the store is away: %+v %+v", s, s.Cluster)
 	}
 	if flushed := acked(); flushed != before+"|"+before {
 		t.Errorf("acknowledged up to %s, durable up to %s", flushed, before)
 	}
-	r.await("the slot keeps what is not durable", func(s replicate.Status) bool { return s.Cluster.Slot.Retained > 7<<20 })
+	r.Await("the slot keeps what is not durable", func(s replicate.Status) bool { return s.Cluster.Slot.Retained > 7<<20 })
 	// Nobody has to wait for us who stops the server.
 	w.server.Stop("fast")
 	w.server.Restart()
 	mu.Lock()
 	away = false
 	mu.Unlock()
-	r.caughtUp()
-	r.await("the server knows", func(s replicate.Status) bool { return s.Cluster.Slot.Retained < 1<<20 })
-	r.stop()
+	r.CaughtUp()
+	r.Await("the server knows", func(s replicate.Status) bool { return s.Cluster.Slot.Retained < 1<<20 })
+	r.Stop()
 	restored := w.restore(time.Time{})
 	if n := restored.Psql("SELECT count(*) FROM much"); n != "8000" {
 		t.Errorf("%s rows", n)
 	}
 	w.wantRows(restored, w.acknowledged(anyLSN))
-	if n := r.count(replicate.Based); n != 1 {
+	if n := r.Count(replicate.Based); n != 1 {
 		t.Errorf("%d base backups", n)
 	}
 }
@@ -181,10 +181,10 @@ func TestCrash(t *testing.T) {
 	w := newWorld(t, cluster.Options{SegmentSize: 1})
 	hasty := func(o *follower.Options) { o.Grace = time.Millisecond }
 	r := w.follow(hasty)
-	r.await("the base backup", following)
+	r.Await("the base backup", replicatetest.Following)
 	stop := w.write("a", 0)
 	for i := range 4 {
-		r.await("some records", func(s replicate.Status) bool { return s.Records > 2 })
+		r.Await("some records", func(s replicate.Status) bool { return s.Records > 2 })
 		// The store loses its voice in the midst of a put, and the process has no time to wait for it.
 		var mu sync.Mutex
 		silent := false
@@ -195,19 +195,19 @@ func TestCrash(t *testing.T) {
 			silent = true
 			return mem.Fault{Err: objstore.Transient(errors.New("silent")), Persisted: first && i%2 == 0}
 		})
-		r.await("it notices", func(replicate.Status) bool { return r.count(replicate.Trouble) > 0 })
-		r.cancel()
-		if err := <-r.ended; err != nil {
+		r.Await("it notices", func(replicate.Status) bool { return r.Count(replicate.Trouble) > 0 })
+		r.Cancel()
+		if err := <-r.Ended; err != nil {
 			t.Fatal(err)
 		}
 		w.fix.Store.SetHook(nil)
 		r = w.follow(hasty)
-		r.await("it goes on", following)
+		r.Await("it goes on", replicatetest.Following)
 	}
 	stop()
-	r.caughtUp()
-	r.stop()
-	if n := r.count(replicate.Based); n != 0 {
+	r.CaughtUp()
+	r.Stop()
+	if n := r.Count(replicate.Based); n != 0 {
 		t.Errorf("%d base backups", n)
 	}
 	w.wantRows(w.restore(time.Time{}), w.acknowledged(anyLSN))
@@ -218,31 +218,31 @@ func TestServerKilled(t *testing.T) {
 	t.Parallel()
 	w := newWorld(t, cluster.Options{SegmentSize: 1})
 	r := w.follow(nil)
-	r.await("the base backup", following)
+	r.Await("the base backup", replicatetest.Following)
 	stop := w.write("a", 0)
 	for range 4 {
 		records := r.Status().Records
-		r.await("some records", func(s replicate.Status) bool { return s.Records > records+2 })
+		r.Await("some records", func(s replicate.Status) bool { return s.Records > records+2 })
 		w.server.Kill9()
-		r.await("it is told", func(s replicate.Status) bool { return s.State == replicate.Unreached && s.Hint != "" })
+		r.Await("it is told", func(s replicate.Status) bool { return s.State == replicate.Unreached && s.Hint != "" })
 		w.server.Restart()
-		r.await("it goes on", following)
+		r.Await("it goes on", replicatetest.Following)
 	}
 	stop()
-	r.caughtUp()
+	r.CaughtUp()
 	records := r.Status().Records
 	stop = w.write("b", 0)
-	r.await("some records", func(s replicate.Status) bool { return s.Records > records+5 })
+	r.Await("some records", func(s replicate.Status) bool { return s.Records > records+5 })
 	// Now the machine is gone for good: what is durable is there, up to the newest of its transactions.
 	w.server.Kill9()
 	stop()
-	r.await("all that came is durable", func(s replicate.Status) bool { return s.Pending.Bytes == 0 })
+	r.Await("all that came is durable", func(s replicate.Status) bool { return s.Pending.Bytes == 0 })
 	durable, err := postgres.ParseLSN(r.Status().Cluster.Durable)
 	if err != nil {
 		t.Fatal(err)
 	}
-	r.stop()
-	if n := r.count(replicate.Based); n != 1 {
+	r.Stop()
+	if n := r.Count(replicate.Based); n != 1 {
 		t.Errorf("%d base backups", n)
 	}
 	want := w.acknowledged(durable)
@@ -257,12 +257,12 @@ func TestSlotLost(t *testing.T) {
 	for _, version := range cluster.Versions(t) {
 		w := newWorld(t, cluster.Options{Version: version, SegmentSize: 1, Config: map[string]string{"max_slot_wal_keep_size": "2MB", "min_wal_size": "2MB", "max_wal_size": "4MB", "wal_keep_size": "0"}})
 		r := w.follow(nil)
-		r.await("the base backup", following)
+		r.Await("the base backup", replicatetest.Following)
 		w.write("a", 20)()
-		if s := r.caughtUp(); len(s.Cluster.Notes) > 0 {
+		if s := r.CaughtUp(); len(s.Cluster.Notes) > 0 {
 			t.Errorf("with a limit: %v", s.Cluster.Notes)
 		}
-		r.stop()
+		r.Stop()
 		for range 8 {
 			w.server.Psql("CREATE TABLE IF NOT EXISTS much (t text)")
 			w.server.Psql("INSERT INTO much SELECT repeat(md5(i::text), 30) FROM generate_series(1, 2000) i")
@@ -272,16 +272,16 @@ func TestSlotLost(t *testing.T) {
 			t.Fatalf("the slot is %s", state)
 		}
 		r = w.follow(nil)
-		s := r.await("a new base backup", func(s replicate.Status) bool { return following(s) && s.Base == 2 })
-		if r.count(replicate.Missed) != 1 || r.count(replicate.Based) != 1 || len(s.Gaps) != 1 || s.Gaps[0].To.IsZero() || !strings.Contains(s.Gaps[0].Why, "removed") {
+		s := r.Await("a new base backup", func(s replicate.Status) bool { return replicatetest.Following(s) && s.Base == 2 })
+		if r.Count(replicate.Missed) != 1 || r.Count(replicate.Based) != 1 || len(s.Gaps) != 1 || s.Gaps[0].To.IsZero() || !strings.Contains(s.Gaps[0].Why, "removed") {
 			t.Errorf("gaps %+v", s.Gaps)
 		}
 		w.write("b", 20)()
-		r.caughtUp()
+		r.CaughtUp()
 		if state := w.server.Psql("SELECT wal_status FROM pg_replication_slots"); state != "reserved" {
 			t.Errorf("the slot is %s", state)
 		}
-		r.stop()
+		r.Stop()
 		w.wantRows(w.restore(time.Time{}), w.acknowledged(anyLSN))
 	}
 }
@@ -291,10 +291,10 @@ func TestSlotDropped(t *testing.T) {
 	t.Parallel()
 	w := newWorld(t, cluster.Options{SegmentSize: 1, Config: map[string]string{"wal_keep_size": "64MB"}})
 	r := w.follow(nil)
-	r.await("the base backup", following)
+	r.Await("the base backup", replicatetest.Following)
 	w.write("a", 20)()
-	r.caughtUp()
-	r.stop()
+	r.CaughtUp()
+	r.Stop()
 	config, err := w.options(nil).Config()
 	if err != nil {
 		t.Fatal(err)
@@ -311,13 +311,13 @@ func TestSlotDropped(t *testing.T) {
 	}
 	w.write("b", 20)()
 	r = w.follow(nil)
-	r.await("it goes on", following)
+	r.Await("it goes on", replicatetest.Following)
 	if _, err := follower.DropSlot(t.Context(), config, w.options(nil).Dir, "holdfast_db"); !errors.Is(err, replicate.ErrFollowed) {
 		t.Errorf("while it is followed: %v", err)
 	}
-	r.caughtUp()
-	r.stop()
-	if n := r.count(replicate.Based); n != 0 {
+	r.CaughtUp()
+	r.Stop()
+	if n := r.Count(replicate.Based); n != 0 {
 		t.Errorf("%d base backups", n)
 	}
 	if names := w.server.Psql("SELECT string_agg(slot_name, ' ' ORDER BY slot_name) FROM pg_replication_slots"); names != "holdfast_db standby1" {
@@ -331,11 +331,11 @@ func TestOneFollower(t *testing.T) {
 	t.Parallel()
 	w := newWorld(t, cluster.Options{SegmentSize: 1})
 	r := w.follow(nil)
-	r.await("the base backup", following)
+	r.Await("the base backup", replicatetest.Following)
 	if err := follower.New(w.options(nil)).Run(context.Background()); !errors.Is(err, replicate.ErrFollowed) {
 		t.Errorf("the second: %v", err)
 	}
-	r.stop()
+	r.Stop()
 	if before := len(repotest.Keys(w.fix.Store, "/log/")); before == 0 {
 		t.Error("there is no log")
 	}

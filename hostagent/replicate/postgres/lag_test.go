@@ -11,6 +11,7 @@ import (
 
 	"github.com/btcdecoded/holdfast/hostagent/replicate"
 	follower "github.com/btcdecoded/holdfast/hostagent/replicate/postgres"
+	"github.com/btcdecoded/holdfast/hostagent/replicate/replicatetest"
 	"github.com/btcdecoded/holdfast/shared/objstore/mem"
 	"github.com/btcdecoded/holdfast/shared/postgres"
 	"github.com/btcdecoded/holdfast/test/cluster"
@@ -37,7 +38,7 @@ func TestLag(t *testing.T) {
 			}
 			var landings []landing
 			r := w.follow(func(o *follower.Options) { o.Interval = 100 * time.Millisecond })
-			r.await("the base backup", following)
+			r.Await("the base backup", replicatetest.Following)
 			w.fix.Store.SetHook(func(mem.Call) mem.Fault {
 				time.Sleep(far)
 				return mem.Fault{}
@@ -50,9 +51,8 @@ func TestLag(t *testing.T) {
 			cpu = processor(t) - cpu
 			rows := writer.Stop()
 			rate := float64(len(rows)) / time.Since(began).Seconds()
-			r.caughtUp()
-			r.mu.Lock()
-			for _, e := range r.events {
+			r.CaughtUp()
+			for _, e := range r.Events() {
 				if e.Kind != replicate.Shipped {
 					continue
 				}
@@ -62,7 +62,6 @@ func TestLag(t *testing.T) {
 				}
 				landings = append(landings, landing{e.Time, lsn})
 			}
-			r.mu.Unlock()
 			var lags []time.Duration
 			for _, row := range rows {
 				upto, err := postgres.ParseLSN(row.Upto)
@@ -83,7 +82,7 @@ func TestLag(t *testing.T) {
 			t.Logf("from when WAL came: p50 %.0f ms, p99 %.0f ms, max %.0f ms", s.P50, s.P99, s.Max)
 			t.Logf("store %s away: %.0f transactions/s, %d records; lag p50 %s, p95 %s, p99 %s, max %s; %.1f %% of a core (server's writer included)", far, rate, len(landings),
 				at(0.5), at(0.95), at(0.99), at(1), 100*cpu.Seconds()/span.Seconds())
-			r.stop()
+			r.Stop()
 		})
 	}
 }

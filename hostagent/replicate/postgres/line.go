@@ -110,7 +110,7 @@ func (l *line) note(sync bool, change func(m *mark)) error {
 	defer l.mu.Unlock()
 	m := l.m.clone()
 	change(m)
-	if err := l.f.marks.Set(m, sync); err != nil {
+	if err := l.f.Marks.Set(m, sync); err != nil {
 		return err
 	}
 	l.m = m

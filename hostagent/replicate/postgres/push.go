@@ -42,29 +42,27 @@ func Push(ctx context.Context, o Options, path string) (p Pushed, err error) {
 		return Pushed{Name: filepath.Base(path)}, err
 	}
 	defer func() { _ = s.file.Close() }()
-	held, err := replicate.Lock(o.Dir)
-	if err != nil {
-		return Pushed{}, err
-	}
-	defer func() { err = errors.Join(err, held.Close()) }()
 	o.Join = -1 // a process for each segment has nothing to join
 	f := New(o)
 	known := new(mark)
-	found := false
-	if f.marks, found, err = replicate.OpenMarks(o.Dir, policy.KindPostgres, known); err != nil {
-		return Pushed{}, err
-	}
-	defer func() { err = errors.Join(err, f.marks.Close()) }()
-	if found && !o.Renew {
-		f.known = known
-	}
+	err = f.Hold(policy.KindPostgres, known, func(found bool) error {
+		if found && !o.Renew {
+			f.known = known
+		}
+		p, err = f.pushHeld(ctx, s)
+		return err
+	})
+	return p, err
+}
+
+// pushHeld stores a segment and keeps the status meanwhile. The source's directory is held.
+func (f *Follower) pushHeld(ctx context.Context, s *segmentFile) (Pushed, error) {
 	if err := f.settled(ctx); err != nil {
 		return Pushed{}, err
 	}
-	stop := f.Keep()
-	defer stop()
+	defer f.Keep()()
 	f.Set(func(st *replicate.Status) { st.Archived = true })
-	p, err = f.push(ctx, s)
+	p, err := f.push(ctx, s)
 	if err != nil {
 		f.State(replicate.Failing, err.Error(), replicate.HintOf(err))
 		return p, err
@@ -187,7 +185,7 @@ func (f *Follower) push(ctx context.Context, s *segmentFile) (Pushed, error) {
 	} else if err := s.follows(m, t); err != nil {
 		return p, err
 	}
-	if err := f.marks.Set(m, true); err != nil {
+	if err := f.Marks.Set(m, true); err != nil {
 		return p, err
 	}
 	f.known = m

@@ -11,6 +11,7 @@ import (
 
 	"github.com/btcdecoded/holdfast/hostagent/replicate"
 	follower "github.com/btcdecoded/holdfast/hostagent/replicate/postgres"
+	"github.com/btcdecoded/holdfast/hostagent/replicate/replicatetest"
 	"github.com/btcdecoded/holdfast/test/cluster"
 )
 
@@ -71,10 +72,10 @@ func TestPush(t *testing.T) {
 
 	// The agent takes over, in the midst of a segment, and gives it back.
 	r := w.follow(nil)
-	r.await("it begins with a base backup of its own", func(s replicate.Status) bool { return following(s) && s.Base == 2 })
+	r.Await("it begins with a base backup of its own", func(s replicate.Status) bool { return replicatetest.Following(s) && s.Base == 2 })
 	w.write("e", 20)()
-	r.caughtUp()
-	r.stop()
+	r.CaughtUp()
+	r.Stop()
 	first.Psql("SELECT pg_switch_wal()")
 	settled()
 	for _, p := range w.archive(kept, nil) {

@@ -7,7 +7,6 @@ import (
 
 	"github.com/btcdecoded/holdfast/hostagent/replicate"
 	"github.com/btcdecoded/holdfast/shared/postgres"
-	"github.com/btcdecoded/holdfast/shared/repository/log"
 )
 
 // acknowledge lets the server forget the WAL before an LSN, of its own branch.
@@ -29,7 +28,7 @@ func (l *line) sync(synced *mark) *mark {
 	if m == synced || m.Last.Place.Sequence == 0 {
 		return m
 	}
-	if err := l.f.marks.Sync(); err != nil {
+	if err := l.f.Marks.Sync(); err != nil {
 		l.f.Tell(replicate.Event{Kind: replicate.Trouble, Why: err.Error()})
 		return synced
 	}
@@ -40,8 +39,7 @@ func (l *line) sync(synced *mark) *mark {
 // tend acknowledges, joins small pieces of the log, and looks whether somebody else writes the stream, as long as records are
 // shipped.
 func (l *line) tend(ctx context.Context) {
-	joined, looked := time.Now(), time.Now()
-	var joinedAt, lookedAt uint64 // records by then
+	upkeep := l.f.NewUpkeep(&l.f.o.Options)
 	var synced *mark
 	for {
 		replicate.Sleep(ctx, time.Second)
@@ -52,24 +50,19 @@ func (l *line) tend(ctx context.Context) {
 		l.mu.Lock()
 		w, records := l.writer, l.puts
 		l.mu.Unlock()
-		now := time.Now()
 		if w == nil {
 			continue
 		}
-		if l.f.o.Look > 0 && now.Sub(looked) >= l.f.o.Look && records > lookedAt {
-			looked, lookedAt = now, records
+		looked := func(ctx context.Context) error {
 			if err := w.Superseded(ctx); errors.Is(err, replicate.ErrSuperseded) {
-				l.q.finish(err)
-				return
+				return err
 			}
 			l.answer(ctx)
+			return nil
 		}
-		if l.f.o.Join > 0 && now.Sub(joined) >= l.f.o.Join && records > joinedAt {
-			joined, joinedAt = now, records
-			if _, err := w.Join(ctx, 0); err != nil && ctx.Err() == nil && !errors.Is(err, log.ErrClosed) {
-				// Pieces that are not joined cost a restore more requests, nothing else.
-				l.f.Tell(replicate.Event{Kind: replicate.Trouble, Why: "join pieces of the log: " + err.Error()})
-			}
+		if err := upkeep.Do(ctx, w, records, looked); err != nil {
+			l.q.finish(err)
+			return
 		}
 	}
 }

@@ -15,6 +15,7 @@ import (
 
 	"github.com/btcdecoded/holdfast/hostagent/replicate"
 	follower "github.com/btcdecoded/holdfast/hostagent/replicate/postgres"
+	"github.com/btcdecoded/holdfast/hostagent/replicate/replicatetest"
 	pgsource "github.com/btcdecoded/holdfast/hostagent/source/postgres"
 	"github.com/btcdecoded/holdfast/shared/policy"
 	"github.com/btcdecoded/holdfast/shared/postgres"
@@ -102,8 +103,8 @@ func (w *world) base(ctx context.Context) (made follower.Base, err error) {
 
 func (w *world) options(change func(*follower.Options)) follower.Options {
 	o := follower.Options{
-		Repository: w.repo, Source: w.src, Service: "test", Interval: 50 * time.Millisecond, Dir: filepath.Join(w.dir, "state"), Tool: "test",
-		Slot: "holdfast_db", Config: func() (*pgconn.Config, error) { return pgsource.Config(w.dsn()) }, Base: w.base,
+		Options: replicate.Options{Repository: w.repo, Source: w.src, Interval: 50 * time.Millisecond, Dir: filepath.Join(w.dir, "state"), Tool: "test"},
+		Service: "test", Slot: "holdfast_db", Config: func() (*pgconn.Config, error) { return pgsource.Config(w.dsn()) }, Base: w.base,
 		Watch: 100 * time.Millisecond, Ping: 50 * time.Millisecond,
 	}
 	if change != nil {
@@ -115,94 +116,21 @@ func (w *world) options(change func(*follower.Options)) follower.Options {
 // running is a follower at work.
 type running struct {
 	*follower.Follower
-	t      *testing.T
-	cancel context.CancelFunc
-	ended  chan error
-
-	mu     sync.Mutex
-	events []replicate.Event // guarded by mu
+	*replicatetest.Running
 }
 
 func (w *world) follow(change func(*follower.Options)) *running {
 	w.t.Helper()
-	r := &running{t: w.t, ended: make(chan error, 1)}
+	r := &running{Running: replicatetest.New(w.t)}
 	o := w.options(change)
-	o.Tell = func(e replicate.Event) {
-		r.mu.Lock()
-		defer r.mu.Unlock()
-		r.events = append(r.events, e)
-	}
+	o.Tell = r.Tell
 	r.Follower = follower.New(o)
-	ctx, cancel := context.WithCancel(context.Background())
-	r.cancel = cancel
-	done := make(chan struct{})
-	go func() {
-		defer close(done)
-		r.ended <- r.Run(ctx)
-	}()
-	w.t.Cleanup(func() {
-		cancel()
-		<-done
-		if w.t.Failed() {
-			r.mu.Lock()
-			defer r.mu.Unlock()
-			for _, e := range r.events {
-				if e.Kind != replicate.Shipped {
-					w.t.Logf("%s %s %s %s %s", e.Time.Format(time.TimeOnly), e.Kind, e.State, e.LSN, e.Why)
-				}
-			}
-		}
-	})
+	r.Start(r.Follower)
 	return r
-}
-
-// stop ends the follower in an orderly way.
-func (r *running) stop() {
-	r.t.Helper()
-	r.cancel()
-	if err := <-r.ended; err != nil {
-		r.t.Fatal(err)
-	}
 }
 
 // limit is how long anything may take.
 const limit = time.Minute
-
-// await waits until the status is as wanted.
-func (r *running) await(what string, ok func(replicate.Status) bool) replicate.Status {
-	r.t.Helper()
-	for end := time.Now().Add(limit); ; time.Sleep(2 * time.Millisecond) {
-		s := r.Status()
-		if ok(s) {
-			return s
-		}
-		if time.Now().After(end) {
-			r.t.Fatalf("%s: not within %s: %+v %+v", what, limit, s, s.Cluster)
-		}
-	}
-}
-
-func following(s replicate.Status) bool { return s.State == replicate.Following && !s.Looked.IsZero() }
-
-// caughtUp waits until all that was committed by now is durable.
-func (r *running) caughtUp() replicate.Status {
-	r.t.Helper()
-	now := time.Now()
-	return r.await("all is durable", func(s replicate.Status) bool {
-		return following(s) && s.Oldest.IsZero() && s.Looked.After(now)
-	})
-}
-
-func (r *running) count(kind string) (n int) {
-	r.mu.Lock()
-	defer r.mu.Unlock()
-	for _, e := range r.events {
-		if e.Kind == kind {
-			n++
-		}
-	}
-	return n
-}
 
 // write has a client insert rows, one transaction each, until stop is called: so many at most if most is not 0. What fails,
 // because the server is down, is tried again with the next row.

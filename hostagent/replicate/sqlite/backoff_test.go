@@ -9,6 +9,7 @@ import (
 	"time"
 
 	"github.com/btcdecoded/holdfast/hostagent/replicate"
+	"github.com/btcdecoded/holdfast/hostagent/replicate/replicatetest"
 	follower "github.com/btcdecoded/holdfast/hostagent/replicate/sqlite"
 	"github.com/btcdecoded/holdfast/hostagent/source/sqlite/tail"
 )
@@ -42,13 +43,13 @@ func TestBaseFails(t *testing.T) {
 					return w.snapshot(ctx, capture)
 				}
 			})
-			r.await("the failure", func(s replicate.Status) bool {
+			r.Await("the failure", func(s replicate.Status) bool {
 				return s.State == c.state && strings.Contains(s.Why, c.err.Error()) && !s.Well()
 			})
-			r.await("the third snapshot", following)
+			r.Await("the third snapshot", replicatetest.Following)
 			w.app(5)
-			r.caughtUp()
-			r.stop()
+			r.CaughtUp()
+			r.Stop()
 			mu.Lock()
 			defer mu.Unlock()
 			for i := 1; i < 3; i++ {
@@ -70,20 +71,20 @@ func TestSpoolFull(t *testing.T) {
 	w.app(2, shape...)
 	w.hold()
 	r := w.follow(func(o *follower.Options) { o.Memory, o.Disk = 16<<12, 48<<12 })
-	r.await("the first snapshot", following)
+	r.Await("the first snapshot", replicatetest.Following)
 	w.app(5, "-checkpoint", "none")
-	r.caughtUp()
+	r.CaughtUp()
 	w.app(6, "-checkpoint", "none") // the tenth transaction has about a hundred pages
-	s := r.await("a snapshot that makes up for it", func(s replicate.Status) bool {
-		return len(s.Gaps) == 1 && following(s) && s.Base == 2 && !s.Gaps[0].To.IsZero()
+	s := r.Await("a snapshot that makes up for it", func(s replicate.Status) bool {
+		return len(s.Gaps) == 1 && replicatetest.Following(s) && s.Base == 2 && !s.Gaps[0].To.IsZero()
 	})
 	if !strings.Contains(s.Gaps[0].Why, "more was committed at once") {
 		t.Errorf("%+v", s.Gaps)
 	}
 	// All of it is still in the log.
 	w.app(4, "-checkpoint", "none")
-	r.caughtUp()
-	r.stop()
+	r.CaughtUp()
+	r.Stop()
 	if most := w.restoreAll(1); most != 18 {
 		t.Errorf("restored %d transactions of 18", most)
 	}

@@ -21,6 +21,7 @@ type Capture struct {
 	whole bool // the log's present generation was given out
 	base  bool // the snapshot begins the stream
 	size  uint32
+	taken func() // lets others make snapshots; nil: the follower does that
 
 	// Guarded by the lineage's mu.
 	pages    *spool.Spool // newest versions since the last Poll
@@ -36,18 +37,19 @@ type Capture struct {
 // Capture begins a capture that goes on beside the records. It returns nil where no log is written, so that a snapshot
 // must see for itself. The caller ends with [Capture.Close]. No other snapshot is made by the follower meanwhile.
 func (f *Follower) Capture(ctx context.Context) (*Capture, error) {
-	select {
-	case f.taking <- struct{}{}:
-	case <-ctx.Done():
-		return nil, ctx.Err()
+	taken, err := f.Take(ctx)
+	if err != nil {
+		return nil, err
 	}
 	f.mu.Lock()
 	l := f.live
 	f.mu.Unlock()
 	if l == nil {
-		return &Capture{l: &lineage{f: f}}, nil
+		return &Capture{l: &lineage{f: f}, taken: taken}, nil
 	}
-	return l.capture(false), nil
+	c := l.capture(false)
+	c.taken = taken
+	return c, nil
 }
 
 // Tail reports whether there is a log to poll; without, the snapshot is made for itself.
@@ -59,8 +61,8 @@ func (c *Capture) Close() {
 		return
 	}
 	c.l.release(c)
-	if !c.base {
-		<-c.l.f.taking
+	if c.taken != nil {
+		c.taken()
 	}
 	c.l = nil
 }

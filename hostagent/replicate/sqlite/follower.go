@@ -14,41 +14,26 @@ import (
 	"github.com/btcdecoded/holdfast/hostagent/replicate"
 	"github.com/btcdecoded/holdfast/hostagent/source/sqlite/tail"
 	"github.com/btcdecoded/holdfast/shared/policy"
-	"github.com/btcdecoded/holdfast/shared/repository"
 	"github.com/btcdecoded/holdfast/shared/repository/log"
-	"github.com/btcdecoded/holdfast/shared/snapshot"
 )
 
 // Options says what to follow, and where to.
 type Options struct {
-	Repository *repository.Repository
-	Source     snapshot.Source
-	Path       string        // of the database
-	Interval   time.Duration // in which a commit is to be durable
-	Dir        string        // of the source's state; made if missing
-	Tool       string        // "holdfast 1.2.3"
+	replicate.Options
+	Path string // of the database
 
 	// Base makes the snapshot that begins a stream: it captures through the capture it is given, asks that for the place
 	// in the log and commits. It returns the number of the snapshot.
 	Base func(ctx context.Context, c *Capture) (uint64, error)
-	Tell func(replicate.Event) // called by several goroutines; nil: nobody is told
 
-	Memory int64         // bytes of pages that wait, in memory; 0: a default
-	Disk   int64         // bytes of pages that wait, on disk; 0: a default
-	Join   time.Duration // how often small pieces of the log are joined; 0: a default; negative: never
-	Look   time.Duration // how often to look whether another writes the stream; 0: a default; negative: only with each start
-	Grace  time.Duration // for what is not durable yet at the end; 0: a default
-	Renew  bool          // begin a new stream, whatever is known of the last
+	Memory int64 // bytes of pages that wait, in memory; 0: a default
+	Disk   int64 // bytes of pages that wait, on disk; 0: a default
 }
 
 // Follower follows one database. It is a [replicate.Follower].
 type Follower struct {
-	*replicate.Reporter
-	o     Options
-	marks *replicate.Marks
-
-	// taking is held by whoever makes a snapshot of the source in this process.
-	taking chan struct{}
+	*replicate.Keeper
+	o Options
 
 	mu   sync.Mutex
 	live *lineage // that takes captures; guarded by mu
@@ -62,59 +47,22 @@ type Follower struct {
 
 // New returns a follower that does nothing yet.
 func New(o Options) *Follower {
-	set := func(to *time.Duration, def time.Duration) {
-		if *to == 0 {
-			*to = def
-		}
-	}
-	set(&o.Join, replicate.DefaultJoin)
-	set(&o.Look, replicate.DefaultLook)
-	set(&o.Grace, replicate.DefaultGrace)
-	o.Interval = min(max(o.Interval, replicate.MinInterval), replicate.MaxInterval)
-	return &Follower{
-		Reporter: replicate.NewReporter(o.Dir, o.Source, o.Path, o.Interval, o.Tell), o: o, taking: make(chan struct{}, 1),
-	}
+	keeper := replicate.NewKeeper(&o.Options, o.Path)
+	return &Follower{Keeper: keeper, o: o}
 }
 
 // Run follows the database until ctx ends; then it ships what there is, within the grace, and returns nil. What can be
 // mended, by time or by a person, is a state and no end.
 //
 // Errors: replicate.ErrFollowed, replicate.ErrSuperseded, those of the state directory.
-func (f *Follower) Run(ctx context.Context) (err error) {
-	held, err := replicate.Lock(f.o.Dir)
-	if err != nil {
-		return err
-	}
-	defer func() { err = errors.Join(err, held.Close()) }()
+func (f *Follower) Run(ctx context.Context) error {
 	known := new(mark)
-	found := false
-	if f.marks, found, err = replicate.OpenMarks(f.o.Dir, policy.KindSQLite, known); err != nil {
-		return err
-	}
-	defer func() { err = errors.Join(err, f.marks.Close()) }()
-	if found && known.Path == f.o.Path && known.Stream != "" && !f.o.Renew {
-		f.known = known
-	}
-	defer f.Keep()()
-	err = f.follow(ctx)
-	if errors.Is(err, replicate.ErrSuperseded) {
-		f.Superseded(err)
-		return err
-	}
-	f.State(replicate.Stopped, "", "")
-	return err
-}
-
-// follow goes from one lineage to the next.
-func (f *Follower) follow(ctx context.Context) error {
-	for ctx.Err() == nil {
-		wait, err := f.attempt(ctx)
-		if err != nil {
-			return err
+	return f.Hold(policy.KindSQLite, known, func(found bool) error {
+		if found && known.Path == f.o.Path && known.Stream != "" && !f.o.Renew {
+			f.known = known
 		}
-		replicate.Sleep(ctx, wait)
-	}
-	return nil
+		return f.Follow(func() error { return replicate.Again(ctx, f.attempt) })
+	})
 }
 
 // lookAgain is how often a database that can't be followed is looked at.
@@ -146,12 +94,10 @@ func (f *Follower) attempt(ctx context.Context) (time.Duration, error) {
 
 // begin begins a stream with a snapshot.
 func (f *Follower) begin(ctx context.Context, l *lineage) (time.Duration, error) {
-	select {
-	case f.taking <- struct{}{}:
-	case <-ctx.Done():
-		return 0, nil
+	taken, err := f.Take(ctx)
+	if err != nil {
+		return 0, nil //nolint:nilerr // it was asked to end
 	}
-	taken := sync.OnceFunc(func() { <-f.taking })
 	defer taken()
 	if err := l.start(); err != nil {
 		f.cannot(err)
@@ -159,7 +105,7 @@ func (f *Follower) begin(ctx context.Context, l *lineage) (time.Duration, error)
 	}
 	f.State(replicate.Snapshot, "", "")
 	began := time.Now()
-	err := l.run(ctx, func(ctx context.Context, c *Capture) error {
+	err = l.run(ctx, func(ctx context.Context, c *Capture) error {
 		defer taken()
 		number, err := f.o.Base(ctx, c)
 		if err != nil {
@@ -223,7 +169,7 @@ func (f *Follower) backoff() time.Duration {
 // missed notes a gap. No later process goes on with the stream, even if it would find nothing wrong.
 func (f *Follower) missed(gap *tail.GapError) {
 	f.gap, f.known = gap, nil
-	if err := f.marks.Set(mark{Path: f.o.Path}, true); err != nil {
+	if err := f.Marks.Set(mark{Path: f.o.Path}, true); err != nil {
 		f.Trouble(err) // as long as this process lives, it knows
 	}
 	f.Missed(gap.Error(), gap.Missed)

@@ -9,6 +9,7 @@ import (
 	"time"
 
 	"github.com/btcdecoded/holdfast/hostagent/replicate"
+	"github.com/btcdecoded/holdfast/hostagent/replicate/replicatetest"
 	follower "github.com/btcdecoded/holdfast/hostagent/replicate/sqlite"
 	"github.com/btcdecoded/holdfast/hostagent/source/sqlite/tail"
 	"github.com/btcdecoded/holdfast/shared/objstore"
@@ -21,9 +22,9 @@ func TestFollow(t *testing.T) {
 	w := newWorld(t)
 	w.app(20)
 	r := w.follow(nil)
-	r.await("the first snapshot", following)
+	r.Await("the first snapshot", replicatetest.Following)
 	w.app(300, "-rate", "300")
-	s := r.caughtUp()
+	s := r.CaughtUp()
 	if len(s.Gaps) > 0 {
 		t.Logf("the machine is so busy that commits were missed: %+v", s.Gaps)
 	} else if s.Commits != 300 || s.Records < 3 || s.Records > 100 || s.Lag.Commits != 300 || s.Lag.P50 <= 0 || s.Lag.Max < s.Lag.P99 {
@@ -32,7 +33,7 @@ func TestFollow(t *testing.T) {
 	if most := w.restoreAll(5); most != 320 {
 		t.Errorf("restored %d transactions of 320", most)
 	}
-	r.stop()
+	r.Stop()
 	if got, alive, err := replicate.Read(w.options(nil).Dir); err != nil || alive || got.State != replicate.Stopped || got.Commits != s.Commits {
 		t.Errorf("status after the end: %+v, %v, %v", got, alive, err)
 	}
@@ -44,10 +45,10 @@ func TestRestart(t *testing.T) {
 	w.app(19)
 	w.hold()
 	r := w.follow(nil)
-	r.await("the first snapshot", following)
+	r.Await("the first snapshot", replicatetest.Following)
 	w.app(50)
-	r.caughtUp()
-	r.stop()
+	r.CaughtUp()
+	r.Stop()
 	w.app(30, "-checkpoint", "none")
 	requests := 0
 	var mu sync.Mutex
@@ -58,19 +59,19 @@ func TestRestart(t *testing.T) {
 		return mem.Fault{}
 	})
 	r = w.follow(nil)
-	r.caughtUp()
-	if n := r.count(replicate.Based); n != 0 {
+	r.CaughtUp()
+	if n := r.Count(replicate.Based); n != 0 {
 		t.Errorf("%d snapshots after the restart", n)
 	}
 	before := len(repotest.Keys(w.fix.Store, "/log/"))
-	r.stop()
+	r.Stop()
 	mu.Lock()
 	requests = 0
 	mu.Unlock()
 	r = w.follow(nil)
-	r.caughtUp()
+	r.CaughtUp()
 	time.Sleep(50 * time.Millisecond) // for what must not happen
-	r.stop()
+	r.Stop()
 	if after := len(repotest.Keys(w.fix.Store, "/log/")); after != before {
 		t.Errorf("an idle database made %d objects", after-before)
 	}
@@ -89,7 +90,7 @@ func TestSnapshotBeside(t *testing.T) {
 	w := newWorld(t)
 	w.app(20)
 	r := w.follow(nil)
-	r.await("the first snapshot", following)
+	r.Await("the first snapshot", replicatetest.Following)
 	var app sync.WaitGroup
 	app.Go(func() { w.app(600, "-rate", "400", "-checkpoint", "truncate", "-every", "37") })
 	for made := 0; made < 5; {
@@ -108,8 +109,8 @@ func TestSnapshotBeside(t *testing.T) {
 		}
 	}
 	app.Wait()
-	r.caughtUp()
-	r.stop()
+	r.CaughtUp()
+	r.Stop()
 	manifests, err := w.repo.Manifests(t.Context(), w.src)
 	if err != nil {
 		t.Fatal(err)
@@ -120,7 +121,7 @@ func TestSnapshotBeside(t *testing.T) {
 			in++
 		}
 	}
-	if gaps := r.count(replicate.Missed); len(manifests) < 6 || gaps == 0 && in < len(manifests)-1 {
+	if gaps := r.Count(replicate.Missed); len(manifests) < 6 || gaps == 0 && in < len(manifests)-1 {
 		t.Errorf("%d snapshots, %d of them in the log", len(manifests), in)
 	}
 	if most := w.restoreAll(7); most != 620 {
@@ -134,9 +135,9 @@ func TestAway(t *testing.T) {
 	w.app(19)
 	w.hold()
 	r := w.follow(func(o *follower.Options) { o.Memory = 64 << 10 })
-	r.await("the first snapshot", following)
+	r.Await("the first snapshot", replicatetest.Following)
 	w.app(20)
-	r.caughtUp()
+	r.CaughtUp()
 	records := r.Status().Records
 	var mu sync.Mutex
 	away := true
@@ -156,11 +157,11 @@ func TestAway(t *testing.T) {
 	mu.Lock()
 	away = false
 	mu.Unlock()
-	s = r.caughtUp()
+	s = r.CaughtUp()
 	if s.Commits != 420 || s.Records > records+4 {
 		t.Errorf("%d records for what waited: %+v", s.Records-records, s)
 	}
-	r.stop()
+	r.Stop()
 	if most := w.restoreAll(1); most != 440 {
 		t.Errorf("restored %d transactions of 440", most)
 	}
@@ -172,10 +173,10 @@ func TestClone(t *testing.T) {
 	w.app(19)
 	w.hold()
 	r := w.follow(nil)
-	r.await("the first snapshot", following)
+	r.Await("the first snapshot", replicatetest.Following)
 	w.app(20)
-	r.caughtUp()
-	r.stop()
+	r.CaughtUp()
+	r.Stop()
 	clone := *w
 	clone.dir = t.TempDir()
 	clone.path = w.path // the same database: the clones differ in what they know
@@ -183,32 +184,32 @@ func TestClone(t *testing.T) {
 		t.Fatal(err)
 	}
 	first := w.follow(nil)
-	first.await("the first", following)
+	first.Await("the first", replicatetest.Following)
 	second := clone.follow(nil)
-	second.await("the clone", following)
+	second.Await("the clone", replicatetest.Following)
 	w.app(20)
-	first.await("who sees the other stops", func(replicate.Status) bool {
+	first.Await("who sees the other stops", func(replicate.Status) bool {
 		return first.Status().State == replicate.Superseded || second.Status().State == replicate.Superseded
 	})
 	loser, winner := first, second
 	if second.Status().State == replicate.Superseded {
 		loser, winner = second, first
 	}
-	if err := <-loser.ended; !errors.Is(err, replicate.ErrSuperseded) {
+	if err := <-loser.Ended; !errors.Is(err, replicate.ErrSuperseded) {
 		t.Errorf("the one that stops says %v", err)
 	}
 	w.app(20)
-	winner.caughtUp()
-	winner.stop()
+	winner.CaughtUp()
+	winner.Stop()
 	if most := w.restoreAll(1); most != 80 {
 		t.Errorf("restored %d transactions of 80", most)
 	}
 	// A person decides that the other is to go on: in a stream of its own.
 	again := w.follow(func(o *follower.Options) { o.Renew = true })
-	again.await("a new stream", following)
+	again.Await("a new stream", replicatetest.Following)
 	w.app(10)
-	again.caughtUp()
-	again.stop()
+	again.CaughtUp()
+	again.Stop()
 	if most := w.restoreAll(1); most != 90 {
 		t.Errorf("restored %d transactions of 90", most)
 	}
@@ -228,24 +229,24 @@ func TestRivals(t *testing.T) {
 			w.app(19)
 			w.hold()
 			first := w.follow(func(o *follower.Options) { o.Look = 10 * time.Millisecond })
-			first.await("the first", following)
+			first.Await("the first", replicatetest.Following)
 			if when == "while it ships" {
 				w.app(5)
-				first.caughtUp()
+				first.CaughtUp()
 			}
 			clone := *w
 			clone.dir = t.TempDir()
 			second := clone.follow(nil)
-			second.await("the second", following)
+			second.Await("the second", replicatetest.Following)
 			w.app(20)
-			first.await("who sees the other stops", func(s replicate.Status) bool {
+			first.Await("who sees the other stops", func(s replicate.Status) bool {
 				return s.State == replicate.Superseded
 			})
-			if err := <-first.ended; !errors.Is(err, replicate.ErrSuperseded) {
+			if err := <-first.Ended; !errors.Is(err, replicate.ErrSuperseded) {
 				t.Errorf("it says %v", err)
 			}
-			second.caughtUp()
-			second.stop()
+			second.CaughtUp()
+			second.Stop()
 			if got, want := w.restoreAll(1), w.last(); got != want {
 				t.Errorf("restored %d transactions of %d", got, want)
 			}
@@ -258,7 +259,7 @@ func TestOneFollower(t *testing.T) {
 	w := newWorld(t)
 	w.app(1)
 	r := w.follow(nil)
-	r.await("the first snapshot", following)
+	r.Await("the first snapshot", replicatetest.Following)
 	err := follower.New(w.options(nil)).Run(context.Background())
 	if !errors.Is(err, replicate.ErrFollowed) {
 		t.Errorf("the second: %v", err)
@@ -266,7 +267,7 @@ func TestOneFollower(t *testing.T) {
 	if !replicate.Followed(w.options(nil).Dir) {
 		t.Error("nobody follows")
 	}
-	r.stop()
+	r.Stop()
 	if replicate.Followed(w.options(nil).Dir) {
 		t.Error("somebody follows after the end")
 	}
@@ -282,9 +283,9 @@ func TestAsk(t *testing.T) {
 		t.Errorf("before anybody followed: %+v, %v, %v", s, done, err)
 	}
 	r := w.follow(func(o *follower.Options) { o.Interval = time.Hour })
-	r.await("the first snapshot", following)
+	r.Await("the first snapshot", replicatetest.Following)
 	w.app(10)
-	r.caughtUp() // the first record is not due after an interval
+	r.CaughtUp() // the first record is not due after an interval
 	w.app(20)
 	if s, done, err := replicate.Ask(t.Context(), dir); !done || err != nil || s.Pending.Commits != 0 {
 		t.Errorf("%+v, %v, %v", s, done, err)
@@ -297,14 +298,14 @@ func TestAsk(t *testing.T) {
 	if err := os.Rename(w.path, aside); err != nil {
 		t.Fatal(err)
 	}
-	r.await("the database is gone", func(s replicate.Status) bool { return s.State == replicate.State(tail.Missing) })
+	r.Await("the database is gone", func(s replicate.Status) bool { return s.State == replicate.State(tail.Missing) })
 	if s, done, err := replicate.Ask(t.Context(), dir); done || err != nil || s.State != replicate.State(tail.Missing) {
 		t.Errorf("%+v, %v, %v", s, done, err)
 	}
 	if err := os.Rename(aside, w.path); err != nil {
 		t.Fatal(err)
 	}
-	r.stop()
+	r.Stop()
 	if s, done, err := replicate.Ask(t.Context(), dir); done || err != nil || s.State != replicate.Stopped {
 		t.Errorf("after the end: %+v, %v, %v", s, done, err)
 	}

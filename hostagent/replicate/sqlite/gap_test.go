@@ -8,6 +8,7 @@ import (
 	"testing"
 
 	"github.com/btcdecoded/holdfast/hostagent/replicate"
+	"github.com/btcdecoded/holdfast/hostagent/replicate/replicatetest"
 	follower "github.com/btcdecoded/holdfast/hostagent/replicate/sqlite"
 	"github.com/btcdecoded/holdfast/shared/repository/log"
 )
@@ -18,9 +19,9 @@ func TestGap(t *testing.T) {
 	w := newWorld(t)
 	w.app(20)
 	r := w.follow(nil)
-	r.await("the first snapshot", following)
+	r.Await("the first snapshot", replicatetest.Following)
 	w.app(5, "-rate", "200")
-	r.caughtUp()
+	r.CaughtUp()
 	for gaps := 1; gaps <= 2; gaps++ {
 		other := *w
 		other.path, other.notes = filepath.Join(w.dir, "other.db"), filepath.Join(w.dir, "other notes")
@@ -36,8 +37,8 @@ func TestGap(t *testing.T) {
 			t.Fatal(err)
 		}
 		// The second snapshot waits: what makes up for gaps takes a tenth of the time at most.
-		s := r.await("a new stream", func(s replicate.Status) bool {
-			return len(s.Gaps) >= gaps && following(s) && s.Base > uint64(gaps) && !s.Gaps[len(s.Gaps)-1].To.IsZero()
+		s := r.Await("a new stream", func(s replicate.Status) bool {
+			return len(s.Gaps) >= gaps && replicatetest.Following(s) && s.Base > uint64(gaps) && !s.Gaps[len(s.Gaps)-1].To.IsZero()
 		})
 		last := s.Gaps[len(s.Gaps)-1]
 		if last.Why == "" || last.From.IsZero() || last.To.Before(last.From) || s.Place.Sequence != 0 {
@@ -45,12 +46,12 @@ func TestGap(t *testing.T) {
 		}
 		records := s.Records
 		w.app(10, "-rate", "200")
-		if s = r.caughtUp(); s.Records <= records || s.Place.Sequence == 0 {
+		if s = r.CaughtUp(); s.Records <= records || s.Place.Sequence == 0 {
 			t.Errorf("no records after the gap: %+v", s)
 		}
 	}
-	r.stop()
-	if n := r.count(replicate.Missed); n < 2 {
+	r.Stop()
+	if n := r.Count(replicate.Missed); n < 2 {
 		t.Errorf("%d gaps were told of", n)
 	}
 	if most := w.restoreAll(1); most != 70 {
@@ -69,26 +70,26 @@ func TestGapIsRemembered(t *testing.T) {
 	w.app(19)
 	w.hold()
 	r := w.follow(nil)
-	r.await("the first snapshot", following)
+	r.Await("the first snapshot", replicatetest.Following)
 	w.app(5)
-	r.caughtUp()
-	r.stop()
+	r.CaughtUp()
+	r.Stop()
 	r = w.follow(func(o *follower.Options) {
 		o.Base = func(context.Context, *follower.Capture) (uint64, error) { return 0, errors.New("not now") }
 	})
-	r.caughtUp()
+	r.CaughtUp()
 	aside := w.path + ".aside"
 	if err := errors.Join(os.Rename(w.path, aside), os.WriteFile(w.path, []byte("no database"), 0o600)); err != nil {
 		t.Fatal(err)
 	}
-	r.await("the gap", func(s replicate.Status) bool { return len(s.Gaps) > 0 })
-	r.stop()
+	r.Await("the gap", func(s replicate.Status) bool { return len(s.Gaps) > 0 })
+	r.Stop()
 	if err := os.Rename(aside, w.path); err != nil {
 		t.Fatal(err)
 	}
 	r = w.follow(nil)
-	if s := r.await("a new stream", following); s.Base != 2 {
+	if s := r.Await("a new stream", replicatetest.Following); s.Base != 2 {
 		t.Errorf("%+v", s)
 	}
-	r.stop()
+	r.Stop()
 }

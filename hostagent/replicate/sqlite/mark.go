@@ -47,7 +47,7 @@ func (l *lineage) note(sync bool) error {
 func (l *lineage) noteLocked(sync bool) error {
 	k := mark{Path: l.f.o.Path, Stream: l.stream, Epoch: l.epoch, Last: l.from, Pending: l.after}
 	l.mark = &k
-	return l.f.marks.Set(k, sync)
+	return l.f.Marks.Set(k, sync)
 }
 
 // noted changes which record is on its way, and writes it down.

@@ -15,6 +15,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/btcdecoded/holdfast/hostagent/replicate/replicatetest"
 	follower "github.com/btcdecoded/holdfast/hostagent/replicate/sqlite"
 	"github.com/btcdecoded/holdfast/shared/objstore"
 	"github.com/btcdecoded/holdfast/shared/objstore/mem"
@@ -198,9 +199,9 @@ func TestPowerFailure(t *testing.T) {
 				interval = 50 * time.Millisecond
 			}
 			r := w.follow(func(o *follower.Options) { o.Grace, o.Interval = time.Millisecond, interval })
-			r.await("the first snapshot", following)
+			r.Await("the first snapshot", replicatetest.Following)
 			s.run("UPDATE t SET v = 'kept' WHERE id = 1")
-			r.caughtUp()
+			r.CaughtUp()
 			wal, err := os.ReadFile(w.path + "-wal")
 			if err != nil {
 				t.Fatal(err)
@@ -221,9 +222,9 @@ func TestPowerFailure(t *testing.T) {
 			}
 			s.run("UPDATE t SET v = 'lost'")
 			if in == stream {
-				r.stop()
+				r.Stop()
 				r = w.follow(func(o *follower.Options) { o.Renew = true })
-				r.await("another log", following)
+				r.Await("another log", replicatetest.Following)
 			}
 			if in == record {
 				for limit := time.Now().Add(time.Minute); pieces.Load() == 0 && time.Now().Before(limit); {
@@ -235,20 +236,20 @@ func TestPowerFailure(t *testing.T) {
 					t.Errorf("the newest state that can be restored is %q", got)
 				}
 			}
-			r.stop()
+			r.Stop()
 			w.fix.Store.SetHook(nil)
 			s = w.lose(s, wal)
 			restore()
 			s.run("UPDATE t SET v = 'new' WHERE id = 2")
 			r = w.follow(func(o *follower.Options) { o.Interval = interval })
-			r.await("the follower", following)
-			r.caughtUp()
+			r.Await("the follower", replicatetest.Following)
+			r.CaughtUp()
 			const want = "kept 1, new 1, old 48"
 			if got := w.newest(); got != want {
 				t.Errorf("the newest state that can be restored is %q, want %q", got, want)
 			}
 			w.beside(r)
-			r.stop()
+			r.Stop()
 			if got := w.newest(); got != want {
 				t.Errorf("by a snapshot, the newest state that can be restored is %q, want %q", got, want)
 			}

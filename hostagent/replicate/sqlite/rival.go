@@ -49,25 +49,23 @@ func (l *lineage) rival(ctx context.Context) (uint64, error) {
 // unrivalled makes sure, before the first record, that the stream is the newest. Who goes on with one of before begins
 // anew where it is not; who has just begun one stops: another one is at work.
 func (l *lineage) unrivalled(ctx context.Context) error {
-	for wait := replicate.FirstRetry; ; wait = min(2*wait, replicate.MostRetry) {
+	return l.f.Persist(ctx, func() (again bool, err error) {
 		n, err := l.rival(ctx)
 		switch {
-		case ctx.Err() != nil:
-			return ctx.Err()
 		case err != nil && objstore.IsTransient(err):
-			l.f.Trouble(err)
-			replicate.Sleep(ctx, wait)
-			continue
+			return true, err
+		case ctx.Err() != nil:
+			return false, ctx.Err()
 		case err != nil:
 			l.f.Trouble(fmt.Errorf("look whether another log of the source was begun: %w", err)) // the log is worth more
-			return nil
+			return false, nil
 		case n == 0:
-			return nil
+			return false, nil
 		case l.resumed:
-			return &tail.GapError{Cause: tail.Unproven, Why: fmt.Sprintf("snapshot @%d has begun another log since: a clone of this machine did, or this machine before it was put back to an earlier state", n)}
+			return false, &tail.GapError{Cause: tail.Unproven, Why: fmt.Sprintf("snapshot @%d has begun another log since: a clone of this machine did, or this machine before it was put back to an earlier state", n)}
 		}
-		return rivalError(n)
-	}
+		return false, rivalError(n)
+	})
 }
 
 func rivalError(n uint64) error {

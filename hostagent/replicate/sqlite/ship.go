@@ -166,66 +166,64 @@ func (l *lineage) epochWriter(ctx context.Context, b *batch) (*log.Writer, error
 	if from.Sequence > 0 {
 		o.Continues = &from
 	}
-	for wait := replicate.FirstRetry; ; wait = min(2*wait, replicate.MostRetry) {
+	err = l.f.Persist(ctx, func() (again bool, err error) {
 		// No number is tried twice: what an attempt left behind whose end nobody saw is below the next.
 		o.After = l.epoch
 		l.epoch++
 		if err := l.note(true); err != nil {
-			return nil, err
+			return false, err
 		}
 		w, err = log.Create(ctx, l.f.o.Repository, l.f.o.Source, o)
-		if err == nil {
-			l.mu.Lock()
-			l.writer = w
-			l.mu.Unlock()
-			return w, nil
-		}
-		if ctx.Err() != nil || errors.Is(err, replicate.ErrSuperseded) {
-			return nil, err
-		}
-		l.f.Trouble(err)
-		replicate.Sleep(ctx, wait)
+		return !errors.Is(err, replicate.ErrSuperseded), err
+	})
+	if err != nil {
+		return nil, err
 	}
+	l.mu.Lock()
+	l.writer = w
+	l.mu.Unlock()
+	return w, nil
 }
 
 // settle finds out after which record the first of this lineage goes on: the store knows whether the last one of a process
 // that was killed had become durable.
 func (l *lineage) settle(ctx context.Context) (log.Place, error) {
-	for wait := replicate.FirstRetry; ; wait = min(2*wait, replicate.MostRetry) {
+	var origin *log.Place
+	err := l.f.Persist(ctx, func() (again bool, err error) {
 		l.asking.Lock()
 		from, after := l.from, l.after
 		if l.origin == nil && after == nil {
 			l.origin = &from.Place
 		}
-		origin := l.origin
+		origin = l.origin
 		l.asking.Unlock()
 		if origin != nil {
-			return *origin, nil
+			return false, nil
 		}
 		place, err := log.Resume(ctx, l.f.o.Repository, l.f.o.Source, from.Place, []log.Place{after.Place})
-		if ctx.Err() != nil {
-			return place, ctx.Err()
-		}
 		if err != nil {
-			l.f.Trouble(err)
-			replicate.Sleep(ctx, wait)
-			continue
+			return true, err
 		}
 		if place == after.Place {
 			from = *after // its pages come once more with the next record: the tail began before them
 		}
 		l.asking.Lock()
+		defer l.asking.Unlock()
 		if l.origin == nil {
 			l.origin, l.from, l.after = &from.Place, from, nil
 		}
-		l.asking.Unlock()
+		origin = l.origin
+		return false, nil
+	})
+	if err != nil {
+		return log.Place{}, err
 	}
+	return *origin, nil
 }
 
 // tend joins small pieces of the log, and looks whether somebody else writes the stream, as long as records are shipped.
 func (l *lineage) tend(ctx context.Context) {
-	var joined, looked time.Time
-	var joinedAt, lookedAt uint64 // records by then
+	upkeep := l.f.NewUpkeep(&l.f.o.Options)
 	for {
 		replicate.Sleep(ctx, time.Second)
 		if ctx.Err() != nil {
@@ -237,30 +235,17 @@ func (l *lineage) tend(ctx context.Context) {
 		if over != nil {
 			return
 		}
-		now := time.Now()
-		if joined.IsZero() {
-			joined, looked = now, now
-		}
 		if w == nil {
 			continue
 		}
-		if l.f.o.Look > 0 && now.Sub(looked) >= l.f.o.Look && records > lookedAt {
-			looked, lookedAt = now, records
-			if err := l.superseded(ctx, w); errors.Is(err, replicate.ErrSuperseded) {
-				l.mu.Lock()
-				if l.over == nil {
-					l.finish(err)
-				}
-				l.mu.Unlock()
-				return
+		err := upkeep.Do(ctx, w, records, func(ctx context.Context) error { return l.superseded(ctx, w) })
+		if err != nil {
+			l.mu.Lock()
+			if l.over == nil {
+				l.finish(err)
 			}
-		}
-		if l.f.o.Join > 0 && now.Sub(joined) >= l.f.o.Join && records > joinedAt {
-			joined, joinedAt = now, records
-			if _, err := w.Join(ctx, 0); err != nil && ctx.Err() == nil {
-				// Pieces that are not joined cost a restore more requests, nothing else.
-				l.f.Tell(replicate.Event{Kind: replicate.Trouble, Why: "join pieces of the log: " + err.Error()})
-			}
+			l.mu.Unlock()
+			return
 		}
 	}
 }

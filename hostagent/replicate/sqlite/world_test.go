@@ -7,12 +7,12 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
-	"sync"
 	"syscall"
 	"testing"
 	"time"
 
 	"github.com/btcdecoded/holdfast/hostagent/replicate"
+	"github.com/btcdecoded/holdfast/hostagent/replicate/replicatetest"
 	follower "github.com/btcdecoded/holdfast/hostagent/replicate/sqlite"
 	"github.com/btcdecoded/holdfast/hostagent/source/sqlite"
 	"github.com/btcdecoded/holdfast/shared/policy"
@@ -114,18 +114,13 @@ func (w *world) last() int64 {
 // running is a follower at work.
 type running struct {
 	*follower.Follower
-	t      *testing.T
-	cancel context.CancelFunc
-	ended  chan error
-
-	mu     sync.Mutex
-	events []replicate.Event // guarded by mu
+	*replicatetest.Running
 }
 
 func (w *world) options(change func(*follower.Options)) follower.Options {
 	o := follower.Options{
-		Repository: w.repo, Source: w.src, Path: w.path, Interval: 50 * time.Millisecond, Dir: filepath.Join(w.dir, "state"),
-		Tool: "test", Base: w.snapshot,
+		Options: replicate.Options{Repository: w.repo, Source: w.src, Interval: 50 * time.Millisecond, Dir: filepath.Join(w.dir, "state"), Tool: "test"},
+		Path:    w.path, Base: w.snapshot,
 	}
 	if change != nil {
 		change(&o)
@@ -164,66 +159,12 @@ func (w *world) snapshot(ctx context.Context, c *follower.Capture) (n uint64, er
 
 func (w *world) follow(change func(*follower.Options)) *running {
 	w.t.Helper()
-	r := &running{t: w.t, ended: make(chan error, 1)}
+	r := &running{Running: replicatetest.New(w.t)}
 	o := w.options(change)
-	o.Tell = func(e replicate.Event) {
-		r.mu.Lock()
-		defer r.mu.Unlock()
-		r.events = append(r.events, e)
-	}
+	o.Tell = r.Tell
 	r.Follower = follower.New(o)
-	ctx, cancel := context.WithCancel(context.Background())
-	r.cancel = cancel
-	go func() { r.ended <- r.Run(ctx) }()
-	w.t.Cleanup(func() { cancel() })
+	r.Start(r.Follower)
 	return r
-}
-
-// stop ends the follower in an orderly way.
-func (r *running) stop() {
-	r.t.Helper()
-	r.cancel()
-	if err := <-r.ended; err != nil {
-		r.t.Fatal(err)
-	}
-}
-
-// await waits until the status is as wanted.
-func (r *running) await(what string, ok func(replicate.Status) bool) replicate.Status {
-	r.t.Helper()
-	limit := time.Now().Add(30 * time.Second)
-	for {
-		s := r.Status()
-		if ok(s) {
-			return s
-		}
-		if time.Now().After(limit) {
-			r.t.Fatalf("%s: not within half a minute: %+v", what, s)
-		}
-		time.Sleep(2 * time.Millisecond)
-	}
-}
-
-func following(s replicate.Status) bool { return s.State == replicate.Following && !s.Looked.IsZero() }
-
-// caughtUp waits until all that was committed by now is durable.
-func (r *running) caughtUp() replicate.Status {
-	r.t.Helper()
-	now := time.Now()
-	return r.await("all is durable", func(s replicate.Status) bool {
-		return following(s) && s.Oldest.IsZero() && s.Looked.After(now)
-	})
-}
-
-func (r *running) count(kind string) (n int) {
-	r.mu.Lock()
-	defer r.mu.Unlock()
-	for _, e := range r.events {
-		if e.Kind == kind {
-			n++
-		}
-	}
-	return n
 }
 
 // restoreAll restores from each snapshot, and from each the records that follow it on each branch, and checks every
