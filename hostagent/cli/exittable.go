@@ -67,6 +67,7 @@ func exitTable() []exitRow {
 		{errProof, exitDamaged, ""},
 		{restorer.ErrSelection, exitError, "`holdfast ls` shows what is in the snapshot"},
 		{restorer.ErrFull, exitError, "make room at the target; the same command goes on from where it stopped"},
+		{syscall.ENOTDIR, exitError, "something there is no directory: name one that is there, or a place where one can be made"},
 		{syscall.EROFS, exitError, "the file system there is mounted read-only"},
 		{fs.ErrPermission, exitError, fmt.Sprintf("uid %d may not do this there: run it as root or as the owner", os.Geteuid())},
 		{objstore.ErrDenied, exitError, "the credentials do not allow this"},

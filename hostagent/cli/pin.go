@@ -11,6 +11,7 @@ import (
 
 	"github.com/spf13/cobra"
 
+	"github.com/btcdecoded/holdfast/shared/policy"
 	"github.com/btcdecoded/holdfast/shared/repository"
 	"github.com/btcdecoded/holdfast/shared/repository/inventory"
 	"github.com/btcdecoded/holdfast/shared/repository/layout"
@@ -48,7 +49,7 @@ for removal is kept as well, if it is pinned before it goes. --hold sets a legal
 		},
 	}
 	cmd.Flags().StringVar(&why, "why", "", "the reason, shown by prune")
-	cmd.Flags().StringVar(&until, "until", "", "the pin ends by itself at `TIME`, an RFC 3339 or local time that is to come")
+	cmd.Flags().StringVar(&until, "until", "", "the pin ends by itself at `TIME`, an RFC 3339 or local time that is to come, or after a time such as 30d")
 	cmd.Flags().BoolVar(&hold, "hold", false, "a legal hold")
 	return cmd
 }
@@ -65,9 +66,11 @@ func (a *app) pinEnd(cmd *cobra.Command, until string) (*time.Time, error) {
 	if !cmd.Flags().Changed("until") {
 		return nil, nil
 	}
-	end, err := parseTime(until, a.now())
-	if err != nil {
-		return nil, err
+	end := a.now()
+	if d, err := policy.ParseDuration(until); err == nil {
+		end = end.Add(d.Std()) // an age elsewhere; here it lies ahead
+	} else if end, err = parseTime(until, end); err != nil {
+		return nil, hinted{usagef("--until %q is no time", until), `want 2027-12-31T00:00:00Z, "2027-12-31 09:30" (local time) or how long, such as 30d`}
 	}
 	if !end.After(a.now()) {
 		return nil, usagef("--until %q: that time is over", until)
@@ -99,7 +102,11 @@ func (a *app) pin(ctx context.Context, arg string, mark record.Mark) error {
 	}
 	doc := pinDoc{Snapshot: m.ID().String(), Mark: string(mark.Mark), Set: 1, Until: mark.Until}
 	return a.print(doc, func(w io.Writer) {
-		fmt.Fprintf(w, "%s: %s set\n", m.ID(), mark.Mark)
+		end := ""
+		if mark.Until != nil {
+			end = " until " + stamp(*mark.Until)
+		}
+		fmt.Fprintf(w, "%s: %s set%s\n", m.ID(), mark.Mark, end)
 	})
 }
 
