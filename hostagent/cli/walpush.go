@@ -116,6 +116,9 @@ func (a *app) walPush(ctx context.Context, f walPushFlags, name, path string) er
 	case p.Began:
 		a.warn("the log of %s begins with %s: nothing can be restored from it before there is a base backup: holdfast backup %s", src, p.Name, src.Name)
 	}
+	if p.Slot != "" {
+		a.warn("slot %s, from when the WAL of %s was streamed, keeps WAL until the server's disk is full: holdfast replicate %s --drop-slot", p.Slot, src, src.Name)
+	}
 	return a.print(pushedFile{p.Name, p.Stored, p.Until.String(), p.Gap}, func(w io.Writer) {
 		if p.Stored > 0 {
 			fmt.Fprintf(w, "%s: stored, durable up to %s\n", p.Name, p.Until)
