@@ -24,7 +24,8 @@ The identity opens what is backed up and signs it. It stays on this host; the re
 a copy of the file elsewhere, offline: without it nobody can read the snapshots. Further recipients, such as an offline
 key, can open the snapshots as well.
 
-An interrupted init is finished by the next one. A repository that is there already is left alone (exit code 1).`
+An interrupted init is finished by the next one. A repository that is there already is left alone (exit code 1); so are a
+copy that was begun (10), and a repository that has lost its own document (4).`
 
 func (a *app) initCommand() *cobra.Command {
 	var recipients []string

@@ -26,6 +26,7 @@ const CheckpointInterval = 24 * time.Hour
 // comes in the end is one, and the chain has several.
 //
 // BUG: nothing is committed while one file is stored: a file that alone takes more than 5 days is never committed.
+// docs/decisions/0025 says why.
 type Checkpoint struct {
 	Every     time.Duration // 0: CheckpointInterval; negative: never
 	Roots     []string      // of the tree, as in [Result]; none: never
