@@ -374,7 +374,7 @@ func FuzzWAL(f *testing.F) {
 		}
 		parts := postgres.NewWalker(o, start)
 		parts.Observe(func(e postgres.Event) {
-			if e.At < start || e.Kind < postgres.Committed || e.Kind > postgres.RestorePoint {
+			if e.At < start || e.Kind < postgres.Committed || e.Kind > postgres.TablespaceMade {
 				t.Errorf("%+v", e)
 			}
 		})

@@ -14,23 +14,30 @@ const (
 	Committed EventKind = iota + 1
 	Aborted
 	RestorePoint
+	TablespaceMade // recovery makes it once more, in the same place
 )
 
-// Event is what a record of WAL tells that recovery may be told to stop at: the end of a transaction, or a restore point.
+// Event is what a record of WAL tells: the end of a transaction, or a restore point, at which recovery may be told to stop, or a
+// new tablespace.
 type Event struct {
 	Kind EventKind
 	At   LSN       // where the record begins
-	Time time.Time // by the server's clock, microseconds
+	Time time.Time // by the server's clock, microseconds; not of TablespaceMade
 	XID  uint32    // of Committed and Aborted; 0: it can't be told
-	Name string    // of RestorePoint
+	Name string    // of RestorePoint; of TablespaceMade its location, empty: within the data directory
+	OID  uint32    // of TablespaceMade
 }
 
-// transactionManager is the resource manager that has the records of transactions' ends.
-const transactionManager = 1
+// Resource managers: those of transactions' ends, and of tablespaces (src/include/access/rmgrlist.h).
+const (
+	transactionManager = 1
+	tablespaceManager  = 5
+)
 
 // Records of xlogManager and transactionManager: src/include/catalog/pg_control.h, src/include/access/xact.h.
 const (
 	walRestorePoint = 0x70
+	tablespaceMade  = 0x00
 
 	xactKind           = 0x70 // mask
 	xactCommit         = 0x00
@@ -49,7 +56,16 @@ func (w *Walker) Observe(see func(Event)) { w.see = see }
 
 // observes reports whether the record whose header is here may hold an event.
 func (w *Walker) observes() bool {
-	return w.see != nil && (w.header[17] == transactionManager || w.header[17] == xlogManager && w.header[16]&0xF0 == walRestorePoint)
+	if w.see == nil {
+		return false
+	}
+	switch w.header[17] {
+	case xlogManager:
+		return w.header[16]&0xF0 == walRestorePoint
+	case tablespaceManager:
+		return w.header[16]&0xF0 == tablespaceMade
+	}
+	return w.header[17] == transactionManager
 }
 
 // collect keeps the bytes of a record that is observed.
@@ -83,10 +99,14 @@ func timeOf(micros uint64) time.Time {
 // parseEvent reads a record of one of the observed kinds. body may be cut at maxObserved.
 func parseEvent(header, body []byte) (Event, bool) {
 	data, ok := mainData(body)
-	if !ok || len(data) < 8 {
+	if !ok || len(data) < 8 && (header[17] != tablespaceManager || len(data) < 4) {
 		return Event{}, false
 	}
 	le := binary.LittleEndian
+	if header[17] == tablespaceManager {
+		place, _, _ := bytes.Cut(data[4:], []byte{0})
+		return Event{Kind: TablespaceMade, OID: le.Uint32(data), Name: string(place)}, true
+	}
 	e := Event{Time: timeOf(le.Uint64(data)), XID: le.Uint32(header[4:])}
 	if header[17] == xlogManager {
 		name, _, _ := bytes.Cut(data[8:], []byte{0})

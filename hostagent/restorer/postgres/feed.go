@@ -49,6 +49,7 @@ type feed struct {
 	walked  uint32                        // the walker's timeline
 	broken  error                         // what the walker found
 	last    time.Time                     // of the last record that was good
+	spaces  *newSpaces                    // what is watched for; nil: nothing is
 	cut     error                         // the log was left where it is damaged, behind all that was needed
 }
 
@@ -185,7 +186,9 @@ func (a *assembly) add(ctx context.Context, r *Record) error {
 		}
 	}
 	a.at = r.Start + pg.LSN(len(r.WAL))
-	f.passed(r, a.at)
+	if err := f.passed(r, a.at); err != nil {
+		return err // before the server gets it
+	}
 	if uint64(a.at)%size == 0 {
 		return a.emit(ctx)
 	}
@@ -284,14 +287,18 @@ func (a *assembly) finish() error {
 	return nil
 }
 
-// passed notes up to where the server must come.
-func (f *feed) passed(r *Record, end pg.LSN) {
+// passed notes up to where the server must come. Errors: [*SpacesError].
+func (f *feed) passed(r *Record, end pg.LSN) error {
 	f.mu.Lock()
 	defer f.mu.Unlock()
 	if (f.until.IsZero() || !r.Time.After(f.until)) && end > f.guard {
 		f.guard = end
 	}
 	f.walk(r)
+	if f.spaces != nil && f.spaces.refused != nil {
+		return f.spaces.refused
+	}
+	return nil
 }
 
 // enough reports whether the log may end where it is damaged: all that counts for the time that is wanted is before that.
@@ -334,6 +341,9 @@ func (f *feed) walk(r *Record) {
 		}
 		f.walked = r.Timeline
 		f.walker = pg.NewWalker(pg.Origin{System: f.plan.System, Timeline: r.Timeline, SegmentSize: uint32(f.plan.Segment)}, r.Start) //nolint:gosec // at most 1 GiB
+		if f.spaces != nil {
+			f.walker.Observe(f.spaces.see)
+		}
 	}
 	if r.Start != f.walker.Next() {
 		return // it was seen before

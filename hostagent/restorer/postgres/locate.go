@@ -98,7 +98,7 @@ func (f *finder) event(e pg.Event) {
 			return
 		}
 		f.points = append(f.points, fmt.Sprintf("%q of %s", e.Name, stamp(e.Time)))
-	case t.Kind == XID && e.Kind != pg.RestorePoint:
+	case t.Kind == XID && (e.Kind == pg.Committed || e.Kind == pg.Aborted):
 		f.transaction(e)
 	}
 }

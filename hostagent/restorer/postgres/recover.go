@@ -55,6 +55,9 @@ func (b *build) settings() []pgserver.Setting {
 
 // recover lets a server replay the log up to the target, proves that it came there, and promotes it.
 func (b *build) recover(ctx context.Context) error {
+	if err := b.watchSpaces(); err != nil {
+		return err
+	}
 	fctx, cancel := context.WithCancel(ctx)
 	defer cancel()
 	if b.src.Log != nil {
