@@ -117,6 +117,9 @@ func (r *clusterRestored) write(a *app, w io.Writer) {
 	for _, s := range r.Tablespaces {
 		if s.From != s.Place {
 			fmt.Fprintf(w, "  the tablespace of %s is in %s\n", printable(s.From), printable(s.Place))
+			if r.flags.inPlace && r.Safety != "" {
+				fmt.Fprintf(w, "  what is in %s belongs to what was there before\n", printable(s.From))
+			}
 		}
 	}
 	switch {

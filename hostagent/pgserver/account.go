@@ -108,7 +108,7 @@ func ownerOf(named, existing string, captured Account) (Account, error) {
 	}
 	u, err := user.LookupId(strconv.Itoa(captured.UID))
 	known := err == nil && captured.UID != 0
-	if known && strings.Contains(u.Username, "pg") || known && strings.Contains(u.Username, "postgres") {
+	if known && (strings.HasPrefix(u.Username, "postgres") || strings.HasPrefix(u.Username, "pgsql")) {
 		return captured, nil
 	}
 	own, err := Lookup("postgres")

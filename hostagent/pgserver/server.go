@@ -90,18 +90,8 @@ func Alone() []Setting {
 		{"max_wal_size", "2GB"},
 		{"checkpoint_timeout", "1h"},
 		{"huge_pages", "off"},
-		sharedBuffers(),
+		{"shared_buffers", fmt.Sprintf("%dMB", min(max(memory("/")/8>>20, 64), 1024))},
 	}
-}
-
-// sharedBuffers is an eighth of the machine's memory, from 128 MiB to 1 GiB.
-func sharedBuffers() Setting {
-	var si syscall.Sysinfo_t
-	mb := uint64(128)
-	if err := syscall.Sysinfo(&si); err == nil {
-		mb = min(max(si.Totalram*uint64(si.Unit)/8>>20, 128), 1024) //nolint:unconvert // differs by architecture
-	}
-	return Setting{"shared_buffers", fmt.Sprintf("%dMB", mb)}
 }
 
 // configure writes the files that the server reads instead of those in the data directory, whatever these are.

@@ -244,6 +244,8 @@ func hintOf(err error) string {
 		return "restore with --service NAME as a superuser"
 	case strings.Contains(text, "extension") && strings.Contains(text, "is not available"):
 		return "install the extension's package for this server"
+	case strings.Contains(text, "locale name"), strings.Contains(text, "could not open collator"):
+		return "this server's host lacks the locale in which the database sorted its text: install it there (locale-gen, or the package of the language), then restart the server"
 	case strings.Contains(text, "unsupported version") && strings.Contains(text, "file header"):
 		return "a newer pg_restore is needed; the policy's bin says where it is"
 	}
