@@ -65,17 +65,19 @@ func Older(streams []Stream, manifests []*repository.Stored, base *repository.St
 			from = append(from, *m.Log)
 		}
 	}
+	need := Needed(streams, from)
 	for _, s := range streams {
 		for _, e := range s.Epochs {
 			if e.Described == nil || !e.Newest().After(base.Arrived) {
 				continue
 			}
-			if _, led := Needed(streams, from)[e.LogName]; led {
+			if _, led := need[e.LogName]; led {
 				continue
 			}
 			for _, m := range leading(streams, manifests, base.Sequence, e.LogName) {
 				older[m.Sequence] = true
 				from = append(from, *m.Log)
+				need = Needed(streams, from)
 			}
 		}
 	}
