@@ -88,6 +88,7 @@ func Alone() []Setting {
 		{"fsync", "off"},
 		{"synchronous_commit", "off"},
 		{"max_wal_size", "2GB"},
+		{"wal_recycle", "off"}, // what was replayed goes, and is not kept, synced and left behind for WAL to come
 		{"checkpoint_timeout", "1h"},
 		{"huge_pages", "off"},
 		{"shared_buffers", fmt.Sprintf("%dMB", min(max(memory("/")/8>>20, 64), 1024))},

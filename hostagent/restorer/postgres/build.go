@@ -9,8 +9,6 @@ import (
 	"path/filepath"
 	"strings"
 
-	"golang.org/x/sys/unix"
-
 	"github.com/btcdecoded/holdfast/hostagent/pgserver"
 	"github.com/btcdecoded/holdfast/hostagent/restorer/inplace"
 	"github.com/btcdecoded/holdfast/hostagent/restorer/steps"
@@ -26,6 +24,7 @@ type build struct {
 	account pgserver.Account
 	program string
 	control *pg.Control
+	disk    *disk // nil: it is a scratch cluster, which is not synced
 	spool   *spool
 	lock    *os.File    // of the spool; nil: not held
 	own     bool        // the directory is this restore's
@@ -76,9 +75,16 @@ func (b *build) make(ctx context.Context, open Opener, existing string) (err err
 	if err := b.mark(ctx, existing); err != nil {
 		return err
 	}
+	if !b.options.scratch {
+		if b.disk, err = openDisk(append(b.places(), b.dir)); err != nil {
+			return err
+		}
+		defer b.disk.close()
+	}
 	if err := b.course.Do(StepLayOut, func() error { return b.layOut(ctx) }); err != nil {
 		return err
 	}
+	b.disk.begin() // the processors recover meanwhile
 	if err := b.recover(ctx); err != nil {
 		return err
 	}
@@ -168,7 +174,7 @@ func (b *build) finish() error {
 	if err := b.tidy(); err != nil {
 		return err
 	}
-	if err := b.sync(); err != nil {
+	if err := b.disk.sync(); err != nil {
 		return err
 	}
 	// Now it is one: what says that it is not goes last.
@@ -180,16 +186,6 @@ func (b *build) finish() error {
 		return err
 	}
 	return inplace.Sync(b.dir)
-}
-
-// sync makes what was written durable.
-func (b *build) sync() error {
-	for _, dir := range append(b.places(), b.dir) {
-		if err := syncFileSystem(dir); err != nil {
-			return err
-		}
-	}
-	return nil
 }
 
 // tidy takes out what was there for the recovery.
@@ -257,15 +253,4 @@ func (b *build) archives(auto string) (mode string, known bool) {
 		return mode, true
 	}
 	return "off", true
-}
-
-func syncFileSystem(dir string) error {
-	d, err := os.Open(dir)
-	if err != nil {
-		return err
-	}
-	if err = unix.Syncfs(int(d.Fd())); err != nil { //nolint:gosec // a descriptor
-		err = &os.PathError{Op: "sync", Path: dir, Err: err}
-	}
-	return errors.Join(err, d.Close())
 }

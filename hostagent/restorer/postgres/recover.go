@@ -179,7 +179,7 @@ func (b *build) paused(ctx context.Context, w *watch) error {
 		}
 	}
 	// What was laid out was not synced, and the server knows nothing of that.
-	if err := b.sync(); err != nil {
+	if err := b.disk.sync(); err != nil {
 		return err
 	}
 	if err := b.note(true); err != nil {
