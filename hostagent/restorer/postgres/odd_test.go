@@ -138,6 +138,40 @@ func TestApart(t *testing.T) {
 			t.Errorf("%s:\n%s", c.name, all)
 		}
 	}
+	testMade(t, w)
+}
+
+// testMade recovers over WAL that makes a tablespace in a place where nothing is: what is thrown away leaves nothing there.
+func testMade(t *testing.T, w *world) {
+	place := filepath.Join(w.Owner.Dir(t), "made")
+	if err := os.Mkdir(place, 0o700); err != nil {
+		t.Fatal(err)
+	}
+	w.Owner.Give(t, place)
+	w.Psql("CREATE TABLESPACE made LOCATION '" + place + "'")
+	w.Psql("CREATE TABLE there (n int) TABLESPACE made; INSERT INTO there VALUES (7)")
+	w.ship()
+	w.Stop("fast")
+	if err := errors.Join(os.Rename(place, place+".away"), os.Mkdir(place, 0o700)); err != nil {
+		t.Fatal(err)
+	}
+	w.Owner.Give(t, place)
+	seen := ""
+	o := w.options(Target{Kind: Latest})
+	o.Prove = func(ctx context.Context, s *pgserver.Server) error {
+		list, err := os.ReadDir(place)
+		for _, e := range list {
+			seen += e.Name()
+		}
+		return err
+	}
+	if _, err := Scratch(context.Background(), filepath.Join(w.place, "scratch"), w.opener(), o); err != nil {
+		t.Fatal(err)
+	}
+	list, err := os.ReadDir(place)
+	if err != nil || len(list) > 0 || !strings.HasPrefix(seen, "PG_") {
+		t.Errorf("%v is left, %v; %q was there", list, err, seen)
+	}
 }
 
 // testLocate looks for transactions and restore points before anything is recovered.

@@ -7,6 +7,8 @@ import (
 	"io/fs"
 	"os"
 	"path/filepath"
+	"slices"
+	"strconv"
 	"syscall"
 
 	"golang.org/x/sys/unix"
@@ -96,12 +98,33 @@ func (b *build) drop() error {
 		err = b.server.Stop(false)
 	}
 	if b.own {
-		err = errors.Join(err, discard(b.dir, b.places(), b.before != nil))
+		err = errors.Join(err, b.dropMade(), discard(b.dir, b.places(), b.before != nil))
 		err = errors.Join(err, b.asBefore())
 	}
 	if b.lock != nil {
 		err = errors.Join(err, b.lock.Close())
 		b.lock = nil
+	}
+	return err
+}
+
+// dropMade removes what recovery has put into the places of tablespaces that the WAL has made, where nothing was in use before.
+// Who finds what a killed restore has left can't tell that from what others have put there since, and leaves it.
+func (b *build) dropMade() error {
+	if b.control == nil {
+		return nil
+	}
+	links, err := os.ReadDir(filepath.Join(b.dir, spacesDir))
+	if err != nil {
+		return nil //nolint:nilerr // nothing was recovered
+	}
+	for _, l := range links {
+		oid, perr := strconv.ParseUint(l.Name(), 10, 32)
+		to, lerr := os.Readlink(filepath.Join(b.dir, spacesDir, l.Name()))
+		if perr != nil || lerr != nil || slices.ContainsFunc(b.result.Tablespaces, func(s Tablespace) bool { return s.OID == uint32(oid) }) {
+			continue
+		}
+		err = errors.Join(err, os.RemoveAll(filepath.Join(to, fmt.Sprintf("PG_%d_%d", b.src.Major, b.control.Catalog))))
 	}
 	return err
 }
