@@ -168,7 +168,11 @@ func (p *pass) all(ctx context.Context, named []snapshot.Source) error {
 		"left", p.out.Left, "removed", p.out.Removed, "freed", p.out.Freed)
 	if until := p.cursor.Repository.Snapshots[lock.Records]; unlocked != nil && until.Before(p.now().Add(lock.Slack-patience)) {
 		// No finding tells of them, as they are of no source: that the function fails is what does.
-		return fmt.Errorf("lock the repository's own documents for longer: they are locked until %s: %w", until.UTC().Format(time.RFC3339), unlocked)
+		known := "until when they are locked is not known"
+		if !until.IsZero() {
+			known = "they are locked until " + until.UTC().Format(time.RFC3339)
+		}
+		return fmt.Errorf("lock the repository's own documents for longer: %s: %w", known, unlocked)
 	}
 	return nil
 }
