@@ -69,8 +69,10 @@ func onSmallDisk(t *testing.T) {
 	self, err := os.Executable()
 	must(t, err)
 	script := `mount -t tmpfs -o size=200m,mode=0700 holdfast-test "$` + smallDisk + `" && exec "$0" "$@"`
-	args := []string{"--mount", "--propagation", "private", "sh", "-c", script, self, "-test.run", "^" + t.Name() + "$", "-test.v",
-		"-seed", fmt.Sprint(test.seed), "-fills", fmt.Sprint(test.fills)}
+	args := []string{
+		"--mount", "--propagation", "private", "sh", "-c", script, self, "-test.run", "^" + t.Name() + "$", "-test.v",
+		"-seed", fmt.Sprint(test.seed), "-fills", fmt.Sprint(test.fills),
+	}
 	if os.Geteuid() != 0 {
 		args = append([]string{"--map-root-user"}, args...)
 	}
