@@ -58,6 +58,9 @@ func openExchange(dir string, o *Options) (*exchange, string, error) {
 	if err := x.movable(); err != nil {
 		return fail(err)
 	}
+	if err := pgserver.Way(filepath.Dir(place), 0o755); err != nil { // a disk may have been lost with all that was on it
+		return fail(err)
+	}
 	if x.work, err = inplace.OpenWork(place, 0o711); err != nil { // the server goes through it
 		return fail(err)
 	}

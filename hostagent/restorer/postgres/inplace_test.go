@@ -123,6 +123,11 @@ func TestInPlace(t *testing.T) {
 		t.Error(got)
 	}
 	testInUse(t, w)
+	// Where the disk was lost, so is what was above.
+	_, err = InPlace(context.Background(), filepath.Join(w.place, "lost", "15", "main"), func(context.Context) (*Source, error) { return nil, sick }, o)
+	if !errors.Is(err, sick) {
+		t.Errorf("%v", err)
+	}
 }
 
 // testInUse does not put anything back under a server that runs in the place.
