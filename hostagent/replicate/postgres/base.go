@@ -58,6 +58,9 @@ func (l *line) begins(ctx context.Context) bool {
 // answer looks whether something of the lineage's log is known to be damaged, and has a base backup made then, so that later
 // moments need nothing of it.
 func (l *line) answer(ctx context.Context) {
+	if !l.answered.IsZero() && time.Since(l.answered) < answerEvery {
+		return // a verification may find one thing after the other
+	}
 	m := l.mark()
 	noted, err := log.Damaged(ctx, l.f.o.Repository.Store(), l.f.o.Source, func(stream string) bool { return m.has(&log.Place{Stream: stream}) })
 	switch {
@@ -70,9 +73,13 @@ func (l *line) answer(ctx context.Context) {
 			l.f.Tell(replicate.Event{Kind: replicate.Trouble, Why: err.Error()})
 			return
 		}
+		l.answered = time.Now()
 		replicate.Nudge(l.again)
 	}
 }
+
+// answerEvery is how often damage of the log is answered at most.
+const answerEvery = time.Hour
 
 // turning is how often to look whether the log has turned to the server's branch.
 const turning = 100 * time.Millisecond

@@ -269,7 +269,7 @@ func (f *Follower) prepare(ctx context.Context, c *wire.Conn, s server, step ste
 		}
 	}
 	m := f.known.clone()
-	m.Slot, m.Made = f.o.Slot, f.made
+	m.Slot, m.Made, m.Gone = f.o.Slot, f.made, false
 	if step.course == fork && step.at < m.BaseStop {
 		// Recovery from that base backup needs WAL that is not on this branch. There may be others, of which nothing is known here.
 		m.Based = false

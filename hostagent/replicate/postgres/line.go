@@ -25,8 +25,9 @@ type line struct {
 
 	archive bool // WAL comes from archive_command: an epoch goes on over processes, and its number is not tried twice all the same
 
-	receiving uint32 // the timeline that is received; of who receives
-	history   []byte // of the timeline of a stream that has no record yet; set before WAL is added
+	receiving uint32    // the timeline that is received; of who receives
+	answered  time.Time // when damage of the log was answered last; of tend
+	history   []byte    // of the timeline of a stream that has no record yet; set before WAL is added
 
 	mu     sync.Mutex
 	m      *mark        // as it was noted last; what it points to never changes; guarded by mu, as all below

@@ -22,6 +22,7 @@ type mark struct {
 	Lineage  string       `json:"lineage"` // 8 hex digits, the last of the ids of its streams
 	Slot     string       `json:"slot,omitempty"`
 	Made     bool         `json:"made,omitempty"`      // the slot was made by us
+	Gone     bool         `json:"gone,omitempty"`      // and was removed, as nobody wants to stream any more
 	Based    bool         `json:"based"`               // there is a base backup that the lineage begins with
 	BaseStop postgres.LSN `json:"base_stop,omitempty"` // where that ends; 0: not known
 	Answered time.Time    `json:"answered,omitzero"`   // a base backup made up for the damage of the log that was noted by then, by the store's clock

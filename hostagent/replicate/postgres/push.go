@@ -23,6 +23,7 @@ type Pushed struct {
 	Until  postgres.LSN // all WAL before it is durable
 	Began  bool         // a new lineage begins, which needs a base backup
 	Gap    string       // for this reason; empty: the log goes on, or nothing was known of one
+	Slot   string       // that was made when WAL was streamed, and keeps WAL on the server for nobody; empty: none that is known
 	Based  bool         // there is a base backup that the lineage begins with, as far as is known here
 }
 
@@ -34,8 +35,8 @@ type Pushed struct {
 // Only WAL segments are stored; history files come into the log with the first segment of their timeline, and are read beside
 // it. What else archive_command gives holds nothing that is not elsewhere.
 //
-// Errors: replicate.ErrFollowed, replicate.ErrSuperseded, those of the file, of the state directory and of ctx. After each of
-// them the server must keep the file and give it again.
+// Errors: replicate.ErrFollowed, replicate.ErrSuperseded, ErrHeld, those of the file, of the state directory and of ctx. After
+// each of them the server must keep the file and give it again.
 func Push(ctx context.Context, o Options, path string) (p Pushed, err error) {
 	s, err := openSegment(path)
 	if err != nil || s == nil {
@@ -46,6 +47,9 @@ func Push(ctx context.Context, o Options, path string) (p Pushed, err error) {
 	f := New(o)
 	known := new(mark)
 	err = f.Hold(policy.KindPostgres, known, func(found bool) error {
+		if replicate.Held(o.Dir) {
+			return fmt.Errorf("store %s: %w", filepath.Base(path), ErrHeld)
+		}
 		if found && !o.Renew {
 			f.known = known
 		}
@@ -77,6 +81,9 @@ func (f *Follower) pushHeld(ctx context.Context, s *segmentFile) (Pushed, error)
 	f.Follows(func(*replicate.Status) {}) // all that is known of is durable
 	return p, nil
 }
+
+// ErrHeld says that a restore in place is at work, which may take the server back that gives WAL now.
+var ErrHeld = errors.New("a restore in place is at work: nothing is stored of its server before it has ended")
 
 // settled is settle for who goes on with an epoch: where the put of a record may be on its way still, its number is taken.
 func (f *Follower) settled(ctx context.Context) error {
@@ -160,6 +167,9 @@ func (f *Follower) push(ctx context.Context, s *segmentFile) (Pushed, error) {
 	m := f.known
 	if m != nil {
 		p.Until, p.Based = m.Last.LSN, m.Based
+		if m.Made && !m.Gone {
+			p.Slot = m.Slot
+		}
 	}
 	switch {
 	case m == nil:
@@ -177,6 +187,9 @@ func (f *Follower) push(ctx context.Context, s *segmentFile) (Pushed, error) {
 	if p.Began = m == nil || why != ""; p.Began {
 		if m, err = newMark(s.origin.System, s.name.Timeline, s.origin.SegmentSize, s.name.Start); err != nil {
 			return p, err
+		}
+		if k := f.known; k != nil {
+			m.Slot, m.Made, m.Gone = k.Slot, k.Made, k.Gone
 		}
 		p.Gap = why
 		if why != "" {

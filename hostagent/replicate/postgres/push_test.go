@@ -42,8 +42,8 @@ func (w *world) archive(kept string, want func(name string) bool) (pushed []foll
 // twice, out of order, from elsewhere or damaged is told apart.
 func TestPush(t *testing.T) {
 	t.Parallel()
-	kept, config := kept(t)
-	w := newWorld(t, cluster.Options{SegmentSize: 1, Config: config})
+	kept, settings := kept(t)
+	w := newWorld(t, cluster.Options{SegmentSize: 1, Config: settings})
 	first := w.server
 	w.write("a", 100)()
 	first.Psql("SELECT pg_switch_wal()")
@@ -78,9 +78,29 @@ func TestPush(t *testing.T) {
 	r.Stop()
 	first.Psql("SELECT pg_switch_wal()")
 	settled()
+	held, err := replicate.Hold(w.options(nil).Dir)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if _, err := follower.Push(t.Context(), w.options(nil), glob(t, kept, "0*")[0]); !errors.Is(err, follower.ErrHeld) {
+		t.Errorf("while a restore in place is at work: %v", err)
+	}
+	_ = held.Close()
 	for _, p := range w.archive(kept, nil) {
-		if p.Gap != "" || !p.Based && p.Until != 0 {
+		if p.Gap != "" || p.Until != 0 && (!p.Based || p.Slot != "holdfast_db") { // others are no segments
 			t.Errorf("%+v", p)
+		}
+	}
+	config, err := w.options(nil).Config()
+	if err != nil {
+		t.Fatal(err)
+	}
+	if ok, err := follower.DropSlot(t.Context(), config, w.options(nil).Dir, "holdfast_db"); !ok || err != nil {
+		t.Fatal(ok, err)
+	}
+	for _, p := range w.archive(kept, nil) {
+		if p.Stored != 0 || p.Slot != "" {
+			t.Errorf("after the slot was removed: %+v", p)
 		}
 	}
 	w.wantRows(w.restore(time.Time{}), w.acknowledged(anyLSN))

@@ -86,7 +86,7 @@ func (f *Follower) moved() {
 	if f.line != nil {
 		m = f.line.mark()
 	}
-	if m == nil || !m.Made || m.Slot != f.o.Slot || m.Last.Place.Sequence == 0 {
+	if m == nil || !m.Made || m.Gone || m.Slot != f.o.Slot || m.Last.Place.Sequence == 0 {
 		return
 	}
 	f.warn(fmt.Sprintf("the server had no slot %s, which was there before: it is made anew", f.o.Slot),
@@ -140,10 +140,27 @@ func DropSlot(ctx context.Context, config *pgconn.Config, dir, name string) (boo
 	}
 	defer func() { _ = c.Close(context.WithoutCancel(ctx)) }()
 	err = c.DropSlot(ctx, name, false)
-	if wire.IsMissing(err) {
-		return false, nil
+	there := !wire.IsMissing(err)
+	if err != nil && there {
+		return false, err
 	}
-	return err == nil, err
+	if found && m.Slot == name {
+		return there, gone(dir)
+	}
+	return there, nil
+}
+
+// gone notes that the slot was removed.
+func gone(dir string) error {
+	m := new(mark)
+	marks, found, err := replicate.OpenMarks(dir, policy.KindPostgres, m)
+	if err != nil {
+		return err
+	}
+	if m.Gone = true; found {
+		err = marks.Set(m, true)
+	}
+	return errors.Join(err, marks.Close())
 }
 
 // ErrNotOurs says that a slot was not made by this program.
