@@ -75,7 +75,7 @@ func at(name string, store objstore.Store) repository.Place {
 func TestAlsoRead(t *testing.T) {
 	f := repotest.New(t)
 	tree := repotest.Tree{
-		"/srv/a": repotest.Noise(1, 700<<10), "/srv/b": repotest.Noise(2, 5<<20), "/srv/dir/c": []byte("small"),
+		"/srv/a": repotest.Noise(1, 700<<10), "/srv/b": repotest.Noise(2, 1<<20), "/srv/dir/c": []byte("small"),
 		"/srv/large": repotest.Noise(3, snapshot.MapSpan+300<<10),
 	}
 	f.Backup(t, snapshot.Full, tree)
