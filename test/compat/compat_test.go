@@ -18,6 +18,8 @@ func TestCompat(t *testing.T) {
 		p.script(t, "-m", "ruff", "check", "--no-cache", ".")
 		p.script(t, "-m", "ruff", "format", "--check", "--no-cache", ".")
 	})
+	t.Run("vectors", func(t *testing.T) { p.script(t, "-m", "reader.vectors", "../../docs/format.md") })
+	t.Run("golden", func(t *testing.T) { testGolden(t, p) })
 	t.Run("restore", func(t *testing.T) { testRestore(t, p) })
 	t.Run("decoders", func(t *testing.T) { testDecoders(t, p) })
 	t.Run("forgeries", func(t *testing.T) { testForgeries(t, p) })

@@ -1,12 +1,17 @@
-"""python -m reader REPOSITORY IDENTITY {snapshots | verify | records | restore HOST/SOURCE@N DIR}"""
+"""python -m reader REPOSITORY IDENTITY COMMAND, where COMMAND is one of
+
+snapshots | verify | records | entries HOST/SOURCE@N | restore HOST/SOURCE@N DIR
+state HOST/SOURCE@N STREAM EPOCH RECORD TARGET
+"""
 
 import argparse
 import sys
 
 from .documents import IdentityFile
 from .encoding import FormatError
-from .repository import Chain, Repository, Snapshot, Store
+from .repository import Repository, Store
 from .restore import Restorer
+from .states import describe, open_snapshot, read_logs, restore_state
 from .verify import Verifier
 
 
@@ -21,14 +26,19 @@ def parse():
     restore = commands.add_parser("restore", help="restore a snapshot into a new directory")
     restore.add_argument("snapshot", help="HOST/SOURCE@N")
     restore.add_argument("target", help="directory that is made")
+    entries = commands.add_parser("entries", help="print what is in a snapshot, one line of JSON for each entry")
+    entries.add_argument("snapshot", help="HOST/SOURCE@N")
+    state = commands.add_parser("state", help="restore the state right after a record of the log")
+    state.add_argument("snapshot", help="HOST/SOURCE@N, from which the log leads there")
+    state.add_argument("stream", help="id of the record's stream")
+    state.add_argument("epoch", type=int, help="number of its epoch")
+    state.add_argument("sequence", type=int, help="number of the record")
+    state.add_argument("target", help="file of a database, or directory for WAL, that is made")
     return parser.parse_args()
 
 
 def restore(repository, name, target):
-    source, _, sequence = name.partition("@")
-    manifest = repository.manifest(f"v1/{source}/snapshots/{int(sequence):010d}.json")
-    chain = Chain(repository.store, manifest, repository.unwrap(manifest))
-    restorer = Restorer(Snapshot(repository, manifest, chain), target)
+    restorer = Restorer(open_snapshot(repository, name), target)
     restorer.run()
     for note in restorer.notes:
         print(note, file=sys.stderr)
@@ -45,6 +55,11 @@ def main():
             findings = verifier.run()
             print(*verifier.logs.lines(), sep="\n")
             print(*findings, sep="\n", file=sys.stderr)
+        elif arguments.command == "entries":
+            print(*describe(open_snapshot(repository, arguments.snapshot)), sep="\n")
+        elif arguments.command == "state":
+            place = (arguments.stream, arguments.epoch, arguments.sequence)
+            restore_state(read_logs(repository, arguments.snapshot), arguments.snapshot, *place, arguments.target)
         elif arguments.command == "snapshots":
             for key in repository.manifest_keys():
                 print(repository.manifest(key).id)

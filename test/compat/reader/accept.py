@@ -2,7 +2,7 @@
 
 import sys
 
-from .encoding import FormatError, parse_json
+from .encoding import FormatError, check_requires, parse_json
 from .logs import decode_pages, decode_record
 from .manifest import Manifest, host_and_source
 from .packs import decode_index, decode_list
@@ -12,6 +12,7 @@ from .wal import decode_wal
 
 def manifest(data):
     members = parse_json(data, "manifest")
+    check_requires(members)
     host, source, sequence = members.text("host"), members.text("source"), members.number("sequence", 1)
     key = f"v1/{host}/{source}/snapshots/{sequence:010d}.json"
     if sequence > 9_999_999_999 or "/" in host + source or not host_and_source(key):

@@ -6,10 +6,11 @@ import stat
 from hashlib import sha256
 
 from cryptography.exceptions import InvalidSignature
-from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PublicKey
+from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey, Ed25519PublicKey
+from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
 
 from . import age
-from .encoding import NAME, FormatError, bech32_decode, parse_json, unbase64
+from .encoding import NAME, FormatError, TooNew, bech32_decode, check_requires, parse_json, unbase64
 
 DOCUMENT_LIMIT = 16 << 20
 LINE2 = re.compile(rb'\{"signer":"([A-Za-z0-9+/=]{44})","signature":"([A-Za-z0-9+/=]{88})"\}')
@@ -43,20 +44,34 @@ class IdentityFile:
     def __init__(self, path):
         if stat.S_IMODE(os.stat(path).st_mode) & 0o077:
             raise FormatError("the identity file must have mode 0600")
-        self.secrets, self.pinned, signers = [], Trust(), 0
+        self.secrets, self.pinned, self.own = [], Trust(), None
         with open(path, encoding="utf-8") as file:
-            lines = [line.partition("#")[0].strip() for line in file]
-        for line in filter(None, lines):
+            lines = [line.strip() for line in file]
+        for line in lines:
+            if not line or line.startswith("#"):
+                continue
             if line.startswith("AGE-SECRET-KEY-1"):
                 self.secrets.append(age.Identity(line))
-            elif line.startswith("HOLDFAST-SIGNER-1") and signers == 0:
-                signers = len(bech32_decode(line, "holdfast-signer-"))
-                if signers != 32:
-                    raise FormatError("identity file: a signer's seed must have 32 bytes")
+            elif line.startswith("HOLDFAST-SIGNER-1") and self.own is None:
+                self.own = public_key(bech32_decode(line, "holdfast-signer-"))
             elif words := re.fullmatch(r"trust\s+(\S+)\s+(\S+)", line):
                 self.pinned.lines.add((unbase64(words[1], 32), host_name(words[2]), None))
             elif not line.startswith("AGE-SECRET-KEY-PQ-1"):
                 raise FormatError("identity file: a line that is not specified")
+        self._lines = frozenset(self.pinned.lines)
+        if self.own:
+            self.pinned.lines.add((self.own, "*", None))
+
+    def pinned_beside(self, trust):
+        """The pinned signers; not its own by itself, where the access document in force limits that one."""
+        own = [only for signer, _, only in trust.lines if signer == self.own]
+        return self._lines if own and None not in own else self.pinned.lines
+
+
+def public_key(seed):
+    if len(seed) != 32:
+        raise FormatError("identity file: a signer's seed must have 32 bytes")
+    return Ed25519PrivateKey.from_private_bytes(seed).public_key().public_bytes(Encoding.Raw, PublicFormat.Raw)
 
 
 def host_name(text):
@@ -92,7 +107,9 @@ def open_document(data, repository_id, key, trust):
         Ed25519PublicKey.from_public_bytes(signer).verify(signature, message)
     except (InvalidSignature, ValueError) as error:
         raise FormatError("the signature is wrong") from error
-    return parse_json(payload, "payload")
+    members = parse_json(payload, "payload")
+    check_requires(members)
+    return members
 
 
 class RepositoryDocument:
@@ -105,13 +122,11 @@ class RepositoryDocument:
         claimed.hex("id", 16)
         self.id = claimed.text("id")
         members = open_document(data, self.id, self.KEY, trust)
-        members.expect("format", 1)
-        members.time("created")
-        if members.number("minimum_reader", 1) > 1:
-            raise FormatError("needs a newer reader")
+        if members.number("format") != 1 or members.number("minimum_reader") > 1:
+            raise TooNew("needs a newer reader")
         for feature in members.get("features", list):
-            if feature != "draft":
-                raise FormatError(f"feature {feature!r} is not known")
+            raise TooNew(f"feature {feature!r} is not known")
+        members.time("created")
 
 
 def signer_line(signer):

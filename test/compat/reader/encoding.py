@@ -2,6 +2,7 @@
 
 import base64
 import binascii
+import datetime
 import json
 import re
 
@@ -10,8 +11,13 @@ class FormatError(Exception):
     """Bytes are not as docs/format.md says."""
 
 
+class TooNew(FormatError):
+    """Something needs a newer reader, and may be sound."""
+
+
 NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,62}")
-TIME = re.compile(r"\d{4}-(0[1-9]|1[0-2])-(0[1-9]|[12]\d|3[01])T([01]\d|2[0-3]):[0-5]\d:[0-5]\d(\.\d{1,9})?Z", re.ASCII)
+TIME = re.compile(r"(\d{4})-(\d\d)-(\d\d)T([01]\d|2[0-3]):[0-5]\d:[0-5]\d(\.\d{1,9})?Z", re.ASCII)
+UNSEEN = re.compile("[\0-\x1f\x7f-\x9f\xad\u061c\u200b-\u200f\u2028-\u202e\u2060-\u206f\ufeff]")
 UINT64 = 1 << 64
 
 
@@ -147,7 +153,13 @@ class Members:
         return unhex(self.get(name, str), size)
 
     def time(self, name):
-        return self.text(name, TIME)
+        text = self.text(name, TIME)
+        year, month, day = (int(part) for part in TIME.fullmatch(text).group(1, 2, 3))
+        try:
+            datetime.date(year, month, day)
+        except ValueError as error:
+            raise FormatError(f"{self.what}: {name} is {text!r}") from error
+        return text
 
     def expect(self, name, value):
         got = self.get(name, type(value))
@@ -173,9 +185,24 @@ def parse_json(data, what):
         raise FormatError(f"{what}: {error}") from error
 
 
-def printable(text):
-    """Whether text is 1 to 256 bytes of printable UTF-8 on one line."""
-    return 1 <= len(text.encode("utf-8", "surrogatepass")) <= 256 and text.isprintable()
+def is_text(value):
+    """Whether a value of JSON is a text as section 1 has them."""
+    try:
+        return isinstance(value, str) and 1 <= len(value.encode()) <= 256 and not UNSEEN.search(value)
+    except UnicodeEncodeError:
+        return False
+
+
+def check_format(members):
+    if members.number("format") != 1:
+        raise TooNew(f"is of format {members.number('format')}")
+
+
+def check_requires(members):
+    """Refuses a document that needs an addition to the format: version 1 has none."""
+    wanted = members.get("requires", list, [])
+    if wanted:
+        raise TooNew(f"needs a newer reader, which knows {wanted!r}")
 
 
 BECH32 = "qpzry9x8gf2tvdw0s3jn54khce6mua7l"

@@ -4,8 +4,8 @@ import re
 from hashlib import sha256
 from typing import NamedTuple
 
-from .encoding import Decoder, FormatError, printable
-from .manifest import SEQUENCES, Place, wrapped_key
+from .encoding import Decoder, FormatError, check_format, is_text
+from .manifest import SEQUENCES, Place, data_keys
 from .packs import CHUNK_LIMIT, FIRST_CHUNK, PACK_LEAST, TAIL, decode_index
 from .wal import Cluster, Follower, Wal, decode_wal
 
@@ -13,6 +13,7 @@ NUMBER = r"(\d{10})"
 OBJECT = re.compile(rf"v1/([^/]+/[^/]+)/log/([0-9a-f]{{32}})/{NUMBER}/(?:head\.json|(joined/)?{NUMBER}-{NUMBER})")
 CUT = re.compile(rf"v1/([^/]+/[^/]+)/(condemned|expired)/log/([0-9a-f]{{32}})-{NUMBER}-{NUMBER}\.json")
 RECORD_LIMIT = 16 << 20
+RECORDS_LIMIT = 64 << 20
 POSITION_LIMIT = 64 << 10
 FIRST_PREVIOUS = bytes(32)
 MORE = 1
@@ -23,7 +24,7 @@ class Head:
 
     def __init__(self, members, repository_id, source, stream, epoch):
         host, _, name = source.partition("/")
-        members.expect("format", 1)
+        check_format(members)
         members.expect("repository", repository_id)
         members.expect("host", host)
         members.expect("source", name)
@@ -34,11 +35,9 @@ class Head:
         if (self.kind == "postgres") != members.has("postgres"):
             raise FormatError("a cluster of another kind, or none")
         self.cluster = Cluster(members.object("postgres"), stream) if members.has("postgres") else None
-        if not printable(members.text("tool")):
-            raise FormatError("tool is not printable")
-        self.keys = []
-        for key in members.each("keys", 1):
-            self.keys.append((key.hex("key", 32).hex(), [wrapped_key(item) for item in key.each("wrapped", 1)]))
+        if not is_text(members.text("tool")):
+            raise FormatError("tool is no text")
+        self.keys = data_keys(members)
         self.continues = Place.parse(members.object("continues")) if members.has("continues") else None
         if self.continues and (
             self.continues.sequence == 0 or (self.continues.stream == stream and self.continues.epoch >= epoch)
@@ -119,6 +118,8 @@ def open_piece(data, keys):
     chunks, end = decode_index(encoded[1:], 1)
     if end != start or any(kind != "l" for kind, _ in chunks):
         raise FormatError("chunks of another kind, or they do not end where the index begins")
+    if sum(ref.plain for _, ref in chunks) > RECORDS_LIMIT:
+        raise FormatError("too many bytes of records")
     plain = bytearray()
     for kind, ref in chunks:
         plain += keys.chunk(cipher, ref.offset, kind, ref.id, pack[ref.offset : ref.offset + ref.sealed], ref.plain)
@@ -273,6 +274,28 @@ class Logs:
         for sequence in range(due, last + 1):
             if sequence not in known:
                 self.found(epoch.key(f"{sequence:010d}-{sequence:010d}"), "is missing, and did not expire")
+
+    def branch(self, source, end, start):
+        """Epochs and numbers of the records after the place start up to that of end (stream, epoch, sequence)."""
+        stream, number, last = end
+        parts = []
+        while (stream, number) != (start.stream, start.epoch):
+            name = (source, stream, number)
+            if name not in self.epochs or self.epochs[name].head is None:
+                raise FormatError(f"epoch {number} of stream {stream} is missing")
+            before = self.epochs[name].head.continues
+            parts.append((name, before.sequence + 1 if before else 1, last))
+            if before is None:
+                if start.sequence or start.stream != stream:
+                    raise FormatError("the log does not lead there from the snapshot")
+                break
+            stream, number, last = before.stream, before.epoch, before.sequence
+        else:
+            if last < start.sequence:
+                raise FormatError("the log goes on from before the snapshot")
+            parts.append(((source, stream, number), start.sequence + 1, last))
+        for name, first, last in reversed(parts):
+            yield from ((name, sequence) for sequence in range(first, last + 1))
 
     def lines(self):
         """One line for each record: stream, epoch, sequence, time, flag, hash, and what it holds."""

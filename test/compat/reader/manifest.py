@@ -4,8 +4,8 @@ import re
 from hashlib import sha256
 from typing import NamedTuple
 
-from .encoding import NAME, FormatError, printable, unbase64
-from .packs import PACK_NUMBERS, json_ref
+from .encoding import NAME, FormatError, check_format, is_text, unbase64
+from .packs import PACK_LIMIT, PACK_NUMBERS, json_ref
 from .wal import BaseBackup
 
 COUNTS = (
@@ -13,6 +13,7 @@ COUNTS = (
     *("read_bytes", "added_bytes", "added_packs", "errors", "not_consistent"),
 )
 SEQUENCES = 10_000_000_000
+RESERVED = ("access", "repository.json")
 
 
 class Place(NamedTuple):
@@ -44,7 +45,7 @@ class Manifest:
         self.key, self.source, self.sequence = key, f"{self.host}/{self.name}", int(file[:10])
         self.id = f"{self.source}@{self.sequence}"
         self.hash = sha256(data).hexdigest()
-        members.expect("format", 1)
+        check_format(members)
         members.expect("repository", repository_id)
         members.expect("host", self.host)
         members.expect("source", self.name)
@@ -70,14 +71,14 @@ class Manifest:
             raise FormatError("the parent of a differential is not its full")
 
     def _objects(self, members):
-        self.keys = []
-        for key in members.each("keys", 1):
-            self.keys.append((key.hex("key", 32).hex(), [wrapped_key(item) for item in key.each("wrapped", 1)]))
+        self.keys = data_keys(members)
         self.lists = []
         for item in members.each("lists", 1):
             self.lists.append((item.hex("list", 32).hex(), *(item.number(name) for name in ("size", "packs", "bytes"))))
-        if len({item[0] for item in self.lists}) != len(self.lists) or any(item[1] < 9 for item in self.lists):
-            raise FormatError("lists: the same twice, or too small")
+        if len({item[0] for item in self.lists}) != len(self.lists):
+            raise FormatError("lists: the same twice")
+        if not all(9 <= item[1] <= PACK_LIMIT for item in self.lists):
+            raise FormatError("lists: of an impossible size")
         self.next_pack = members.number("next_pack", 1)
         self.without, least = [], 1
         for pair in members.get("without", list, []):
@@ -98,8 +99,8 @@ class Manifest:
         members.time("started")
         members.time("finished")
         tags = members.get("tags", list, [])
-        if not all(isinstance(text, str) and printable(text) for text in [members.text("tool"), *tags]):
-            raise FormatError("tool or tags are not printable")
+        if not all(is_text(text) for text in [members.text("tool"), *tags]):
+            raise FormatError("tool or tags are no texts")
         if len(set(tags)) != len(tags):
             raise FormatError("a tag occurs twice")
         counts = members.object("counts")
@@ -120,6 +121,16 @@ class Manifest:
         return not any(first <= number <= last for first, last in self.without)
 
 
+def data_keys(members):
+    """Each data key with its entries; the first is that of the chain or the epoch."""
+    keys = []
+    for key in members.each("keys", 1):
+        keys.append((key.hex("key", 32).hex(), [wrapped_key(item) for item in key.each("wrapped", 1)]))
+    if len({name for name, _ in keys}) != len(keys):
+        raise FormatError("keys: the same twice")
+    return keys
+
+
 def wrapped_key(item):
     """Type, recipient, and the data key wrapped for it."""
     kind, recipient, wrapped = item.text("type"), item.text("recipient"), unbase64(item.text("wrapped"))
@@ -131,4 +142,5 @@ def wrapped_key(item):
 def host_and_source(key):
     """Whether a key begins with v1/<host>/<source>/."""
     parts = key.split("/")
-    return bool(NAME.fullmatch(parts[1]) and NAME.fullmatch(parts[2])) and parts[1] != "access" and parts[2] != "policy"
+    names = NAME.fullmatch(parts[1]) and NAME.fullmatch(parts[2])
+    return bool(names) and parts[1] not in RESERVED and parts[2] != "policy"

@@ -69,7 +69,7 @@ class Repository:
                 self.access = AccessDocument(store.read(key), self.id, sequence, self.access, identity.pinned)
         if self.access is None:
             raise FormatError("v1/access: nothing there")
-        self.trust = Trust(identity.pinned.lines | self.access.trust.lines)
+        self.trust = Trust(identity.pinned_beside(self.access.trust) | self.access.trust.lines)
 
     def document(self, key):
         """The members and the bytes of a signed document."""
@@ -89,12 +89,12 @@ class Repository:
 
     def unwrap_entries(self, keys, source, chain):
         """The keys of a chain, or of an epoch of a stream, from the entries that a document repeats."""
-        for wanted, wrapped in keys:
-            for secret in self.identity.secrets:
-                for kind, recipient, data in [*wrapped, *self.key_objects(source, wanted)]:
-                    found = self.try_key(secret, f"{kind}:{recipient}", data, wanted)
-                    if found:
-                        return ChainKeys(found, self.id, source, chain)
+        wanted, wrapped = keys[0]
+        for secret in self.identity.secrets:
+            for kind, recipient, data in [*wrapped, *self.key_objects(source, wanted)]:
+                found = self.try_key(secret, f"{kind}:{recipient}", data, wanted)
+                if found:
+                    return ChainKeys(found, self.id, source, chain)
         raise FormatError("no key of the identity file opens it")
 
     def key_objects(self, source, wanted):

@@ -3,7 +3,7 @@
 import re
 from typing import NamedTuple
 
-from .encoding import Decoder, FormatError, printable
+from .encoding import Decoder, FormatError, is_text
 
 DECIMAL = re.compile("[1-9][0-9]{0,19}")
 LSN = re.compile("(0|[1-9A-F][0-9A-F]{0,7})/(0|[1-9A-F][0-9A-F]{0,7})")
@@ -54,8 +54,8 @@ class BaseBackup:
     def __init__(self, members):
         self.system, self.timeline, self.segment_size = system(members), timeline(members), segment_size(members)
         self.start, self.stop = (parse_lsn(members.text(name, LSN)) for name in ("start_lsn", "stop_lsn"))
-        if not printable(members.text("version")):
-            raise FormatError("version is not printable")
+        if not is_text(members.text("version")):
+            raise FormatError("version is no text")
         if not 0 < self.start <= self.stop:
             raise FormatError("from where to where WAL is needed is not possible")
 
@@ -146,6 +146,9 @@ class Follower:
     def _begin(self, start, size):
         if start % size:
             return "the first WAL does not start with a segment"
+        if self.came_from == self.timeline:
+            missing = self.next is not None and start > self.next
+            return f"WAL from {self.next:X} to {start:X} is missing" if missing else None
         if self.timeline == 1:
             return "timeline 1 comes from no other" if (self.came_from or 1) > 1 else None
         if self.history is None:
