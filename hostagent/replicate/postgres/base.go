@@ -102,8 +102,8 @@ func (l *line) makeBase(ctx context.Context, failures int) (wait time.Duration, 
 	done()
 	took := time.Since(began)
 	if err == nil && !l.mark().has(made.Place) {
-		// All of it was read in vain: not again and again.
-		return max(replicate.Backoff(failures), replicate.Rest(took)), errBeside
+		// All of it was read in vain: not all the time.
+		return max(replicate.Backoff(failures), min(took, replicate.Rest(took))), errBeside
 	}
 	if err == nil {
 		err = l.note(true, func(m *mark) { m.Based, m.BaseStop = true, made.Stop })

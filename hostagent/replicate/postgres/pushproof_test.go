@@ -83,9 +83,9 @@ func TestPushPutBack(t *testing.T) {
 		full(own, "b")
 	}
 	settled(t, own)
+	own.Stop("fast") // which archives once more
 	w.archive(first, nil)
 	want := w.acknowledged(anyLSN)
-	own.Stop("fast")
 
 	again, config := kept(t)
 	config["wal_keep_size"] = "0"
