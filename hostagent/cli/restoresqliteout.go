@@ -92,6 +92,9 @@ func (r *databaseRestored) document() any {
 		doc.Target, doc.Reached, doc.Records, doc.Bytes, doc.Written = got.Path, got.Reached.UTC(), got.Records, got.Bytes, got.Written
 		doc.Steps, doc.Safety = stepLines(got.Steps), got.Safety
 		doc.Warnings = append(doc.Warnings, got.Warnings...)
+		if r.report != nil {
+			doc.Warnings = append(doc.Warnings, r.report.Notes...)
+		}
 	}
 	return doc
 }
@@ -99,6 +102,9 @@ func (r *databaseRestored) document() any {
 func (a *app) printDatabase(r databaseRestored) error {
 	if r.Result != nil {
 		a.warnings(r.Settled, r.Warnings)
+		if r.report != nil {
+			a.warnings("", r.report.Notes)
+		}
 	}
 	return a.print(r.document(), func(w io.Writer) {
 		if r.DryRun {

@@ -215,6 +215,11 @@ func (a *app) verifyRestore(ctx context.Context, repo *repository.Repository, id
 		r.Problems = append(r.Problems, cause(err))
 	}
 	r.found(report)
+	if report != nil {
+		for _, n := range report.Notes {
+			a.warn("%s", n)
+		}
+	}
 	r.Pass = len(r.Problems) == 0
 	return r, nil
 }

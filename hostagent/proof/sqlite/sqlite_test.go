@@ -6,6 +6,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"strconv"
 	"strings"
 	"testing"
 	"time"
@@ -184,5 +185,51 @@ func TestLimits(t *testing.T) {
 	}
 	if _, err := sqlite.Prove(context.Background(), path+".gone", all()); err == nil {
 		t.Error("a file that is not there is proven")
+	}
+}
+
+// damage breaks the first page of a table, of a database with pages of 1 KiB.
+func damage(t *testing.T, path, table string) {
+	t.Helper()
+	out, err := exec.Command("sqlite3", path, "SELECT rootpage FROM sqlite_schema WHERE name = '"+table+"'").Output()
+	if err != nil {
+		t.Fatal(err)
+	}
+	page, err := strconv.Atoi(strings.TrimSpace(string(out)))
+	if err != nil {
+		t.Fatal(err)
+	}
+	b, err := os.ReadFile(path)
+	if err != nil {
+		t.Fatal(err)
+	}
+	for i := range 16 {
+		b[(page-1)*1024+i] ^= 0x5a
+	}
+	if err := os.WriteFile(path, b, 0o600); err != nil {
+		t.Fatal(err)
+	}
+}
+
+// TestWhatOnlyTheApplicationHas proves databases with a collation that the program which made them brings along: what does
+// without is checked, and found where it is damaged; the rest is told.
+func TestWhatOnlyTheApplicationHas(t *testing.T) {
+	const own = "CREATE TABLE own(a TEXT PRIMARY KEY COLLATE uint); CREATE INDEX j ON own(a); INSERT INTO own VALUES ('a2'), ('a10'); CREATE TABLE other(a REFERENCES own);"
+	for _, integrity := range []string{sqlite.IntegrityCheck, sqlite.QuickCheck} {
+		path := makeDatabase(t, table+own)
+		r := prove(t, path, sqlite.Options{Integrity: integrity, ForeignKeys: true, Checks: []policy.Check{{Query: "SELECT count(*) FROM t", Expect: "500"}}})
+		if !r.Passed() || len(r.Steps) != 2 || r.Steps[0].Name != integrity+sqlite.InPart || len(r.Notes) != 2 || !strings.HasPrefix(r.Notes[0], "1 of 3 tables") {
+			t.Errorf("%+v", r)
+		}
+		damage(t, path, "t")
+		r = prove(t, path, sqlite.Options{Integrity: integrity})
+		if r.Passed() || len(r.Steps) != 1 {
+			t.Errorf("damaged: %+v", r)
+		}
+	}
+	// Where nothing else is there, nothing is claimed.
+	r := prove(t, makeDatabase(t, own+"DROP TABLE other;"), sqlite.Options{Integrity: sqlite.IntegrityCheck})
+	if !r.Passed() || len(r.Steps) != 0 || len(r.Notes) == 0 {
+		t.Errorf("%+v", r)
 	}
 }
