@@ -17,6 +17,7 @@ import (
 	"github.com/btcdecoded/holdfast/hostagent/replicate/replicatetest"
 	"github.com/btcdecoded/holdfast/shared/objstore"
 	"github.com/btcdecoded/holdfast/shared/objstore/mem"
+	"github.com/btcdecoded/holdfast/shared/postgres"
 	"github.com/btcdecoded/holdfast/shared/repository/layout"
 	"github.com/btcdecoded/holdfast/shared/repository/record"
 	"github.com/btcdecoded/holdfast/test/cluster"
@@ -131,6 +132,54 @@ func TestPartedInRecord(t *testing.T) {
 	w.wantRows(w.restore(time.Time{}), w.acknowledged(anyLSN))
 }
 
+// toSwitch has a follower come to a switch of segments, and ends it there: at the end of a segment.
+func (w *world) toSwitch(r *running) (end string) {
+	w.t.Helper()
+	for {
+		w.write("b", 5)()
+		w.server.Psql("SELECT pg_switch_wal()")
+		end = w.server.Psql("SELECT pg_current_wal_lsn()")
+		durable := r.CaughtUp().Cluster.Durable
+		r.Await("the server knows", func(s replicate.Status) bool { return s.Cluster.Slot.Restart >= durable })
+		r.Stop()
+		if durable == end {
+			return end
+		}
+		r = w.follow(nil) // the server had something to write by itself
+	}
+}
+
+// TestSegmentBeforeIsGone goes on at the beginning of a segment where the server has removed the one before, which nobody needs.
+func TestSegmentBeforeIsGone(t *testing.T) {
+	t.Parallel()
+	w := newWorld(t, cluster.Options{SegmentSize: 1, Config: map[string]string{"wal_keep_size": "0", "min_wal_size": "2MB", "max_wal_size": "4MB", "wal_recycle": "off"}})
+	r := w.follow(nil)
+	r.Await("the base backup", replicatetest.Following)
+	end, err := postgres.ParseLSN(w.toSwitch(r))
+	if err != nil {
+		t.Fatal(err)
+	}
+	before := filepath.Join(w.server.Dir, "pg_wal", postgres.SegmentName(1, end-1, 1<<20))
+	for limit := time.Now().Add(limit); ; {
+		if _, err := os.Stat(before); errors.Is(err, os.ErrNotExist) {
+			break
+		}
+		if time.Now().After(limit) {
+			t.Fatalf("the server keeps %s", before)
+		}
+		w.write("c", 5)()
+		w.server.Psql("SELECT pg_switch_wal()")
+		w.server.Psql("CHECKPOINT")
+	}
+	r = w.follow(nil)
+	r.CaughtUp()
+	if n := r.Count(replicate.Missed) + r.Count(replicate.Based); n != 0 {
+		t.Errorf("%d gaps and base backups", n)
+	}
+	r.Stop()
+	w.wantRows(w.restore(time.Time{}), w.acknowledged(anyLSN))
+}
+
 // TestPutBackAtSwitch puts a server back which then comes to the same end of a segment in another way: behind a switch of
 // segments there are only zeros, which are the same on all servers.
 func TestPutBackAtSwitch(t *testing.T) {
@@ -145,18 +194,7 @@ func TestPutBackAtSwitch(t *testing.T) {
 	dir := filepath.Join(own.Owner.Dir(t), "data")
 	own.CopyTo(t, dir)
 	own.Restart()
-	end := ""
-	for {
-		w.write("b", 5)()
-		own.Psql("SELECT pg_switch_wal()")
-		end = own.Psql("SELECT pg_current_wal_lsn()")
-		durable := r.CaughtUp().Cluster.Durable
-		r.Stop()
-		if durable == end {
-			break
-		}
-		r = w.follow(nil) // the server had something to write by itself
-	}
+	end := w.toSwitch(r)
 	own.Stop("fast")
 	old := cluster.Open(t, dir, cluster.Options{Config: map[string]string{"wal_keep_size": "64MB"}})
 	w.leads(old, 0)
