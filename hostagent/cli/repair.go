@@ -9,7 +9,6 @@ import (
 
 	"github.com/spf13/cobra"
 
-	"github.com/btcdecoded/holdfast/hostagent/progress"
 	"github.com/btcdecoded/holdfast/shared/objstore"
 	"github.com/btcdecoded/holdfast/shared/repository/repair"
 	"github.com/btcdecoded/holdfast/shared/snapshot"
@@ -100,13 +99,8 @@ func (a *app) repair(ctx context.Context, f repairFlags, args []string) error {
 		return err
 	}
 	meter := a.meter()
-	var before progress.Counts
-	o.Progress = func(p repair.Progress) {
-		meter.Current(p.Source.String())
-		meter.Total(0, uint64(p.TotalBytes))
-		meter.Add(0, uint64(p.Bytes)-before.Bytes, 0)
-		before.Bytes = uint64(p.Bytes)
-	}
+	at := readMeter(meter)
+	o.Progress = func(p repair.Progress) { at(p.Source, p.Bytes, p.TotalBytes) }
 	var result *repair.Result
 	err = meter.Run("repair", func() error {
 		var err error

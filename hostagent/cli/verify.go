@@ -10,7 +10,6 @@ import (
 
 	"github.com/spf13/cobra"
 
-	"github.com/btcdecoded/holdfast/hostagent/progress"
 	"github.com/btcdecoded/holdfast/hostagent/state"
 	"github.com/btcdecoded/holdfast/shared/repository"
 	"github.com/btcdecoded/holdfast/shared/repository/verify"
@@ -203,13 +202,8 @@ func selected(o *verify.Options, src snapshot.Source) bool {
 
 func (a *app) verify(ctx context.Context, repo *repository.Repository, o verify.Options) (result *verify.Result, err error) {
 	meter := a.meter()
-	var before progress.Counts
-	o.Progress = func(p verify.Progress) {
-		meter.Current(p.Source.String())
-		meter.Total(0, uint64(p.TotalBytes))
-		meter.Add(0, uint64(p.Bytes)-before.Bytes, 0)
-		before.Bytes = uint64(p.Bytes)
-	}
+	at := readMeter(meter)
+	o.Progress = func(p verify.Progress) { at(p.Source, p.Bytes, p.TotalBytes) }
 	err = meter.Run("verify "+string(o.Level), func() error {
 		var err error
 		result, err = verify.Run(ctx, repo, o)

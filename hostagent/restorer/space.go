@@ -56,7 +56,7 @@ func checkSpace(ctx context.Context, snap Snapshot, options Options, selections 
 				break
 			}
 			d.files++
-			d.bytes += dataBytes(e)
+			d.bytes += e.DataBytes()
 			if e.Type != snapshot.Directory {
 				files++
 				content += e.Size
@@ -127,7 +127,7 @@ func (r *run) measured(j *job) {
 	if !r.measure {
 		return
 	}
-	need := dataBytes(j.entry)
+	need := j.entry.DataBytes()
 	if len(j.entry.Maps) > 0 {
 		need = 0
 		_ = r.snap.Extents(r.ctx, j.entry, func(x snapshot.Extent) error { // damage is met again when it counts
@@ -182,22 +182,6 @@ func lacks(options Options, d *demand) error {
 		return &SpaceError{Place: d.place, Need: d.files, Free: st.Ffree, Inodes: true}
 	}
 	return nil
-}
-
-// dataBytes is at most how much data, without holes, a file has. A map without packs covers only holes.
-func dataBytes(e *snapshot.Entry) uint64 {
-	var n uint64
-	for i := range e.Extents {
-		if !e.Extents[i].Hole {
-			n += e.Extents[i].Length
-		}
-	}
-	for i := range e.Maps {
-		if len(e.Maps[i].Packs) > 0 {
-			n += e.Maps[i].Length
-		}
-	}
-	return n
 }
 
 // existingAbove is the place itself or what exists above it.

@@ -1,6 +1,6 @@
-// Package scratch makes directories that nobody keeps. The kernel has each locked while the process lives that works in it,
-// and drops the lock with the process, however that ends: what a process left that was killed is removed by the next one
-// that makes a directory beside it.
+// Package scratch makes directories and files that nobody keeps. A [File] has no name: nothing is left of it. The kernel has each directory
+// locked while the process lives that works in it, and drops the lock with the process, however that ends: what a process left
+// that was killed is removed by the next one that makes a directory beside it.
 package scratch
 
 import (
@@ -14,6 +14,19 @@ import (
 
 // ErrLocked says that a process is at work in a directory.
 var ErrLocked = errors.New("another process is at work in it")
+
+// File makes a file in a directory that has no name: nobody else can open it, and it goes with the process, however that ends.
+// For the instant in which it has one, that is of a pattern as of [os.CreateTemp].
+func File(dir, pattern string) (*os.File, error) {
+	f, err := os.CreateTemp(dir, pattern)
+	if err != nil {
+		return nil, err
+	}
+	if err := os.Remove(f.Name()); err != nil {
+		return nil, errors.Join(err, f.Close())
+	}
+	return f, nil
+}
 
 // Dir is a directory of this process, which is locked.
 type Dir struct {

@@ -75,3 +75,24 @@ func TestLockOfALink(t *testing.T) {
 		t.Error("locked")
 	}
 }
+
+// TestFile is written and read, and is not there for anybody else.
+func TestFile(t *testing.T) {
+	dir := t.TempDir()
+	f, err := scratch.File(dir, "job-*")
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer func() { _ = f.Close() }()
+	if _, err := f.WriteAt([]byte("text"), 3); err != nil {
+		t.Fatal(err)
+	}
+	if b := make([]byte, 4); true {
+		if _, err := f.ReadAt(b, 3); err != nil || string(b) != "text" {
+			t.Errorf("%q, %v", b, err)
+		}
+	}
+	if list, err := os.ReadDir(dir); err != nil || len(list) > 0 {
+		t.Errorf("%v, %v", list, err)
+	}
+}

@@ -175,6 +175,22 @@ type Entry struct {
 	Maps          []MapRef // content of files over MapSpan
 }
 
+// DataBytes is at most how much data, without holes, a file has. A map without packs covers only holes.
+func (e *Entry) DataBytes() uint64 {
+	var n uint64
+	for i := range e.Extents {
+		if !e.Extents[i].Hole {
+			n += e.Extents[i].Length
+		}
+	}
+	for i := range e.Maps {
+		if len(e.Maps[i].Packs) > 0 {
+			n += e.Maps[i].Length
+		}
+	}
+	return n
+}
+
 // ComparePaths orders paths as trees do: '/' before every other byte. It returns -1, 0 or 1.
 func ComparePaths(a, b string) int {
 	for i := 0; i < len(a) && i < len(b); i++ {

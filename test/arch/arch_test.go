@@ -60,7 +60,7 @@ var layers = map[string][]string{
 	"hostagent/pgbin":    {},
 	"hostagent/scratch":  {},
 	"hostagent/pgserver": {"shared/postgres", "hostagent/pgbin", "hostagent/scratch"},
-	"hostagent/source":   {"shared", "hostagent/pgbin"},
+	"hostagent/source":   {"shared", "hostagent/scratch", "hostagent/pgbin"},
 	"hostagent/restorer": {"shared", "hostagent/scratch", "hostagent/pgbin", "hostagent/pgserver"},
 	"hostagent/proof":    {"shared", "hostagent/pgbin", "hostagent/pgserver"},
 	"hostagent/cli":      {"shared", "events", "hostagent"},

@@ -15,6 +15,8 @@ import (
 	"github.com/aws/aws-sdk-go-v2/service/s3"
 	"github.com/aws/aws-sdk-go-v2/service/s3/types"
 	"golang.org/x/sys/unix"
+
+	"github.com/btcdecoded/holdfast/test/program"
 )
 
 const (
@@ -78,7 +80,7 @@ func attributed(t testing.TB) string {
 	if unix.Setxattr(dir, "user.holdfast", []byte("x"), 0) == nil {
 		return dir
 	}
-	root, err := repositoryRoot()
+	root, err := program.Root()
 	if err != nil {
 		t.Fatal(err)
 	}

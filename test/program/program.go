@@ -75,7 +75,7 @@ func place(root, source, to string, args ...string) (string, error) {
 		return "", err
 	}
 	kept := filepath.Join(root, ".cache", "test", strings.ReplaceAll(filepath.ToSlash(rel), "/", "-"))
-	unlock, err := lock(kept + ".lock")
+	unlock, err := Lock(kept + ".lock")
 	if err != nil {
 		return to, build(source, to, args) // a checkout that is somebody else's
 	}
@@ -119,8 +119,8 @@ func duplicate(from, to string) error {
 	return errors.Join(err, out.Close())
 }
 
-// lock waits for the lock of a file, whose directory it makes. It ends with the process at the latest.
-func lock(name string) (unlock func(), err error) {
+// Lock waits for the lock of a file, whose directory it makes. It ends with the process at the latest.
+func Lock(name string) (unlock func(), err error) {
 	if err := os.MkdirAll(filepath.Dir(name), 0o755); err != nil { //nolint:gosec // programs for everybody
 		return nil, err
 	}

@@ -13,7 +13,6 @@ import (
 	"github.com/btcdecoded/holdfast/hostagent/restorer/inplace"
 	"github.com/btcdecoded/holdfast/hostagent/restorer/steps"
 	"github.com/btcdecoded/holdfast/hostagent/scratch"
-	"github.com/btcdecoded/holdfast/shared/snapshot"
 )
 
 // Opener opens what a database is built from.
@@ -202,25 +201,9 @@ func (r *run) build(ctx context.Context, src *Source) error {
 
 // needs is how much room a database takes, as far as is known before it is built: of the base and of what the log adds.
 func (s *Source) needs() uint64 {
-	n := dataBytes(s.Entry)
+	n := s.Entry.DataBytes()
 	if s.Bytes > s.Entry.Size {
 		n += s.Bytes - s.Entry.Size
-	}
-	return n
-}
-
-// dataBytes is at most how much data, without holes, a file has. A map without packs covers only holes.
-func dataBytes(e *snapshot.Entry) uint64 {
-	var n uint64
-	for i := range e.Extents {
-		if !e.Extents[i].Hole {
-			n += e.Extents[i].Length
-		}
-	}
-	for i := range e.Maps {
-		if len(e.Maps[i].Packs) > 0 {
-			n += e.Maps[i].Length
-		}
 	}
 	return n
 }

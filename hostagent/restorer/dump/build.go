@@ -13,6 +13,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"github.com/btcdecoded/holdfast/hostagent/pgbin"
+	"github.com/btcdecoded/holdfast/hostagent/scratch"
 	"github.com/btcdecoded/holdfast/shared/postgres/logical"
 )
 
@@ -117,17 +118,8 @@ func (w *work) close() {
 	}
 }
 
-// unnamed makes a file that nobody else can open, and that is gone when this program is.
-func unnamed(dir string) (*os.File, error) {
-	f, err := os.CreateTemp(dir, ".holdfast-dump-")
-	if err != nil {
-		return nil, err
-	}
-	if err := os.Remove(f.Name()); err != nil {
-		return nil, errors.Join(err, f.Close())
-	}
-	return f, nil
-}
+// dumpPattern is of files that dumps pass through.
+const dumpPattern = ".holdfast-dump-*"
 
 // fetch gets the dump into a file: pg_restore reads one with several processes, a pipe with one. Where there is no room for
 // it, it is piped.
@@ -143,7 +135,7 @@ func (w *work) fetch(ctx context.Context) error {
 			return nil
 		}
 	}
-	f, err := unnamed(dir)
+	f, err := scratch.File(dir, dumpPattern)
 	if err != nil {
 		return fmt.Errorf("keep the dump: %w", err)
 	}

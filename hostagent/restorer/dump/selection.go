@@ -12,6 +12,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"github.com/btcdecoded/holdfast/hostagent/pgbin"
+	"github.com/btcdecoded/holdfast/hostagent/scratch"
 )
 
 // Selection says of which tables the rows are wanted. All definitions are restored, so that what a table needs of types and
@@ -61,7 +62,7 @@ func (w *work) choose(ctx context.Context, s *Selection) error {
 	if len(missing) > 0 {
 		return fmt.Errorf("%w as %s", ErrNoTable, strings.Join(missing, ", "))
 	}
-	if w.list, err = unnamed(w.Temp); err != nil {
+	if w.list, err = scratch.File(w.Temp, dumpPattern); err != nil {
 		return fmt.Errorf("keep the list: %w", err)
 	}
 	if _, err := w.list.WriteString(list); err != nil {

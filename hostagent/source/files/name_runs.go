@@ -9,6 +9,8 @@ import (
 	"fmt"
 	"io"
 	"os"
+
+	"github.com/btcdecoded/holdfast/hostagent/scratch"
 )
 
 // nameRuns are the names of a directory that has more of them than are held in memory: sorted runs in a file without a
@@ -68,12 +70,9 @@ func (l *lister) spill(n *node, fd int) {
 
 // nameless makes a file that has no name any more.
 func nameless(dir string) (*os.File, error) {
-	f, err := os.CreateTemp(dir, "holdfast-names-*")
+	f, err := scratch.File(dir, "holdfast-names-*")
 	if err != nil {
 		return nil, fmt.Errorf("make a file for names: %w", err)
-	}
-	if err := os.Remove(f.Name()); err != nil {
-		return nil, errors.Join(fmt.Errorf("take a file's name: %w", err), f.Close())
 	}
 	return f, nil
 }

@@ -11,6 +11,7 @@ import (
 	"slices"
 	"sync"
 
+	"github.com/btcdecoded/holdfast/hostagent/scratch"
 	"github.com/btcdecoded/holdfast/shared/snapshot"
 )
 
@@ -148,12 +149,9 @@ func (s *entries) close() {
 
 // nameless makes a file that has no name any more.
 func nameless(dir string) (*os.File, error) {
-	f, err := os.CreateTemp(dir, "holdfast-entries-*")
+	f, err := scratch.File(dir, "holdfast-entries-*")
 	if err != nil {
 		return nil, fmt.Errorf("make a file for lists: %w", err)
-	}
-	if err := os.Remove(f.Name()); err != nil {
-		return nil, errors.Join(fmt.Errorf("take a file's name: %w", err), f.Close())
 	}
 	return f, nil
 }

@@ -8,6 +8,7 @@ import (
 	"slices"
 	"sync"
 
+	"github.com/btcdecoded/holdfast/hostagent/scratch"
 	"github.com/btcdecoded/holdfast/hostagent/source/sqlite/spool"
 )
 
@@ -31,12 +32,8 @@ type marks struct{ has, fresh []uint64 }
 
 // newOverlay makes an overlay whose file lies in a directory.
 func newOverlay(dir string, page uint32, span uint64) (*overlay, error) {
-	f, err := os.CreateTemp(dir, "pages-*")
+	f, err := scratch.File(dir, "pages-*")
 	if err != nil {
-		return nil, fmt.Errorf("keep changed pages: %w", err)
-	}
-	// Without a name nothing is left of it, however the process ends.
-	if err := os.Remove(f.Name()); err != nil {
 		return nil, fmt.Errorf("keep changed pages: %w", err)
 	}
 	return &overlay{file: f, page: uint64(page), span: span, regions: map[int]*marks{}}, nil

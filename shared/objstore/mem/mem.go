@@ -209,18 +209,26 @@ func (s *Store) Put(ctx context.Context, key string, c objstore.Content) error {
 	if err != nil {
 		return err
 	}
-	data := make([]byte, c.Size)
-	if _, err := io.ReadFull(io.NewSectionReader(c, 0, c.Size), data); err != nil {
-		return fmt.Errorf("put %s: read content: %w", key, err)
+	data, err := readContent(key, c)
+	if err != nil {
+		return err
 	}
-	sum := sha256.Sum256(data)
-	if sum != c.SHA256 {
-		return fmt.Errorf("put %s: %w", key, objstore.ErrChecksum)
-	}
-	if err := s.store(key, data, sum); err != nil {
+	if err := s.store(key, data, c.SHA256); err != nil {
 		return err
 	}
 	return fault.Err
+}
+
+// readContent reads what is put under a key.
+func readContent(key string, c objstore.Content) ([]byte, error) {
+	data := make([]byte, c.Size)
+	if _, err := io.ReadFull(io.NewSectionReader(c, 0, c.Size), data); err != nil {
+		return nil, fmt.Errorf("put %s: read content: %w", key, err)
+	}
+	if sha256.Sum256(data) != c.SHA256 {
+		return nil, fmt.Errorf("put %s: %w", key, objstore.ErrChecksum)
+	}
+	return data, nil
 }
 
 func (s *Store) store(key string, data []byte, sum [32]byte) error {

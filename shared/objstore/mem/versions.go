@@ -176,12 +176,9 @@ func (s *Store) PutVersion(ctx context.Context, key string, c objstore.Content) 
 	if err != nil {
 		return err
 	}
-	data := make([]byte, c.Size)
-	if _, err := io.ReadFull(io.NewSectionReader(c, 0, c.Size), data); err != nil {
-		return fmt.Errorf("put %s: read content: %w", key, err)
-	}
-	if sha256.Sum256(data) != c.SHA256 {
-		return fmt.Errorf("put %s: %w", key, objstore.ErrChecksum)
+	data, err := readContent(key, c)
+	if err != nil {
+		return err
 	}
 	if !s.keepsVersions() {
 		return objstore.ErrNoVersions

@@ -18,8 +18,6 @@ import (
 	"slices"
 	"sync"
 
-	"golang.org/x/sync/errgroup"
-
 	"github.com/btcdecoded/holdfast/shared/keyring"
 	"github.com/btcdecoded/holdfast/shared/objstore"
 	"github.com/btcdecoded/holdfast/shared/repository"
@@ -301,20 +299,4 @@ func (r *run) had() {
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	r.result.Had++
-}
-
-// each calls fn for the items, several at a time; the first error ends it.
-func each[T any](ctx context.Context, workers int, items []T, fn func(context.Context, T) error) error {
-	g, gctx := errgroup.WithContext(ctx)
-	g.SetLimit(workers)
-	for _, item := range items {
-		if gctx.Err() != nil {
-			break
-		}
-		g.Go(func() error { return fn(gctx, item) })
-	}
-	if err := g.Wait(); err != nil {
-		return err
-	}
-	return ctx.Err()
 }

@@ -10,6 +10,7 @@ import (
 	"github.com/btcdecoded/holdfast/shared/repository/inventory"
 	"github.com/btcdecoded/holdfast/shared/repository/layout"
 	"github.com/btcdecoded/holdfast/shared/repository/log"
+	"github.com/btcdecoded/holdfast/shared/repository/parallel"
 )
 
 // copyLogs copies the logs of the source, after its snapshots, which are complete without them: for each epoch its head,
@@ -90,7 +91,7 @@ func (s *source) copyEpoch(reader *log.Reader, e *log.Epoch) error {
 			missing = append(missing, o)
 		}
 	})
-	return each(s.ctx, s.opts.Workers, missing, func(ctx context.Context, o layout.LogObject) error {
+	return parallel.Each(s.ctx, s.opts.Workers, missing, func(ctx context.Context, o layout.LogObject) error {
 		return s.copyPiece(ctx, reader, e, o, deep)
 	})
 }

@@ -11,6 +11,7 @@ import (
 	"github.com/btcdecoded/holdfast/shared/repository"
 	"github.com/btcdecoded/holdfast/shared/repository/inventory"
 	"github.com/btcdecoded/holdfast/shared/repository/layout"
+	"github.com/btcdecoded/holdfast/shared/repository/parallel"
 	"github.com/btcdecoded/holdfast/shared/snapshot"
 )
 
@@ -145,7 +146,7 @@ func (s *source) copyPacks(m *repository.Stored, packs []snapshot.PackInfo) (boo
 		}
 	}
 	arrived := make([]bool, len(missing))
-	err = each(s.ctx, s.opts.Workers, indexes(len(missing)), func(ctx context.Context, i int) error {
+	err = parallel.Each(s.ctx, s.opts.Workers, indexes(len(missing)), func(ctx context.Context, i int) error {
 		p := missing[i]
 		var err error
 		arrived[i], err = s.transfer(ctx, layout.PackKey(s.src, chain, p.ID), int64(p.Size), p.ID.String(), id)
@@ -237,7 +238,7 @@ func (s *source) otherDocuments() []string {
 
 // documents copies signed documents, each after its signature was checked.
 func (s *source) documents(keys []string) error {
-	return each(s.ctx, s.opts.Workers, keys, func(ctx context.Context, key string) error {
+	return parallel.Each(s.ctx, s.opts.Workers, keys, func(ctx context.Context, key string) error {
 		doc, err := s.from.Document(ctx, key, nil)
 		switch {
 		case errors.Is(err, objstore.ErrNotExist):

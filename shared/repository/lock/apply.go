@@ -6,9 +6,8 @@ import (
 	"fmt"
 	"sync"
 
-	"golang.org/x/sync/errgroup"
-
 	"github.com/btcdecoded/holdfast/shared/objstore"
+	"github.com/btcdecoded/holdfast/shared/repository/parallel"
 )
 
 // workers is how many objects are locked at the same time: a request each, and nothing to carry.
@@ -52,27 +51,19 @@ func (p *Plan) Apply(ctx context.Context, store objstore.Locker, stop func() boo
 
 func (p *Plan) each(ctx context.Context, d *Done, objects []int, fn func(context.Context, string) error) error {
 	var mu sync.Mutex // guards d.Failed
-	g, gctx := errgroup.WithContext(ctx)
-	g.SetLimit(workers)
-	for _, o := range objects {
-		if gctx.Err() != nil {
-			break
+	return parallel.Each(ctx, workers, objects, func(ctx context.Context, o int) error {
+		err := fn(ctx, p.objects[o].Key)
+		switch {
+		case err == nil, errors.Is(err, objstore.ErrNotExist):
+		case errors.Is(err, objstore.ErrNoLocks), ctx.Err() != nil:
+			return err
+		default:
+			mu.Lock()
+			defer mu.Unlock()
+			d.Failed[o] = err
 		}
-		g.Go(func() error {
-			err := fn(gctx, p.objects[o].Key)
-			switch {
-			case err == nil, errors.Is(err, objstore.ErrNotExist):
-			case errors.Is(err, objstore.ErrNoLocks), gctx.Err() != nil:
-				return err
-			default:
-				mu.Lock()
-				defer mu.Unlock()
-				d.Failed[o] = err
-			}
-			return nil
-		})
-	}
-	return errors.Join(g.Wait(), ctx.Err())
+		return nil
+	})
 }
 
 // Err says how many objects could not be locked, and why the first of them could not; nil if all were.

@@ -8,10 +8,9 @@ import (
 	"sync"
 	"time"
 
-	"golang.org/x/sync/errgroup"
-
 	"github.com/btcdecoded/holdfast/shared/objstore"
 	"github.com/btcdecoded/holdfast/shared/repository/layout"
+	"github.com/btcdecoded/holdfast/shared/repository/parallel"
 	"github.com/btcdecoded/holdfast/shared/repository/record"
 )
 
@@ -132,25 +131,20 @@ func (p *pruner) sweepOldReceipts(ctx context.Context) error {
 func (p *pruner) readReceipts(ctx context.Context, keys []string) (map[string]*record.Receipt, error) {
 	var mu sync.Mutex
 	out := map[string]*record.Receipt{} // guarded by mu
-	g, gctx := errgroup.WithContext(ctx)
-	g.SetLimit(receiptReaders)
-	for _, key := range keys {
-		g.Go(func() error {
-			var r record.Receipt
-			_, err := p.repo.Document(gctx, key, &r)
-			switch {
-			case gctx.Err() != nil:
-				return gctx.Err()
-			case objstore.IsTransient(err):
-				return fmt.Errorf("read %s: %w", key, err)
-			case err != nil:
-				return nil //nolint:nilerr // it stays
-			}
-			mu.Lock()
-			defer mu.Unlock()
-			out[key] = &r
-			return nil
-		})
-	}
-	return out, g.Wait()
+	return out, parallel.Each(ctx, receiptReaders, keys, func(ctx context.Context, key string) error {
+		var r record.Receipt
+		_, err := p.repo.Document(ctx, key, &r)
+		switch {
+		case ctx.Err() != nil:
+			return ctx.Err()
+		case objstore.IsTransient(err):
+			return fmt.Errorf("read %s: %w", key, err)
+		case err != nil:
+			return nil //nolint:nilerr // it stays
+		}
+		mu.Lock()
+		defer mu.Unlock()
+		out[key] = &r
+		return nil
+	})
 }

@@ -10,6 +10,7 @@ import (
 	"github.com/btcdecoded/holdfast/shared/objstore"
 	"github.com/btcdecoded/holdfast/shared/repository"
 	"github.com/btcdecoded/holdfast/shared/repository/layout"
+	"github.com/btcdecoded/holdfast/shared/repository/parallel"
 )
 
 // document reads the signed document under key and checks it; the problem is empty if it is in order.
@@ -151,7 +152,7 @@ func (s *source) repairDocuments(ctx context.Context) error {
 	}
 	slices.Sort(check)
 	slices.Sort(absent)
-	err := each(ctx, s.opts.Workers, check, func(ctx context.Context, key string) error {
+	err := parallel.Each(ctx, s.opts.Workers, check, func(ctx context.Context, key string) error {
 		_, problem, err := document(ctx, s.repo, key)
 		if err != nil || problem == "" || problem == missing { // it was in the listing: removed meanwhile
 			return err
@@ -161,7 +162,7 @@ func (s *source) repairDocuments(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	return each(ctx, s.opts.Workers, absent, func(ctx context.Context, key string) error {
+	return parallel.Each(ctx, s.opts.Workers, absent, func(ctx context.Context, key string) error {
 		return s.putDocument(ctx, key, missing)
 	})
 }

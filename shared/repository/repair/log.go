@@ -13,6 +13,7 @@ import (
 	"github.com/btcdecoded/holdfast/shared/repository/inventory"
 	"github.com/btcdecoded/holdfast/shared/repository/layout"
 	"github.com/btcdecoded/holdfast/shared/repository/log"
+	"github.com/btcdecoded/holdfast/shared/repository/parallel"
 	"github.com/btcdecoded/holdfast/shared/repository/record"
 )
 
@@ -48,7 +49,7 @@ func (s *source) repairLogs(ctx context.Context) error {
 	order := slices.SortedFunc(maps.Keys(pieces), func(a, b layout.LogObject) int {
 		return strings.Compare(layout.LogKey(s.src, a), layout.LogKey(s.src, b))
 	})
-	err := each(ctx, s.opts.Workers, order, func(ctx context.Context, o layout.LogObject) error {
+	err := parallel.Each(ctx, s.opts.Workers, order, func(ctx context.Context, o layout.LogObject) error {
 		return l.repairPiece(ctx, o, pieces[o])
 	})
 	if err != nil {
@@ -110,7 +111,7 @@ func (l *logs) repairHeads(ctx context.Context, heads map[layout.LogObject]strin
 	order := slices.SortedFunc(maps.Keys(heads), func(a, b layout.LogObject) int {
 		return strings.Compare(layout.LogKey(l.src, a), layout.LogKey(l.src, b))
 	})
-	return each(ctx, l.opts.Workers, order, func(ctx context.Context, o layout.LogObject) error {
+	return parallel.Each(ctx, l.opts.Workers, order, func(ctx context.Context, o layout.LogObject) error {
 		key, problem := layout.LogKey(l.src, o), heads[o]
 		if problem == "" {
 			var err error
@@ -190,7 +191,7 @@ func (l *logs) repairPiece(ctx context.Context, o layout.LogObject, problem stri
 			return nil
 		}
 		item.Problem, item.Outcome = "on record as damaged, and in order", Cleared
-		return l.clearLog(ctx, item, o)
+		return l.clear(ctx, item, layout.DamagedLogKey(l.src, o))
 	}
 	if item.Problem == missing && problem == "" && covered(l.inv.Logs[inventory.LogName{Stream: o.Stream, Epoch: o.Epoch}], o) {
 		return nil // removed meanwhile
@@ -210,7 +211,7 @@ func (l *logs) repairPiece(ctx context.Context, o layout.LogObject, problem stri
 		item.Outcome = Left
 	}
 	if item.Outcome == PutBack && marked {
-		return l.clearLog(ctx, item, o)
+		return l.clear(ctx, item, layout.DamagedLogKey(l.src, o))
 	}
 	l.note(item)
 	return nil
@@ -234,22 +235,6 @@ func (l *logs) fetchPiece(ctx context.Context, o layout.LogObject) (good []byte,
 		problem = "in the copy: " + problem
 	}
 	return b, problem, err
-}
-
-// clearLog notes the item and removes the record of its damage.
-func (l *logs) clearLog(ctx context.Context, item Item, o layout.LogObject) error {
-	forbidden, err := l.takeAway(ctx, layout.DamagedLogKey(l.src, o))
-	if err != nil {
-		return fmt.Errorf("remove the record that %s is damaged: %w", item.Key, err)
-	}
-	if forbidden != "" {
-		item.Reason = "its record could not be removed: " + forbidden
-	}
-	if forbidden != "" && item.Outcome == Cleared {
-		item.Outcome = Left
-	}
-	l.note(item)
-	return nil
 }
 
 // clearLogRecords removes the records about heads that are in order, and about objects that retention has removed.
@@ -276,7 +261,7 @@ func (l *logs) clearLogRecords(ctx context.Context) error {
 		if _, err := l.repo.Document(ctx, item.Key, &doc); errors.Is(err, objstore.ErrNotExist) {
 			continue // it was cleared with the piece
 		}
-		if err := l.clearLog(ctx, item, o); err != nil {
+		if err := l.clear(ctx, item, layout.DamagedLogKey(l.src, o)); err != nil {
 			return err
 		}
 	}

@@ -15,6 +15,7 @@ import (
 	"github.com/btcdecoded/holdfast/shared/repository"
 	"github.com/btcdecoded/holdfast/shared/repository/inventory"
 	"github.com/btcdecoded/holdfast/shared/repository/layout"
+	"github.com/btcdecoded/holdfast/shared/repository/parallel"
 	"github.com/btcdecoded/holdfast/shared/repository/record"
 	"github.com/btcdecoded/holdfast/shared/snapshot"
 )
@@ -89,7 +90,7 @@ func (s *source) repairLists(ctx context.Context) error {
 			sizes[l.List] = l.Size
 		}
 	}
-	return each(ctx, s.opts.Workers, slices.Sorted(maps.Keys(users)), func(ctx context.Context, list string) error {
+	return parallel.Each(ctx, s.opts.Workers, slices.Sorted(maps.Keys(users)), func(ctx context.Context, list string) error {
 		name, err := layout.ParseHash(list)
 		if err != nil {
 			return err // the manifest's own check refuses it
@@ -195,7 +196,7 @@ func (s *source) repairPacks(ctx context.Context) error {
 	s.progress(func(at *Progress) {
 		at.Source, at.TotalPacks, at.TotalBytes = s.src, at.TotalPacks+len(chosen), at.TotalBytes+total
 	})
-	return each(ctx, s.opts.Workers, chosen, func(ctx context.Context, p *pack) error {
+	return parallel.Each(ctx, s.opts.Workers, chosen, func(ctx context.Context, p *pack) error {
 		if err := s.repairPack(ctx, p); err != nil {
 			return err
 		}
@@ -228,13 +229,13 @@ func (s *source) repairPack(ctx context.Context, p *pack) error {
 			return nil
 		}
 		item.Problem, item.Outcome = "on record as damaged, and in order", Cleared
-		return s.clear(ctx, item, p.ID)
+		return s.clear(ctx, item, s.inv.DamagedKey(p.ID))
 	}
 	if _, err := s.putNamed(ctx, &item, p.ID, p.size); err != nil {
 		return err
 	}
 	if item.Outcome == PutBack && marked {
-		return s.clear(ctx, item, p.ID)
+		return s.clear(ctx, item, s.inv.DamagedKey(p.ID))
 	}
 	if item.Outcome == PutBack {
 		s.note(item)
@@ -251,9 +252,9 @@ func (s *source) repairPack(ctx context.Context, p *pack) error {
 	return s.mark(ctx, p, item.Problem)
 }
 
-// clear notes the item and removes the record of its damage.
-func (s *source) clear(ctx context.Context, item Item, id snapshot.Hash) error {
-	forbidden, err := s.takeAway(ctx, s.inv.DamagedKey(id))
+// clear notes the item and removes the record of its damage, which is under a key.
+func (s *source) clear(ctx context.Context, item Item, recordKey string) error {
+	forbidden, err := s.takeAway(ctx, recordKey)
 	if err != nil {
 		return fmt.Errorf("remove the record that %s is damaged: %w", item.Key, err)
 	}
@@ -298,7 +299,7 @@ func (s *source) clearRecords(ctx context.Context) error {
 			continue
 		}
 		item := Item{Key: s.inv.DamagedKey(id), Problem: "it is about a pack that nothing names any more", Outcome: Cleared}
-		if err := s.clear(ctx, item, id); err != nil {
+		if err := s.clear(ctx, item, s.inv.DamagedKey(id)); err != nil {
 			return err
 		}
 	}

@@ -17,8 +17,6 @@ import (
 	"sync"
 	"time"
 
-	"golang.org/x/sync/errgroup"
-
 	"github.com/btcdecoded/holdfast/shared/keyring"
 	"github.com/btcdecoded/holdfast/shared/objstore"
 	"github.com/btcdecoded/holdfast/shared/repository"
@@ -328,22 +326,6 @@ const (
 	unreadable = "can not be read"
 	otherBytes = "its bytes do not match its name"
 )
-
-// each calls fn for the items, several at a time; the first error ends it.
-func each[T any](ctx context.Context, workers int, items []T, fn func(context.Context, T) error) error {
-	g, gctx := errgroup.WithContext(ctx)
-	g.SetLimit(workers)
-	for _, item := range items {
-		if gctx.Err() != nil {
-			break
-		}
-		g.Go(func() error { return fn(gctx, item) })
-	}
-	if err := g.Wait(); err != nil {
-		return err
-	}
-	return ctx.Err()
-}
 
 // repositoryKeys are the keys of the repository's own document and of access documents 1 to n.
 func repositoryKeys(n uint64) []string {

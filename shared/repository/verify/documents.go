@@ -8,13 +8,12 @@ import (
 	"fmt"
 	"slices"
 
-	"golang.org/x/sync/errgroup"
-
 	"github.com/btcdecoded/holdfast/shared/keyring"
 	"github.com/btcdecoded/holdfast/shared/objstore"
 	"github.com/btcdecoded/holdfast/shared/repository"
 	"github.com/btcdecoded/holdfast/shared/repository/inventory"
 	"github.com/btcdecoded/holdfast/shared/repository/layout"
+	"github.com/btcdecoded/holdfast/shared/repository/parallel"
 	"github.com/btcdecoded/holdfast/shared/repository/record"
 	"github.com/btcdecoded/holdfast/shared/snapshot"
 )
@@ -145,21 +144,10 @@ func (s *source) replayed(key string, doc []byte) string {
 
 // inParallel calls fn for each item, several at a time, and stops early only when ctx ends.
 func inParallel[T any](ctx context.Context, limit int, items []T, fn func(context.Context, T)) error {
-	g, gctx := errgroup.WithContext(ctx)
-	g.SetLimit(limit)
-	for _, item := range items {
-		if gctx.Err() != nil {
-			break
-		}
-		g.Go(func() error {
-			fn(gctx, item)
-			return gctx.Err()
-		})
-	}
-	if err := g.Wait(); err != nil {
-		return err
-	}
-	return ctx.Err()
+	return parallel.Each(ctx, limit, items, func(ctx context.Context, item T) error {
+		fn(ctx, item)
+		return ctx.Err()
+	})
 }
 
 // checkRecords checks the documents that stand beside the snapshots.

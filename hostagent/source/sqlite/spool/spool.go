@@ -12,6 +12,8 @@ import (
 	"fmt"
 	"os"
 	"slices"
+
+	"github.com/btcdecoded/holdfast/hostagent/scratch"
 )
 
 // ErrFull says that the limit of the disk is reached.
@@ -275,12 +277,9 @@ func (s *Spool) read(slot uint32, buf []byte) error {
 
 // make makes the file and removes its name at once.
 func (s *Spool) make() error {
-	f, err := os.CreateTemp(s.o.Dir, "spool-*")
+	f, err := scratch.File(s.o.Dir, "spool-*")
 	if err != nil {
 		return fmt.Errorf("make spool: %w", err)
-	}
-	if err := os.Remove(f.Name()); err != nil {
-		return errors.Join(fmt.Errorf("make spool: %w", err), f.Close())
 	}
 	s.file, s.room = f, Room{Leave: s.o.Leave}
 	return nil
