@@ -144,7 +144,7 @@ func code(ctx context.Context, err error) (int, string) {
 	}
 	if errors.As(err, &damage) || errors.As(err, &rollback) {
 		if hint == "" {
-			hint = "`holdfast verify` names everything that is hit; `holdfast repair --from COPY` puts back what a copy has"
+			hint = "`holdfast verify` names everything that is hit; `holdfast repair --from COPY` puts back what a copy has; restore, cat and ls read it from there with --also COPY"
 		}
 		return exitDamaged, hint
 	}

@@ -1,11 +1,14 @@
 package cli
 
 import (
+	"errors"
 	"fmt"
 	"io"
+	"slices"
 	"time"
 
 	"github.com/btcdecoded/holdfast/hostagent/restorer"
+	"github.com/btcdecoded/holdfast/shared/repository"
 )
 
 // restoreResult is what a restore did.
@@ -123,6 +126,12 @@ func (r restoreResult) writeProblems(w io.Writer) {
 			fmt.Fprintf(w, " (to %s)", printable(at))
 		}
 		fmt.Fprintln(w)
+	}
+	if slices.ContainsFunc(r.Result.Problems, func(p restorer.Problem) bool {
+		var damage *repository.DamageError
+		return errors.As(p.Err, &damage)
+	}) {
+		fmt.Fprintln(w, "what is damaged here may be whole in a copy: --also REPOSITORY reads it from there, `holdfast repair --from REPOSITORY` puts it back")
 	}
 	for i, path := range r.Unlisted {
 		if i == shownProblems {
