@@ -57,7 +57,7 @@ func (c *clusterBench) recoveries(ctx context.Context, r *report, own *tool, siz
 		"and a server with the same settings that recovers there; both end with the cluster promoted, stopped and synced, and the rows of pgbench_history were compared",
 		stepRecovery, float64(base)/1e9, float64(wal)/1e9))
 	for round := range rounds {
-		runs := []func(context.Context, int) (usage, error){p.holdfast, p.copied}
+		runs := []func(context.Context) (usage, error){p.holdfast, p.copied}
 		names := []string{toolHoldfast, toolCopy}
 		for i := range runs {
 			k := (i + round) % len(runs)
@@ -106,7 +106,7 @@ func (p *pointInTime) record(ctx context.Context, size int64) (wal uint64, err e
 		return 0, err
 	}
 	p.log("writing %d MB of WAL", size/1e6)
-	for wal < uint64(size) {
+	for wal < uint64(size) { //nolint:gosec // a size
 		if err := p.server.run(ctx, "pgbench", p.client("-n", "-c", "4", "-t", fmt.Sprint(walPerRun/4), "postgres")...); err != nil {
 			return 0, err
 		}
@@ -257,14 +257,14 @@ func (p *pointInTime) complete() error {
 }
 
 // holdfast restores from the repository.
-func (p *pointInTime) holdfast(ctx context.Context, _ int) (usage, error) {
+func (p *pointInTime) holdfast(ctx context.Context) (usage, error) {
 	i := call(p.own.path, "restore", "-q", clusterSource, "--at", p.target, "--to", p.out)
 	i.env = p.own.env(place{home: p.home(p.own)})
 	return p.launcher.run(ctx, i)
 }
 
 // copied copies the data directory and lets a server recover there.
-func (p *pointInTime) copied(ctx context.Context, _ int) (usage, error) {
+func (p *pointInTime) copied(ctx context.Context) (usage, error) {
 	const script = `set -e
 cp -a "$1" "$2"
 $5 "$3/postgres" -D "$2" >"$2.log" 2>&1 &
@@ -276,7 +276,7 @@ sync -f "$2"`
 }
 
 // once measures one recovery, and compares what came out of it.
-func (p *pointInTime) once(ctx context.Context, r *report, name string, round int, do func(context.Context, int) (usage, error)) error {
+func (p *pointInTime) once(ctx context.Context, r *report, name string, round int, do func(context.Context) (usage, error)) error {
 	for _, dir := range []string{p.plain, filepath.Join(p.home(p.own), "repository")} {
 		if err := warm(dir); err != nil {
 			return err
@@ -286,7 +286,7 @@ func (p *pointInTime) once(ctx context.Context, r *report, name string, round in
 	if err := pause(ctx, settle); err != nil {
 		return err
 	}
-	u, err := do(ctx, round)
+	u, err := do(ctx)
 	if err != nil {
 		return err
 	}
