@@ -34,6 +34,26 @@ func TestNothingHappened(t *testing.T) {
 	}
 }
 
+// TestNotFollowed has base backups of a cluster whose log nobody went on with: what was committed between two is not known,
+// although both have the same place.
+func TestNotFollowed(t *testing.T) {
+	place := &snapshot.LogPlace{Stream: "a", Epoch: 1, Sequence: 5}
+	var points []recovery.Point
+	for n, at := range []int{10, 3000, 6000} {
+		points = append(points, recovery.Point{Sequence: uint64(n + 1), Started: second(at), Finished: second(at), Arrived: second(at), Log: place, Beyond: true}) //nolint:gosec // small
+	}
+	epochs := []recovery.LogEpoch{{Stream: "a", Epoch: 1, Opened: second(1), Runs: []recovery.LogRun{{First: 1, Last: 5, From: second(1), To: second(5)}}}}
+	if w := recovery.RecoverableMoments(points, epochs, time.Minute, second(6000)); len(w.Gaps) != 2 || len(w.Spans) != 3 {
+		t.Errorf("%+v", w)
+	}
+	for at, reached := range map[int]int{10: 10, 1000: 10, 2999: 10, 3000: 3000, 3001: 3000, 7000: 6000} {
+		s, err := recovery.SelectMoment(points, epochs, recovery.Selector{At: second(at)})
+		if err != nil || !s.Reached.Equal(second(reached)) || (at > 10 && at < 3000) != (len(s.Warnings) > 0) && at != 3001 {
+			t.Errorf("%d: %+v, %v", at, s, err)
+		}
+	}
+}
+
 // TestLost has a log that goes on behind records that are missing: its newest state is not where they are.
 func TestLost(t *testing.T) {
 	began := recovery.Point{Sequence: 1, Started: second(0), Finished: second(0), Arrived: second(0), Log: &snapshot.LogPlace{Stream: "a"}}

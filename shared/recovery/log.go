@@ -198,7 +198,7 @@ func (l *logs) idle(at *snapshot.LogPlace) time.Time {
 	until := time.Unix(0, 0)
 	for i := range l.points {
 		p := &l.points[i]
-		if p.Log != nil && !p.Unfinished && p.Log.Stream == at.Stream && p.Log.Epoch == at.Epoch && p.Log.Sequence == at.Sequence && p.Time().After(until) {
+		if p.Log != nil && !p.Unfinished && !p.Beyond && p.Log.Stream == at.Stream && p.Log.Epoch == at.Epoch && p.Log.Sequence == at.Sequence && p.Time().After(until) {
 			until = p.Time()
 		}
 	}

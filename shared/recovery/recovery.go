@@ -32,13 +32,16 @@ type Point struct {
 	NotConsistent bool `json:"not_consistent,omitempty"`
 	// Log is the place in the source's log up to which the snapshot holds all records; nil: it stands alone.
 	Log *snapshot.LogPlace `json:"log,omitempty"`
+	// Beyond says that it also holds what was committed after that place, as base backups of clusters do: that two of them
+	// have the same place does not say that nothing happened between.
+	Beyond bool `json:"-"`
 }
 
 // FromManifest gives the point of a snapshot. Verified, Damaged and Condemned are not in a manifest.
 func FromManifest(m *snapshot.Manifest, arrived time.Time) Point {
 	return Point{
 		Sequence: m.Sequence, Started: m.Started, Finished: m.Finished, Arrived: arrived,
-		Partial: m.Partial, Unfinished: m.Unfinished, NotConsistent: m.Counts.NotConsistent > 0, Log: m.Log,
+		Partial: m.Partial, Unfinished: m.Unfinished, NotConsistent: m.Counts.NotConsistent > 0, Log: m.Log, Beyond: m.Postgres != nil,
 	}
 }
 
