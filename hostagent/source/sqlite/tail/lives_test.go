@@ -467,6 +467,29 @@ func TestRestEndsWithAWrite(t *testing.T) {
 	r.want(1)
 }
 
+// TestRestEndsWithTheLog wants that the end of a log ends a long rest also where nothing is left to be written to the file:
+// the next one who comes makes another log.
+func TestRestEndsWithTheLog(t *testing.T) {
+	t.Parallel()
+	a := database(t, own)
+	a.add(1)
+	r := follow(t, a.path)
+	a.run("PRAGMA wal_checkpoint(TRUNCATE)")
+	r.want(0)
+	if !r.tail.Listen(true) {
+		t.Fatal("nothing is heard")
+	}
+	for r.tail.Heard() {
+		_, _ = r.tail.Rest(t.Context(), 2*spacing)
+	}
+	r.want(0)
+	a.close(0)
+	if heard, err := r.tail.Rest(t.Context(), time.Hour); !heard || err != nil {
+		t.Errorf("%v, %v", heard, err)
+	}
+	r.want(0)
+}
+
 func TestClockSetBack(t *testing.T) {
 	t.Parallel()
 	a := database(t, own)

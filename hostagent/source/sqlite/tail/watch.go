@@ -32,7 +32,7 @@ type watch struct {
 	listens bool // events of the log tell of what is written to it
 	inits   int  // since settle: how often the index may have been emptied
 	opened  bool // the index was opened, and not written to by size since
-	stirred bool // the database file was written to, or the log while it is listened to; without a log: or opened, or read
+	stirred bool // the database file was written to, the log removed, or written to while it is listened to; without a log: the file opened, or read
 	lost    int  // how often events were lost since settle
 	wrote   bool // the database file was written to since forget, or since the log was removed
 	early   time.Time
@@ -214,6 +214,7 @@ func (w *watch) note(b []byte) {
 			w.stirred = true
 		case wd == w.log: // events come in their order
 			w.wrote = false
+			w.stirred = true // who comes next writes to another log, which must be seen before it is gone again
 		case wd == w.index && mask&unix.IN_OPEN != 0:
 			w.opened = true
 		case wd == w.index && w.opened: // who opens it empties it at once if nobody has it; else it only grows later
