@@ -434,7 +434,8 @@ func TestFollowerNetwork(t *testing.T) {
 		d.check(1)
 	}
 	d.endAll()
-	if d.snapshots != 1 {
-		t.Errorf("%d snapshots", d.snapshots)
+	if d.snapshots != 1+d.gaps { // a machine that is busy enough misses commits
+		t.Errorf("%d snapshots, %d gaps: %v", d.snapshots, d.gaps, d.causes)
 	}
+	t.Logf("cut %d times; %d snapshots, %d gaps: %v", test.cuts, d.snapshots, d.gaps, d.causes)
 }
