@@ -128,8 +128,11 @@ func (a *app) passable(scratch string) error {
 	return pgserver.Passable(scratch, filepath.Clean(a.statePath()))
 }
 
-// rottenCluster reports whether an error is a verdict on what the repository holds.
+// rottenCluster reports whether an error is a verdict on what the repository holds. That this host lacks something is none.
 func rottenCluster(err error) bool {
+	if errors.Is(err, postgres.ErrPreload) {
+		return false
+	}
 	var damage *repository.DamageError
 	var hole *log.HoleError
 	var gap *postgres.HoleError
