@@ -8,7 +8,7 @@ import (
 
 	"github.com/btcdecoded/holdfast/hostagent/replicate"
 	"github.com/btcdecoded/holdfast/hostagent/restorer"
-	"github.com/btcdecoded/holdfast/hostagent/restorer/database"
+	"github.com/btcdecoded/holdfast/hostagent/restorer/sqlite"
 	"github.com/btcdecoded/holdfast/shared/keyring"
 	"github.com/btcdecoded/holdfast/shared/objstore"
 	"github.com/btcdecoded/holdfast/shared/repository"
@@ -62,8 +62,8 @@ func exitTable() []exitRow {
 		{prune.ErrBroken, exitDamaged, damaged},
 		{repair.ErrDiverged, exitDamaged, ""},
 		{restorer.ErrBusy, exitLocked, "wait for the other restore to end"},
-		{database.ErrBusy, exitLocked, "wait for the other restore to end"},
-		{database.ErrFull, exitError, "make room at the target"},
+		{sqlite.ErrBusy, exitLocked, "wait for the other restore to end"},
+		{sqlite.ErrFull, exitError, "make room at the target"},
 		{errProof, exitDamaged, ""},
 		{restorer.ErrSelection, exitError, "`holdfast ls` shows what is in the snapshot"},
 		{restorer.ErrFull, exitError, "make room at the target; the same command goes on from where it stopped"},

@@ -10,7 +10,7 @@ import (
 
 	"golang.org/x/sync/errgroup"
 
-	"github.com/btcdecoded/holdfast/hostagent/restorer/database"
+	"github.com/btcdecoded/holdfast/hostagent/restorer/sqlite"
 	"github.com/btcdecoded/holdfast/shared/observe"
 	"github.com/btcdecoded/holdfast/shared/recovery"
 	"github.com/btcdecoded/holdfast/shared/repository"
@@ -183,7 +183,7 @@ func databaseEntry(ctx context.Context, snap *repository.Snapshot) (*snapshot.En
 }
 
 // open opens what the state is built from.
-func (m *moment) open(ctx context.Context) (*database.Source, error) {
+func (m *moment) open(ctx context.Context) (*sqlite.Source, error) {
 	snap, err := openContent(ctx, m.repo, m.base)
 	if err != nil {
 		return nil, err
@@ -192,7 +192,7 @@ func (m *moment) open(ctx context.Context) (*database.Source, error) {
 	if err != nil {
 		return nil, err
 	}
-	src := &database.Source{Base: snap, Entry: e, Time: m.chosen.Point.Time()}
+	src := &sqlite.Source{Base: snap, Entry: e, Time: m.chosen.Point.Time()}
 	if m.chosen.Log != nil {
 		src.Records, src.Bytes = m.records(ctx), m.bytes(ctx)
 	}
@@ -213,13 +213,13 @@ func (m *moment) bytes(ctx context.Context) (n uint64) {
 }
 
 // records are those of the log that belong to the state.
-func (m *moment) records(ctx context.Context) iter.Seq2[database.Record, error] {
+func (m *moment) records(ctx context.Context) iter.Seq2[sqlite.Record, error] {
 	all := log.NewReader(m.repo, m.src, m.streams).Records(ctx, log.RangeOf(*m.chosen.Log))
-	return func(yield func(database.Record, error) bool) {
+	return func(yield func(sqlite.Record, error) bool) {
 		for r, err := range all {
-			var out database.Record
+			var out sqlite.Record
 			if err == nil {
-				out = database.Record{Time: r.Time, More: r.More, PageSize: r.PageSize, Pages: r.Pages, Each: r.Each}
+				out = sqlite.Record{Time: r.Time, More: r.More, PageSize: r.PageSize, Pages: r.Pages, Each: r.Each}
 			}
 			if !yield(out, err) {
 				return

@@ -11,8 +11,8 @@ import (
 	"strings"
 
 	"github.com/btcdecoded/holdfast/hostagent/proof"
-	"github.com/btcdecoded/holdfast/hostagent/proof/sqlite"
-	"github.com/btcdecoded/holdfast/hostagent/restorer/database"
+	sqliteproof "github.com/btcdecoded/holdfast/hostagent/proof/sqlite"
+	"github.com/btcdecoded/holdfast/hostagent/restorer/sqlite"
 	"github.com/btcdecoded/holdfast/shared/policy"
 	"github.com/btcdecoded/holdfast/shared/recovery"
 	"github.com/btcdecoded/holdfast/shared/repository"
@@ -78,16 +78,16 @@ func (a *app) restoreDatabase(ctx context.Context, repo *repository.Repository, 
 	options.Began = meter.Current
 	err = meter.Run("restore "+r.src.Name, func() (err error) {
 		if f.inPlace {
-			result.Result, err = database.InPlace(ctx, target, r.opener(), options)
+			result.Result, err = sqlite.InPlace(ctx, target, r.opener(), options)
 		} else {
-			result.Result, err = database.ToFile(ctx, target, r.opener(), options)
+			result.Result, err = sqlite.ToFile(ctx, target, r.opener(), options)
 		}
 		return err
 	})
 	result.moment, result.report, result.name = r.moment, r.report, a.name(r.moment.base.ID()) // the newest one was chosen again
 	result.Seconds = a.now().Sub(began).Seconds()
 	if ctx.Err() == nil {
-		a.measured(repo, r.src, began, result.bytes(), err, database.StepBuild, database.StepProve)
+		a.measured(repo, r.src, began, result.bytes(), err, sqlite.StepBuild, sqlite.StepProve)
 	}
 	if err != nil {
 		a.details(r.report, err)
@@ -131,8 +131,8 @@ func (r *databaseRestore) newest() bool { return r.want == recovery.Selector{} }
 
 // opener opens the chosen state. The newest one is chosen once more in a restore in place: the application is stopped by
 // then, and what it committed last is asked for.
-func (r *databaseRestore) opener() database.Opener {
-	return func(ctx context.Context) (*database.Source, error) {
+func (r *databaseRestore) opener() sqlite.Opener {
+	return func(ctx context.Context) (*sqlite.Source, error) {
 		if r.flags.inPlace && r.newest() {
 			r.complete(ctx)
 			if err := r.choose(ctx); err != nil {
@@ -173,15 +173,15 @@ func (r *databaseRestore) target(original string) (string, error) {
 }
 
 // options are those of the restorer.
-func (r *databaseRestore) options() (database.Options, error) {
-	o := database.Options{Now: r.app.now, Force: r.flags.force}
+func (r *databaseRestore) options() (sqlite.Options, error) {
+	o := sqlite.Options{Now: r.app.now, Force: r.flags.force}
 	checks, err := r.checks()
 	if err != nil {
 		return o, err
 	}
 	if checks.Integrity != "" || checks.ForeignKeys || len(checks.Checks) > 0 {
 		o.Prove = func(ctx context.Context, path string) (err error) {
-			r.report, err = sqlite.Prove(ctx, path, checks)
+			r.report, err = sqliteproof.Prove(ctx, path, checks)
 			return passes(r.report, err)
 		}
 	}
@@ -198,21 +198,21 @@ func (r *databaseRestore) options() (database.Options, error) {
 }
 
 // checks are what the new database must pass: what --checks says, or the policy.
-func (r *databaseRestore) checks() (sqlite.Options, error) {
+func (r *databaseRestore) checks() (sqliteproof.Options, error) {
 	words := r.flags.checks
 	if len(words) == 0 {
 		return policyChecks(r.policy), nil
 	}
-	var o sqlite.Options
+	var o sqliteproof.Options
 	if err := checkWords(words, checkIntegrity, checkQuick, checkForeignKeys, checkQueries); err != nil {
 		return o, err
 	}
 	for _, word := range words {
 		switch word {
 		case checkIntegrity:
-			o.Integrity = sqlite.IntegrityCheck
+			o.Integrity = sqliteproof.IntegrityCheck
 		case checkQuick:
-			o.Integrity = sqlite.QuickCheck
+			o.Integrity = sqliteproof.QuickCheck
 		case checkForeignKeys:
 			o.ForeignKeys = true
 		case checkQueries:
@@ -226,13 +226,13 @@ func (r *databaseRestore) checks() (sqlite.Options, error) {
 }
 
 // policyChecks are what a restored copy of a source must pass by the policy; p may be nil.
-func policyChecks(p *policy.Source) sqlite.Options {
-	o := sqlite.Options{Integrity: sqlite.IntegrityCheck, ForeignKeys: true}
+func policyChecks(p *policy.Source) sqliteproof.Options {
+	o := sqliteproof.Options{Integrity: sqliteproof.IntegrityCheck, ForeignKeys: true}
 	if p == nil || p.SQLite == nil {
 		return o
 	}
 	if p.SQLite.QuickCheck {
-		o.Integrity = sqlite.QuickCheck
+		o.Integrity = sqliteproof.QuickCheck
 	}
 	if c := p.SQLite.ForeignKeyCheck; c != nil {
 		o.ForeignKeys = *c
@@ -253,13 +253,13 @@ func (r *databaseRestore) explain(err error) error {
 		return hinted{err, fmt.Sprintf("end what has the database open, then restore again in place: that first puts back what is in %s", e.Safety)}
 	case !e.Good.IsZero():
 		return hinted{err, hintGood(name, e.Good)}
-	case errors.Is(err, database.ErrExists):
+	case errors.Is(err, sqlite.ErrExists):
 		return hinted{err, "name a file that is not there; --in-place restores over the original"}
-	case errors.Is(err, database.ErrFull):
+	case errors.Is(err, sqlite.ErrFull):
 		return hinted{err, "make room there, or restore with --to FILE to another file system"}
-	case errors.Is(err, database.ErrInUse):
+	case errors.Is(err, sqlite.ErrInUse):
 		return hinted{err, "the stop hook of the policy ends what has it open; --force goes on all the same, and whoever has it open then keeps what was there before"}
-	case errors.Is(err, database.ErrMoved):
+	case errors.Is(err, sqlite.ErrMoved):
 		return hinted{err, hintMoved}
 	case errors.Is(err, errProof):
 		return hinted{err, hintProof(name)}

@@ -6,7 +6,7 @@ import (
 	"time"
 
 	"github.com/btcdecoded/holdfast/hostagent/proof"
-	"github.com/btcdecoded/holdfast/hostagent/restorer/database"
+	"github.com/btcdecoded/holdfast/hostagent/restorer/sqlite"
 )
 
 // settle finishes or takes back what a restore in place of the same database left that was killed, before anything else:
@@ -31,7 +31,7 @@ func (a *app) settle(f restoreFlags, arg string) error {
 	if err != nil || s.SQLite == nil || s.SQLite.Path == "" {
 		return nil //nolint:nilerr // another source; the restore says what it makes of that
 	}
-	text, err := database.Recover(s.SQLite.Path, database.Options{Now: a.now})
+	text, err := sqlite.Recover(s.SQLite.Path, sqlite.Options{Now: a.now})
 	if err != nil {
 		return hinted{err, "look at what is there: nothing was touched that is not of that restore"}
 	}
@@ -43,7 +43,7 @@ func (a *app) settle(f restoreFlags, arg string) error {
 
 // databaseRestored is what a restore of a database did, or with DryRun would do.
 type databaseRestored struct {
-	*database.Result
+	*sqlite.Result
 
 	moment   *moment
 	report   *proof.Report // nil: nothing was checked

@@ -14,8 +14,8 @@ import (
 	"github.com/btcdecoded/holdfast/events"
 	"github.com/btcdecoded/holdfast/hostagent/daemon"
 	"github.com/btcdecoded/holdfast/hostagent/proof"
-	"github.com/btcdecoded/holdfast/hostagent/proof/sqlite"
-	"github.com/btcdecoded/holdfast/hostagent/restorer/database"
+	sqliteproof "github.com/btcdecoded/holdfast/hostagent/proof/sqlite"
+	"github.com/btcdecoded/holdfast/hostagent/restorer/sqlite"
 	"github.com/btcdecoded/holdfast/hostagent/restorer/steps"
 	"github.com/btcdecoded/holdfast/shared/policy"
 	"github.com/btcdecoded/holdfast/shared/recovery"
@@ -193,15 +193,15 @@ func (a *app) verifyRestore(ctx context.Context, repo *repository.Repository, id
 	}
 	var report *proof.Report
 	meter := a.meter()
-	options := database.Options{Progress: meter, Now: a.now, Began: meter.Current, Prove: func(ctx context.Context, path string) (err error) {
+	options := sqlite.Options{Progress: meter, Now: a.now, Began: meter.Current, Prove: func(ctx context.Context, path string) (err error) {
 		checks := policyChecks(source)
 		checks.Began = meter.Current
-		report, err = sqlite.Prove(ctx, path, checks)
+		report, err = sqliteproof.Prove(ctx, path, checks)
 		return err
 	}}
-	var got *database.Result
+	var got *sqlite.Result
 	err = meter.Run("verify "+id.Source.Name, func() (err error) {
-		got, err = database.Scratch(ctx, scratch, m.open, options)
+		got, err = sqlite.Scratch(ctx, scratch, m.open, options)
 		return err
 	})
 	r := &restoredSnapshot{Snapshot: m.base.ID().String(), Problems: []string{}, Steps: []record.Step{}, name: a.name(m.base.ID()), base: m.base, began: began.UTC(), ended: a.now().UTC()}
@@ -236,7 +236,7 @@ func (a *app) fallsShort(m *moment, began time.Time, err error) *restoredSnapsho
 func rotten(err error) bool {
 	var damage *repository.DamageError
 	var hole *log.HoleError
-	return errors.As(err, &damage) || errors.As(err, &hole) || errors.Is(err, snapshot.ErrFormat) || errors.Is(err, database.ErrLog) ||
+	return errors.As(err, &damage) || errors.As(err, &hole) || errors.Is(err, snapshot.ErrFormat) || errors.Is(err, sqlite.ErrLog) ||
 		errors.Is(err, errNoDatabase) || errors.Is(err, errMissing)
 }
 
@@ -258,9 +258,9 @@ func (r *restoredSnapshot) steps(list []steps.Step, but string) {
 	}
 }
 
-func (r *restoredSnapshot) took(got *database.Result) {
+func (r *restoredSnapshot) took(got *sqlite.Result) {
 	r.Reached, r.Records, r.Bytes = got.Reached.UTC(), got.Records, got.Bytes
-	r.steps(got.Steps, database.StepProve)
+	r.steps(got.Steps, sqlite.StepProve)
 }
 
 func (r *restoredSnapshot) found(report *proof.Report) {

@@ -14,7 +14,7 @@ import (
 	"github.com/google/go-cmp/cmp"
 
 	"github.com/btcdecoded/holdfast/hostagent/restorer"
-	"github.com/btcdecoded/holdfast/hostagent/restorer/database"
+	"github.com/btcdecoded/holdfast/hostagent/restorer/sqlite"
 	"github.com/btcdecoded/holdfast/shared/repository"
 	"github.com/btcdecoded/holdfast/shared/repository/log"
 	"github.com/btcdecoded/holdfast/shared/snapshot"
@@ -163,7 +163,7 @@ func (b bench) goldenStates(t *testing.T, e expected) {
 			continue
 		}
 		path := filepath.Join(b.dir, fmt.Sprintf("state-%d", i))
-		_, err = database.ToFile(t.Context(), path, func(context.Context) (*database.Source, error) { return sourceOf(t, repo, m, records) }, database.Options{})
+		_, err = sqlite.ToFile(t.Context(), path, func(context.Context) (*sqlite.Source, error) { return sourceOf(t, repo, m, records) }, sqlite.Options{})
 		must(t, err)
 		content, err := os.ReadFile(path)
 		must(t, err)
@@ -174,21 +174,21 @@ func (b bench) goldenStates(t *testing.T, e expected) {
 }
 
 // sourceOf is what a database is built from.
-func sourceOf(t *testing.T, repo *repository.Repository, m *repository.Stored, records iter.Seq2[*log.Record, error]) (*database.Source, error) {
+func sourceOf(t *testing.T, repo *repository.Repository, m *repository.Stored, records iter.Seq2[*log.Record, error]) (*sqlite.Source, error) {
 	base, err := repo.Snapshot(t.Context(), m)
 	must(t, err)
-	src := &database.Source{Base: base, Time: m.Finished}
+	src := &sqlite.Source{Base: base, Time: m.Finished}
 	for e, err := range base.Entries(t.Context(), "") {
 		must(t, err)
 		src.Entry = e
 	}
-	src.Records = func(yield func(database.Record, error) bool) {
+	src.Records = func(yield func(sqlite.Record, error) bool) {
 		for r, err := range records {
 			if err != nil {
-				yield(database.Record{}, err)
+				yield(sqlite.Record{}, err)
 				return
 			}
-			if !yield(database.Record{Time: r.Time, More: r.More, PageSize: r.PageSize, Pages: r.Pages, Each: r.Each}, nil) {
+			if !yield(sqlite.Record{Time: r.Time, More: r.More, PageSize: r.PageSize, Pages: r.Pages, Each: r.Each}, nil) {
 				return
 			}
 		}

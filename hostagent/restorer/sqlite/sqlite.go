@@ -1,4 +1,4 @@
-// Package database restores databases that are one file and what stands beside it, such as those of SQLite, to a moment:
+// Package sqlite restores databases of SQLite, which are one file and what stands beside it, to a moment:
 // a base from a snapshot, and on it the pages of the log up to then. [ToFile] makes a new file, [InPlace] puts it where the
 // database was, [Scratch] makes one to look at and removes it. [Recover] settles what a restore in place left that died.
 //
@@ -42,7 +42,7 @@
 //
 // While this goes on the process holds exclusive locks (OFD) on the bytes that SQLite locks, in X and X-shm: who opened X
 // just before gets SQLITE_BUSY. Such locks die with the process; the barrier does not.
-package database
+package sqlite
 
 import (
 	"context"
