@@ -2,8 +2,6 @@ package log_test
 
 import (
 	"bytes"
-	"context"
-	"encoding/binary"
 	"errors"
 	"fmt"
 	"math/rand/v2"
@@ -11,7 +9,6 @@ import (
 	"path/filepath"
 	"slices"
 	"strings"
-	"sync"
 	"testing"
 	"time"
 
@@ -24,107 +21,7 @@ import (
 	"github.com/btcdecoded/holdfast/shared/repository/layout"
 	"github.com/btcdecoded/holdfast/shared/repository/log"
 	"github.com/btcdecoded/holdfast/shared/repository/repotest"
-	"github.com/btcdecoded/holdfast/shared/snapshot"
 )
-
-const pageSize = 512
-
-// page is what page number of a database is after commit n.
-func page(number, n uint32) []byte {
-	b := make([]byte, pageSize)
-	binary.BigEndian.PutUint32(b, number)
-	binary.BigEndian.PutUint32(b[4:], n)
-	return b
-}
-
-// commit is a record of some pages.
-func commit(at time.Time, n uint32, numbers ...uint32) log.Record {
-	slices.Sort(numbers)
-	return log.Record{
-		Time: at, PageSize: pageSize, Pages: 100, Position: fmt.Append(nil, "position ", n),
-		Each: func(yield func(uint32, []byte) error) error {
-			for _, number := range numbers {
-				if err := yield(number, page(number, n)); err != nil {
-					return err
-				}
-			}
-			return nil
-		},
-	}
-}
-
-// options are those of a writer that does not wait long.
-func options(f *repotest.Fixture) log.Options {
-	return log.Options{
-		Tool: "test", Now: func() time.Time { return f.Now }, Opened: f.Now, Pause: time.Microsecond, MaxPause: time.Millisecond,
-	}
-}
-
-func create(t testing.TB, f *repotest.Fixture, o log.Options) *log.Writer {
-	t.Helper()
-	w, err := log.Create(context.Background(), f.Repo, f.Source, o)
-	if err != nil {
-		t.Fatal(err)
-	}
-	t.Cleanup(func() { _ = w.Close() })
-	return w
-}
-
-// write appends commits from first to last, a second apart, each of its own page and page 1.
-func write(t testing.TB, f *repotest.Fixture, w *log.Writer, first, last uint32) log.Place {
-	t.Helper()
-	var place log.Place
-	for n := first; n <= last; n++ {
-		f.Now = f.Now.Add(time.Second)
-		var err error
-		if place, err = w.Append(context.Background(), commit(f.Now, n, 1, n%90+2)); err != nil {
-			t.Fatal(err)
-		}
-	}
-	return place
-}
-
-func streams(t testing.TB, repo *repository.Repository, src snapshot.Source) []log.Stream {
-	t.Helper()
-	all, err := log.Streams(context.Background(), repo, src)
-	if err != nil {
-		t.Fatal(err)
-	}
-	return all
-}
-
-// read returns the positions of the records of a range: which commits they are.
-func read(repo *repository.Repository, src snapshot.Source, all []log.Stream, rg log.Range) ([]string, error) {
-	var out []string
-	for r, err := range log.NewReader(repo, src, all).Records(context.Background(), rg) {
-		if err != nil {
-			return out, err
-		}
-		out = append(out, strings.TrimPrefix(string(r.Position), "position "))
-	}
-	return out, nil
-}
-
-func numbers(first, last uint32) []string {
-	var out []string
-	for n := first; n <= last; n++ {
-		out = append(out, fmt.Sprint(n))
-	}
-	return out
-}
-
-func check(t testing.TB, f *repotest.Fixture, rg log.Range, want []string) {
-	t.Helper()
-	got, err := read(f.Repo, f.Source, streams(t, f.Repo, f.Source), rg)
-	if err != nil {
-		t.Fatal(err)
-	}
-	if diff := cmp.Diff(want, got); diff != "" {
-		t.Errorf("records (-want +got):\n%s", diff)
-	}
-}
-
-func start(stream string) log.Place { return log.Place{Stream: stream} }
 
 func TestRecordsComeBack(t *testing.T) {
 	f := repotest.New(t)
@@ -219,20 +116,6 @@ func TestRequests(t *testing.T) {
 	}), map[mem.Op]int{mem.List: len(layout.PiecePrefixes(f.Source, w.Stream(), 1, 13))})
 }
 
-// large is a commit of many pages: more than one piece.
-func large(at time.Time, n uint32, pages uint32) log.Record {
-	return log.Record{Time: at, PageSize: 4096, Pages: pages, Position: fmt.Append(nil, "position ", n), Each: func(yield func(uint32, []byte) error) error {
-		b := make([]byte, 4096)
-		for number := uint32(1); number <= pages; number++ {
-			binary.BigEndian.PutUint32(b, number*n)
-			if err := yield(number, b); err != nil {
-				return err
-			}
-		}
-		return nil
-	}}
-}
-
 func TestLargeTransactions(t *testing.T) {
 	f := repotest.New(t)
 	w := create(t, f, options(f))
@@ -300,256 +183,6 @@ func TestEpochsGoOn(t *testing.T) {
 	if _, err := read(f.Repo, f.Source, streams(t, f.Repo, f.Source), log.Range{From: log.Place{Stream: w.Stream(), Epoch: 3, Sequence: 14}, Through: branch}); err == nil {
 		t.Error("records of one branch are applied to another")
 	}
-}
-
-// TestFaults lets each call to the store fail once, before and after it took effect: nothing that was acknowledged is lost,
-// nothing is stored twice.
-func TestFaults(t *testing.T) {
-	for call := 1; ; call++ {
-		for _, persisted := range []bool{false, true} {
-			f := repotest.New(t)
-			base, reached := f.Store.Calls(), false
-			f.Store.SetHook(func(c mem.Call) mem.Fault {
-				if c.Number-base != call || c.Op == mem.List {
-					return mem.Fault{}
-				}
-				reached = true
-				return mem.Fault{Err: objstore.Transient(errors.New("cut")), Persisted: persisted}
-			})
-			told := 0
-			o := options(f)
-			o.Trouble = func(error) { told++ }
-			w := create(t, f, o)
-			end := write(t, f, w, 1, 4)
-			if _, err := w.Join(t.Context(), 2); err != nil {
-				t.Fatal(err)
-			}
-			f.Store.SetHook(nil)
-			check(t, f, log.Range{From: start(w.Stream()), Through: end}, numbers(1, 4))
-			if reached && told != 1 || !reached && told != 0 {
-				t.Errorf("call %d: told of trouble %d times", call, told)
-			}
-			if n := len(repotest.Keys(f.Store, "/log/")); n != 6 {
-				t.Errorf("call %d: %d objects", call, n)
-			}
-			if !reached && call > 8 {
-				return
-			}
-		}
-	}
-}
-
-// TestCrashes ends the process at each call, before and after it took effect, and goes on with what the state says:
-// everything that was acknowledged is there, and what was pending is found.
-func TestCrashes(t *testing.T) {
-	for call := 1; call <= 9; call++ {
-		for _, persisted := range []bool{false, true} {
-			f := repotest.New(t)
-			ctx, kill := context.WithCancel(t.Context())
-			base := f.Store.Calls()
-			f.Store.SetHook(func(c mem.Call) mem.Fault {
-				if c.Number-base != call {
-					return mem.Fault{}
-				}
-				kill()
-				return mem.Fault{Err: objstore.Transient(errors.New("killed")), Persisted: persisted}
-			})
-			// What the state directory knows.
-			state := struct {
-				stream string
-				tried  uint64
-				last   log.Place
-				ahead  []log.Place
-			}{stream: "00112233445566778899aabbccddeeff"}
-			state.last = start(state.stream)
-			acknowledged := 0
-			var w *log.Writer
-			var err error
-			o := options(f)
-			o.Stream = state.stream
-			state.tried = 1
-			if w, err = log.Create(ctx, f.Repo, f.Source, o); err == nil {
-				for n := uint32(1); n <= 6 && err == nil; n++ {
-					f.Now = f.Now.Add(time.Second)
-					var p *log.Prepared
-					if p, err = w.Prepare(commit(f.Now, n, n)); err != nil {
-						break
-					}
-					state.ahead = []log.Place{p.Place()}
-					if state.last, err = w.Put(ctx, p); err != nil {
-						state.last = w.Place()
-						break
-					}
-					acknowledged, state.ahead = acknowledged+1, nil
-				}
-			}
-			kill()
-			f.Store.SetHook(nil)
-			resumed, err := log.Resume(t.Context(), f.Repo, f.Source, state.last, state.ahead)
-			if err != nil {
-				t.Fatal(err)
-			}
-			if want := uint64(acknowledged); resumed.Sequence != want && !(persisted && resumed.Sequence == want+1) {
-				t.Errorf("call %d, persisted %v: %d acknowledged, goes on after %d", call, persisted, acknowledged, resumed.Sequence)
-			}
-			o = options(f)
-			o.Stream, o.After = state.stream, state.tried
-			if resumed.Sequence > 0 {
-				o.Continues = &resumed
-			}
-			w = create(t, f, o)
-			next := uint32(resumed.Sequence) + 1
-			end := write(t, f, w, next, next+2)
-			check(t, f, log.Range{From: start(state.stream), Through: end}, numbers(1, next+2))
-		}
-	}
-}
-
-// TestClones lets a cloned machine write the same stream: in the same epoch, and in one of its own.
-func TestClones(t *testing.T) {
-	f := repotest.New(t)
-	one := create(t, f, options(f))
-	end := write(t, f, one, 1, 3)
-	piece := layout.LogKey(f.Source, layout.LogObject{Stream: one.Stream(), Epoch: 1, First: 4, Last: 4})
-	// The clone has the same epoch open and is faster.
-	if err := f.Store.Put(t.Context(), piece, objstore.Bytes([]byte("of the clone"))); err != nil {
-		t.Fatal(err)
-	}
-	if _, err := one.Append(t.Context(), commit(f.Now, 4, 4)); !errors.Is(err, log.ErrSuperseded) {
-		t.Fatalf("%v", err)
-	}
-	if _, err := one.Append(t.Context(), commit(f.Now, 5, 4)); !errors.Is(err, log.ErrClosed) {
-		t.Errorf("a writer that was superseded goes on: %v", err)
-	}
-	f.Store.Tamper(piece, nil)
-
-	o := options(f)
-	o.Stream, o.After, o.Continues = one.Stream(), 1, &end
-	two := create(t, f, o)
-	// A third process has the same state: it must not get the number, nor the next one.
-	if _, err := log.Create(t.Context(), f.Repo, f.Source, o); !errors.Is(err, log.ErrSuperseded) {
-		t.Errorf("%v", err)
-	}
-	o.After = 0
-	if _, err := log.Create(t.Context(), f.Repo, f.Source, o); !errors.Is(err, log.ErrSuperseded) {
-		t.Errorf("%v", err)
-	}
-	if err := two.Superseded(t.Context()); err != nil {
-		t.Errorf("%v", err)
-	}
-	o.After = 2
-	create(t, f, o)
-	if err := two.Superseded(t.Context()); !errors.Is(err, log.ErrSuperseded) {
-		t.Errorf("%v", err)
-	}
-	// Two at the same moment: one of them gets the number.
-	o.After = 3
-	var wg sync.WaitGroup
-	errs := make([]error, 2)
-	for i := range errs {
-		wg.Add(1)
-		go func() {
-			defer wg.Done()
-			_, errs[i] = log.Create(context.Background(), f.Repo, f.Source, o)
-		}()
-	}
-	wg.Wait()
-	if (errs[0] == nil) == (errs[1] == nil) || !errors.Is(errors.Join(errs...), log.ErrSuperseded) {
-		t.Errorf("%v", errs)
-	}
-}
-
-// TestDamage has pieces torn, forged, swapped, replayed and taken from another epoch: whatever is done, reading ends with an
-// error that names the object, after the records before it.
-func TestDamage(t *testing.T) {
-	f := repotest.New(t)
-	w := create(t, f, options(f))
-	end := write(t, f, w, 1, 9)
-	o := options(f)
-	o.Stream, o.After, o.Continues = w.Stream(), 1, &end
-	second := create(t, f, o)
-	last := write(t, f, second, 10, 19)
-	key := func(epoch, n uint64) string {
-		return layout.LogKey(f.Source, layout.LogObject{Stream: w.Stream(), Epoch: epoch, First: n, Last: n})
-	}
-	content := func(epoch, n uint64) []byte {
-		b, _ := f.Store.Object(key(epoch, n))
-		return b
-	}
-	// A branch with records of the same numbers, in a store of its own.
-	elsewhere := f.Fork(t, f.Store.Clone())
-	o.After = 2
-	branch := create(t, elsewhere, o)
-	write(t, elsewhere, branch, 210, 219)
-	foreign, _ := elsewhere.Store.Object(key(3, 15))
-	for name, tt := range map[string]struct {
-		n    uint64
-		data []byte
-		is   error
-	}{
-		"torn":                        {15, content(2, 15)[:120], log.ErrTorn},
-		"empty":                       {15, []byte{}, snapshot.ErrFormat},
-		"gone":                        {15, nil, objstore.ErrNotExist},
-		"replayed":                    {15, content(2, 14), log.ErrName},
-		"swapped":                     {15, content(2, 16), log.ErrName},
-		"of another epoch":            {15, foreign, nil},
-		"of another epoch, same name": {15, content(1, 5), nil},
-	} {
-		t.Run(name, func(t *testing.T) {
-			g := f.Fork(t, f.Store.Clone())
-			all := streams(t, g.Repo, g.Source)
-			g.Store.Tamper(key(2, tt.n), tt.data)
-			got, err := read(g.Repo, g.Source, all, log.Range{From: start(w.Stream()), Through: last})
-			var hole *log.HoleError
-			var damage *repository.DamageError
-			if !errors.As(err, &hole) || !errors.As(err, &damage) || hole.First != tt.n || damage.Key != key(2, tt.n) || tt.is != nil && !errors.Is(err, tt.is) {
-				t.Errorf("%v", err)
-			}
-			if diff := cmp.Diff(numbers(1, uint32(tt.n)-1), got); diff != "" {
-				t.Error(diff)
-			}
-		})
-	}
-	t.Run("in order elsewhere", func(t *testing.T) {
-		g := f.Fork(t, f.Store.Clone())
-		all := streams(t, g.Repo, g.Source)
-		g.Store.Tamper(key(2, 15), content(2, 15)[:120])
-		g.Store.Tamper(key(1, 3), nil)
-		var mu sync.Mutex
-		told := []string{}
-		g.Repo.AlsoRead([]repository.Place{{Name: "copy", Open: func(context.Context) (objstore.Store, error) { return f.Store, nil }}},
-			func(e repository.Elsewhere) {
-				mu.Lock()
-				defer mu.Unlock()
-				told = append(told, e.Key+" in "+e.Place)
-			})
-		got, err := read(g.Repo, g.Source, all, log.Range{From: start(w.Stream()), Through: last})
-		if err != nil {
-			t.Fatal(err)
-		}
-		slices.Sort(told)
-		if diff := cmp.Diff(numbers(1, 19), got); diff != "" || !slices.Equal(told, []string{key(1, 3) + " in copy", key(2, 15) + " in copy"}) {
-			t.Error(diff, told)
-		}
-	})
-	t.Run("not listed", func(t *testing.T) {
-		g := f.Fork(t, f.Store.Clone())
-		g.Store.Tamper(key(1, 3), nil)
-		g.Store.Tamper(key(1, 4), nil)
-		got, err := read(g.Repo, g.Source, streams(t, g.Repo, g.Source), log.Range{From: start(w.Stream()), Through: last})
-		if hole := new(log.HoleError); !errors.As(err, &hole) || hole.First != 3 || hole.Last != 4 || len(got) != 2 {
-			t.Errorf("%v after %q", err, got)
-		}
-	})
-	t.Run("head", func(t *testing.T) {
-		g := f.Fork(t, f.Store.Clone())
-		head := layout.LogKey(g.Source, layout.LogObject{Stream: w.Stream(), Epoch: 2})
-		b, _ := g.Store.Object(head)
-		g.Store.Tamper(head, bytes.Replace(b, []byte(`"kind":"sqlite"`), []byte(`"kind":"other"`), 1))
-		if _, err := read(g.Repo, g.Source, streams(t, g.Repo, g.Source), log.Range{From: start(w.Stream()), Through: last}); !errors.Is(err, log.ErrNoHead) {
-			t.Errorf("%v", err)
-		}
-	})
 }
 
 // TestJoin reads through segments, with and without the pieces, and past segments that are no good.
@@ -696,13 +329,6 @@ func TestRandomHistories(t *testing.T) {
 			}
 		}
 	}
-}
-
-func nilIfEmpty(s []string) []string {
-	if len(s) == 0 {
-		return nil
-	}
-	return s
 }
 
 // TestRights lets a host's signer that is limited to what agents write open a log, and one without the log's part not.
