@@ -89,6 +89,7 @@ func (f *Follower) Run(ctx context.Context) error {
 		if found && !f.o.Renew {
 			f.known = known
 		}
+		forgetKey(f.o.Dir) // of an epoch of wal-push, that does not go on
 		return f.Follow(func() error { return f.follow(ctx) })
 	})
 }

@@ -23,9 +23,7 @@ func TestIntake(t *testing.T) {
 	for range 6 {
 		start := postgres.LSN(segment * (5 + r.IntN(3)))
 		wal := make([]byte, segment/2+r.IntN(3*segment))
-		for i := range wal {
-			wal[i] = byte(r.Uint32())
-		}
+		_, _ = rand.NewChaCha8([32]byte{byte(r.Uint32()), byte(r.Uint32())}).Read(wal)
 		if zeros := r.IntN(segment); zeros > pageSize { // a segment was left early
 			end := segment * (1 + len(wal)/segment/2)
 			clear(wal[min(len(wal), end-zeros):min(len(wal), end)])

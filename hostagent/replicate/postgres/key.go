@@ -72,6 +72,9 @@ func loadKey(dir, stream string, epoch uint64, now time.Time) (o log.Opened, ok 
 	return log.Opened{Stream: k.Stream, Epoch: k.Epoch, Time: k.Opened, Key: seal.DataKey(k.Key), For: k.For}, true
 }
 
+// forgetKey removes the key that is kept. One that can't be removed fits no epoch that is written.
+func forgetKey(dir string) { _ = os.Remove(filepath.Join(dir, keyFile)) }
+
 func keySum(text []byte) []byte {
 	sum := sha256.Sum256(text)
 	return []byte("\n" + hex.EncodeToString(sum[:]))

@@ -73,6 +73,9 @@ func TestPush(t *testing.T) {
 	// The agent takes over, in the midst of a segment, and gives it back.
 	r := w.follow(nil)
 	r.Await("it begins with a base backup of its own", func(s replicate.Status) bool { return replicatetest.Following(s) && s.Base == 2 })
+	if _, err := os.Stat(filepath.Join(w.options(nil).Dir, "follow.key")); !errors.Is(err, os.ErrNotExist) {
+		t.Errorf("the key of wal-push's epoch is there while somebody else follows: %v", err)
+	}
 	w.write("e", 20)()
 	r.CaughtUp()
 	r.Stop()
