@@ -147,7 +147,7 @@ func TestResumeDamaged(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	for i := 0; i < len(text); i += 1 + len(text)/40 {
+	for i := 0; i < len(text); i += 1 + len(text)/12 {
 		for _, cut := range []bool{true, false} {
 			changed := append([]byte(nil), text...)
 			changed[i] ^= 1
