@@ -8,13 +8,12 @@ package state
 
 import (
 	"encoding/json"
-	"errors"
 	"fmt"
-	"io/fs"
 	"os"
 	"path/filepath"
 	"time"
 
+	"github.com/btcdecoded/holdfast/hostagent/durable"
 	"github.com/btcdecoded/holdfast/shared/compliance"
 	"github.com/btcdecoded/holdfast/shared/retention"
 	"github.com/btcdecoded/holdfast/shared/snapshot"
@@ -162,71 +161,11 @@ func (d *Dir) save(src snapshot.Source, name string, v any) (err error) {
 	if err != nil {
 		return fmt.Errorf("encode %s: %w", name, err)
 	}
-	if err := makeDirs(d.dir(src)); err != nil {
+	if err := durable.Directories(d.dir(src)); err != nil {
 		return fmt.Errorf("make state directory: %w", err)
 	}
-	if err := replace(filepath.Join(d.dir(src), name), append(b, '\n')); err != nil {
+	if err := durable.Replace(filepath.Join(d.dir(src), name), append(b, '\n')); err != nil {
 		return fmt.Errorf("write state: %w", err)
 	}
 	return nil
-}
-
-// replace replaces a file in one step.
-func replace(path string, b []byte) (err error) {
-	f, err := os.CreateTemp(filepath.Dir(path), ".new-*")
-	if err != nil {
-		return err
-	}
-	defer func() {
-		if err != nil {
-			_ = f.Close()
-			if rerr := os.Remove(f.Name()); !errors.Is(rerr, fs.ErrNotExist) {
-				err = errors.Join(err, rerr)
-			}
-		}
-	}()
-	if _, err := f.Write(b); err != nil {
-		return err
-	}
-	// A crash after the rename must not show an empty file.
-	if err := f.Sync(); err != nil {
-		return err
-	}
-	if err := f.Close(); err != nil {
-		return err
-	}
-	if err := os.Rename(f.Name(), path); err != nil {
-		return err
-	}
-	return syncDir(filepath.Dir(path))
-}
-
-// syncDir makes the names in a directory durable: without it a power cut can bring back what a rename replaced.
-func syncDir(path string) (err error) {
-	d, err := os.Open(path)
-	if errors.Is(err, fs.ErrPermission) {
-		return nil // a directory of others, which can't be read: it was not made here
-	}
-	if err != nil {
-		return err
-	}
-	defer func() { err = errors.Join(err, d.Close()) }()
-	return d.Sync()
-}
-
-// makeDirs makes the missing directories of a path, and their names durable.
-func makeDirs(path string) error {
-	if info, err := os.Stat(path); err == nil && info.IsDir() {
-		return nil
-	}
-	above := filepath.Dir(path)
-	if above != path {
-		if err := makeDirs(above); err != nil {
-			return err
-		}
-	}
-	if err := os.Mkdir(path, 0o700); err != nil && !errors.Is(err, fs.ErrExist) {
-		return err
-	}
-	return syncDir(above)
 }

@@ -55,7 +55,8 @@ var layers = map[string][]string{
 	// The agent.
 	"hostagent":          {"shared", "events"},
 	"hostagent/progress": {},
-	"hostagent/state":    {"shared/snapshot", "shared/compliance", "shared/retention", "shared/policy"},
+	"hostagent/durable":  {},
+	"hostagent/state":    {"hostagent/durable", "shared/snapshot", "shared/compliance", "shared/retention", "shared/policy"},
 	"hostagent/hook":     {"shared/policy"},
 	"hostagent/pgbin":    {},
 	"hostagent/scratch":  {},

@@ -16,6 +16,8 @@ import (
 	"slices"
 	"syscall"
 	"time"
+
+	"github.com/btcdecoded/holdfast/hostagent/durable"
 )
 
 // maxLine bounds a line: a job, its events and room.
@@ -194,7 +196,7 @@ func (j *Journal) append(r record) error {
 // write behind the good part of the file.
 func (j *Journal) clean() error {
 	if j.loose {
-		if err := syncDir(j.dir); err != nil {
+		if err := durable.Sync(j.dir); err != nil {
 			return fmt.Errorf("write journal: %w", err)
 		}
 		j.loose = false
@@ -323,34 +325,4 @@ func takeLock(path string) (*os.File, error) {
 		}
 		time.Sleep(50 * time.Millisecond)
 	}
-}
-
-// makeDirs makes the missing directories of a path and their names durable.
-func makeDirs(path string) error {
-	if info, err := os.Stat(path); err == nil && info.IsDir() {
-		return nil
-	}
-	above := filepath.Dir(path)
-	if above != path {
-		if err := makeDirs(above); err != nil {
-			return err
-		}
-	}
-	if err := os.Mkdir(path, 0o700); err != nil && !errors.Is(err, fs.ErrExist) {
-		return err
-	}
-	return syncDir(above)
-}
-
-// syncDir makes the names in a directory durable.
-func syncDir(path string) (err error) {
-	d, err := os.Open(path)
-	if errors.Is(err, fs.ErrPermission) {
-		return nil // a directory of others, which can't be read: it was not made here
-	}
-	if err != nil {
-		return err
-	}
-	defer func() { err = errors.Join(err, d.Close()) }()
-	return d.Sync()
 }

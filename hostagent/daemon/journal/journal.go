@@ -19,6 +19,7 @@ import (
 	"time"
 
 	"github.com/btcdecoded/holdfast/events"
+	"github.com/btcdecoded/holdfast/hostagent/durable"
 )
 
 // Limits of the journal.
@@ -102,7 +103,7 @@ const (
 func Open(dir string, now time.Time) (*Journal, error) { return open(dir, now, nil) }
 
 func open(dir string, now time.Time, hook func(string) error) (j *Journal, err error) {
-	if err := makeDirs(dir); err != nil {
+	if err := durable.Directories(dir); err != nil {
 		return nil, fmt.Errorf("open journal: %w", err)
 	}
 	lock, err := takeLock(filepath.Join(dir, lockName))
@@ -127,7 +128,7 @@ func open(dir string, now time.Time, hook func(string) error) (j *Journal, err e
 	if j.file, err = os.OpenFile(path, os.O_RDWR|os.O_CREATE, 0o600); err != nil {
 		return nil, fmt.Errorf("open journal: %w", err)
 	}
-	if err := syncDir(dir); err != nil {
+	if err := durable.Sync(dir); err != nil {
 		return nil, fmt.Errorf("open journal: %w", err)
 	}
 	j.torn = true // whatever stands behind the last good line goes before the first write
