@@ -104,7 +104,8 @@ func (m *moments) clusterRecords(ctx context.Context, reader *log.Reader, rg log
 const noHistory = "# its records in the repository can not be read, or are not there\n"
 
 // histories are those of all timelines of the cluster of which the repository knows: by a log, a snapshot, or another history.
-func (m *moments) histories(ctx context.Context) (map[uint32][]byte, error) {
+// Where one of the branch, which ends in a timeline, is not known, the base has it: nothing stands for it.
+func (m *moments) histories(ctx context.Context, branch uint32) (map[uint32][]byte, error) {
 	reader := log.NewReader(m.repo, m.src, m.streams)
 	out := map[uint32][]byte{}
 	for i := range m.streams {
@@ -123,8 +124,11 @@ func (m *moments) histories(ctx context.Context) (map[uint32][]byte, error) {
 			}
 		}
 	}
-	for _, timeline := range known {
-		if _, ok := out[timeline]; !ok && timeline > 1 {
+	// A server takes the first number that is free behind its own: those between were taken too.
+	const most = 1000
+	last := slices.Max(append(known, branch))
+	for timeline := max(branch, 1) + 1; timeline <= last && timeline-branch <= most; timeline++ {
+		if _, ok := out[timeline]; !ok {
 			out[timeline] = []byte(noHistory)
 		}
 	}

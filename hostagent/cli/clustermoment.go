@@ -282,7 +282,7 @@ func (c *clusterMoment) open(ctx context.Context, a *app) (*postgres.Source, err
 		ID: c.base.ID().String(), Base: snap, Root: root.Roots[0], Time: c.chosen.Point.Time(), System: p.System, Major: major,
 		Timeline: p.Timeline, Start: p.Start, Stop: p.Stop,
 	}
-	if src.Histories, err = c.histories(ctx); err != nil {
+	if src.Histories, err = c.histories(ctx, c.timelineOf()); err != nil {
 		return nil, fmt.Errorf("source %s: %w", c.src, err)
 	}
 	if c.stream == nil {

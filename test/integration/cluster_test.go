@@ -186,6 +186,14 @@ func TestCluster(t *testing.T) {
 	if got := c.rows(named); got != "1,2" {
 		t.Errorf("restore point: rows %s", got)
 	}
+	alone := filepath.Join(c.scratch, "alone")
+	if code, out := c.restore("--to", alone); code != 0 {
+		t.Fatalf("exit code %d\n%s", code, out)
+	}
+	// Its timeline comes from all that were before, also where the log has no history of them.
+	if text, err := os.ReadFile(filepath.Join(alone, "pg_wal", "00000003.history")); err != nil || !strings.HasPrefix(string(text), "1\t") || !strings.Contains(string(text), "\n2\t") {
+		t.Errorf("%v\n%s", err, text)
+	}
 	if code, out := c.restore("--name", "bad", "--to", dir); code == 0 || !strings.Contains(out, `"good" of `) {
 		t.Errorf("exit code %d\n%s", code, out)
 	}
