@@ -23,6 +23,7 @@ type amounts struct {
 	seed                                     uint64
 	kills, damages, troubles, jumps, outages int
 	follows, swaps, cuts, clones, fills      int
+	filesystems                              string
 }
 
 // under is what the tests work with: set once, before they run.
@@ -49,6 +50,7 @@ func run(m *testing.M) int {
 	flag.IntVar(&test.swaps, "swaps", 1, "databases of each kind that take the place of another")
 	flag.IntVar(&test.cuts, "cuts", 1, "times that the network is cut")
 	flag.IntVar(&test.clones, "clones", 1, "clones of a host that write the same log")
+	flag.StringVar(&test.filesystems, "filesystems", "", "that clone files, to be tried by root: xfs,btrfs")
 	flag.IntVar(&test.fills, "fills", 1, "times that the disk is full")
 	flag.Parse()
 	if test.seed == 0 {
