@@ -54,6 +54,10 @@ func TestFollowerClones(t *testing.T) {
 			d.follow()
 			d.awaitFollowing()
 		}
+		// What the log has by now goes into the file, and the next one begins while somebody follows.
+		d.application.end()
+		d.start()
+		d.awaitFollowing()
 	}
 	d.endAll()
 	d.run("verify", "--level", "content")
