@@ -220,6 +220,12 @@ func (b *build) layOut(ctx context.Context) error {
 	return b.account.GiveAll(b.dir)
 }
 
+// hasWithin reports whether there are tablespaces that lie in the data directory itself.
+func (b *build) hasWithin() bool {
+	list, err := os.ReadDir(filepath.Join(b.dir, spacesDir))
+	return err == nil && slices.ContainsFunc(list, func(e fs.DirEntry) bool { return e.IsDir() && spaceOf(spacesDir+"/"+e.Name()) != 0 })
+}
+
 // write restores a part of the snapshot.
 func (b *build) write(ctx context.Context, snap restorer.Snapshot, o restorer.Options) error {
 	o.Temp, o.Unsynced = b.options.Temp, true // the server writes to it next; all is synced at the end

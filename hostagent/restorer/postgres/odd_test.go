@@ -99,7 +99,9 @@ func testAlone(t *testing.T, w *world) {
 
 // TestApart restores clusters beside production: they must not archive for it, nor take what is sent to it.
 func TestApart(t *testing.T) {
-	w := newWorld(t, cluster.Options{Config: map[string]string{"max_prepared_transactions": "4", "wal_level": "logical", "autovacuum": "off"}})
+	w := newWorld(t, cluster.Options{Config: map[string]string{"max_prepared_transactions": "4", "wal_level": "logical", "autovacuum": "off", "allow_in_place_tablespaces": "on"}})
+	w.Psql("CREATE TABLESPACE within LOCATION ''")
+	w.Psql("CREATE TABLE inside (n int) TABLESPACE within; INSERT INTO inside VALUES (5)")
 	w.Psql("CREATE SUBSCRIPTION feed CONNECTION 'host=/nowhere' PUBLICATION p WITH (connect = false)")
 	w.Psql("ALTER SUBSCRIPTION feed SET (slot_name = 'other'); ALTER SUBSCRIPTION feed ENABLE")
 	w.base()
@@ -129,6 +131,13 @@ func TestApart(t *testing.T) {
 			t.Fatal(err)
 		}
 		auto, err := os.ReadFile(filepath.Join(r.Path, autoConf))
+		if !c.off {
+			o := cluster.Open(t, r.Path, cluster.Options{})
+			if got := o.Psql("SELECT n FROM inside"); got != "5" {
+				t.Errorf("in the tablespace within: %s", got)
+			}
+			o.Stop("fast")
+		}
 		_, off := lookupSetting(string(auto), "archive_mode")
 		workers, _ := lookupSetting(string(auto), "max_logical_replication_workers")
 		if err != nil || off != c.off || workers != "0" {

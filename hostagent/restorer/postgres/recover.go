@@ -46,6 +46,9 @@ func (b *build) settings() []pgserver.Setting {
 		atLeast("max_wal_senders", c.MaxWALSenders, 16), atLeast("max_prepared_transactions", c.MaxPrepared, 16),
 		atLeast("max_locks_per_transaction", c.MaxLocks, 128),
 	}...)
+	if b.hasWithin() {
+		out = append(out, pgserver.Setting{Name: "allow_in_place_tablespaces", Value: "on"}) // the server refuses them otherwise
+	}
 	if b.options.Pause {
 		// People may make it their own.
 		out = append(out, pgserver.Setting{Name: "fsync", Value: "on"}, pgserver.Setting{Name: "synchronous_commit", Value: "on"})
