@@ -20,6 +20,7 @@ import (
 
 	"github.com/btcdecoded/holdfast/shared/keyring"
 	"github.com/btcdecoded/holdfast/shared/objstore"
+	"github.com/btcdecoded/holdfast/shared/objstore/overlay"
 	"github.com/btcdecoded/holdfast/shared/repository"
 	"github.com/btcdecoded/holdfast/shared/repository/layout"
 	"github.com/btcdecoded/holdfast/shared/snapshot"
@@ -204,12 +205,12 @@ func (r *run) copyRepository() error {
 }
 
 // repositoryDocuments reads the repository's own document and the access documents, and checks exactly these bytes.
-func (r *run) repositoryDocuments() (documents, error) {
+func (r *run) repositoryDocuments() (map[string][]byte, error) {
 	keys := []string{layout.RepositoryKey}
 	for n := uint64(1); n <= r.from.Access().Sequence; n++ {
 		keys = append(keys, layout.AccessKey(n))
 	}
-	docs := documents{}
+	docs := map[string][]byte{}
 	for _, key := range keys {
 		doc, err := objstore.ReadAll(r.ctx, r.from.Store(), key, maxDocument)
 		if err != nil {
@@ -218,7 +219,7 @@ func (r *run) repositoryDocuments() (documents, error) {
 		docs[key] = doc
 	}
 	// Each access document is trusted by the one before it: opening them as a repository follows that chain.
-	again, err := repository.Open(r.ctx, docs, r.from.Identity())
+	again, err := repository.Open(r.ctx, overlay.Store{Documents: docs}, r.from.Identity())
 	if err != nil {
 		return nil, err
 	}

@@ -3,27 +3,27 @@ package repair
 import (
 	"bytes"
 	"context"
-	"errors"
 	"fmt"
 
 	"github.com/btcdecoded/holdfast/shared/objstore"
+	"github.com/btcdecoded/holdfast/shared/objstore/overlay"
 	"github.com/btcdecoded/holdfast/shared/repository"
 )
 
 // open opens the copy and the repository, after the repository's own documents have been put back where they have to be.
 func (r *run) open(ctx context.Context) error {
 	var err error
-	planned := view{docs: map[string][]byte{}}
+	planned := overlay.Store{Documents: map[string][]byte{}}
 	if r.opts.From != nil {
 		if r.from, err = repository.Open(ctx, r.opts.From, r.identity); err != nil {
 			return fmt.Errorf("open the copy: %w", err)
 		}
-		if planned.docs, err = r.repairRepository(ctx); err != nil {
+		if planned.Documents, err = r.repairRepository(ctx); err != nil {
 			return err
 		}
 	}
-	if r.opts.DryRun && len(planned.docs) > 0 {
-		planned.Store = r.store
+	if r.opts.DryRun && len(planned.Documents) > 0 {
+		planned.Under = r.store
 		r.repo, err = repository.Open(ctx, planned, r.identity)
 		return err
 	}
@@ -72,7 +72,7 @@ func (r *run) repairRepository(ctx context.Context) (map[string][]byte, error) {
 	if _, err := repository.Open(ctx, r.store, r.identity); err == nil && differs != "" {
 		return nil, fmt.Errorf("%w: %s", ErrDiverged, differs)
 	}
-	again, err := repository.Open(ctx, view{r.store, docs}, r.identity)
+	again, err := repository.Open(ctx, overlay.Store{Under: r.store, Documents: docs}, r.identity)
 	if err == nil && again.ID() != r.from.ID() {
 		err = ErrNotCopy
 	}
@@ -86,5 +86,3 @@ func (r *run) repairRepository(ctx context.Context) (map[string][]byte, error) {
 	}
 	return docs, nil
 }
-
-var errReadOnly = errors.New("nothing can be written to a view")

@@ -15,6 +15,7 @@ import (
 
 	"github.com/btcdecoded/holdfast/shared/keyring"
 	"github.com/btcdecoded/holdfast/shared/objstore"
+	"github.com/btcdecoded/holdfast/shared/objstore/overlay"
 	"github.com/btcdecoded/holdfast/shared/repository"
 	"github.com/btcdecoded/holdfast/shared/repository/layout"
 	"github.com/btcdecoded/holdfast/shared/snapshot"
@@ -95,7 +96,7 @@ func (u *undeleter) healRepository(ctx context.Context, identity *keyring.Identi
 		}
 		good, err := u.heal(ctx, all, u.signed(func(b []byte) bool {
 			docs[key] = b
-			_, err := repository.Open(ctx, view{docs: docs}, identity)
+			_, err := repository.Open(ctx, overlay.Store{Documents: docs}, identity)
 			return err == nil || errors.Is(err, repository.ErrUnfinished) && key == layout.RepositoryKey
 		}))
 		if err != nil {
@@ -110,7 +111,7 @@ func (u *undeleter) healRepository(ctx context.Context, identity *keyring.Identi
 		key = layout.AccessKey(n)
 	}
 	var err error
-	if u.repo, err = repository.Open(ctx, view{docs: docs}, identity); err != nil {
+	if u.repo, err = repository.Open(ctx, overlay.Store{Documents: docs}, identity); err != nil {
 		return fmt.Errorf("open the repository with the versions that authenticate: %w", err)
 	}
 	return nil
