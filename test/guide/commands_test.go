@@ -18,7 +18,7 @@ import (
 
 // operations are the texts that people follow when something is deployed or wrong. What they say can't be run here: it
 // takes an account, or a fault. That each command is one is checked instead.
-var operations = []string{"deploy.md", "runbook.md", "agent.md", "from-scripts.md"}
+var operations = []string{"deploy.md", "runbook.md", "agent.md", "sqlite.md", "from-scripts.md"}
 
 // code is all that stands in blocks or spans of code in a document.
 func code(text string) []string {
