@@ -126,6 +126,7 @@ func (r *clusterRestored) write(a *app, w io.Writer) {
 	case r.Socket != "":
 		fmt.Fprintf(w, "  the server is paused there and may be read: psql -h %s -p %s -U %s postgres\n", printable(r.Socket), pgserver.Port, printable(r.Superuser))
 		fmt.Fprintln(w, "  `SELECT pg_promote()` ends the recovery at this point; stop it by `pg_ctl stop -D` of the directory, then remove that, to give it up")
+		fmt.Fprintln(w, "  whoever keeps it removes holdfast.recovery in it, and what the restore has added at the end of postgresql.auto.conf: archive_mode is off there")
 	case r.flags.inPlace && r.Safety != "":
 		fmt.Fprintf(w, "  what was there before is in %s; remove it when it is not needed any more\n", printable(r.Safety))
 	case !r.flags.inPlace:
