@@ -70,12 +70,15 @@ func TestInterruptedHook(t *testing.T) {
 		if out, err := holdfastIn(dir, "init").CombinedOutput(); err != nil {
 			t.Fatalf("%v\n%s", err, out)
 		}
+		if err := os.Mkdir(dir+"/tree", 0o700); err != nil {
+			t.Fatal(err)
+		}
 		text := strings.ReplaceAll(`version: 1
 hosts:
   testhost:
     sources:
       t:
-        files: {roots: [DIR/repo]}
+        files: {roots: [DIR/tree]}
         hooks:
           before: [{command: [sh, -c, "touch DIR/before; exec sleep 100"]}]
           after: [{command: [touch, DIR/after]}]

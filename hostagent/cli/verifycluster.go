@@ -13,7 +13,6 @@ import (
 	"github.com/btcdecoded/holdfast/shared/policy"
 	"github.com/btcdecoded/holdfast/shared/repository"
 	"github.com/btcdecoded/holdfast/shared/repository/log"
-	"github.com/btcdecoded/holdfast/shared/repository/record"
 	"github.com/btcdecoded/holdfast/shared/snapshot"
 )
 
@@ -58,8 +57,7 @@ func (a *app) verifyCluster(ctx context.Context, repo *repository.Repository, id
 		got, err = postgres.Scratch(ctx, scratch, func(ctx context.Context) (*postgres.Source, error) { return m.open(ctx, a) }, o)
 		return err
 	})
-	r := &restoredSnapshot{Snapshot: m.base.ID().String(), Problems: []string{}, Steps: []record.Step{}, name: a.name(m.base.ID()), base: m.base, began: began.UTC(), ended: a.now().UTC()}
-	r.Seconds = r.ended.Sub(r.began).Seconds()
+	r := a.tried(m.base, began)
 	switch {
 	case err == nil:
 		r.tookCluster(got, m)

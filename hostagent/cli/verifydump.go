@@ -45,10 +45,8 @@ func (a *app) verifyDumps(ctx context.Context, repo *repository.Repository, id s
 	}
 	d := &dumpDrill{app: a, snap: snap, source: source}
 	meter := a.meter()
-	r := &restoredSnapshot{Snapshot: m.ID().String(), Problems: []string{}, Steps: []record.Step{}, name: a.name(m.ID()), base: m, began: began.UTC()}
 	err = meter.Run("verify "+id.Source.Name, func() error { return d.run(ctx, scratch, meter) })
-	r.ended = a.now().UTC()
-	r.Seconds = r.ended.Sub(r.began).Seconds()
+	r := a.tried(m, began)
 	var step *dump.StepError
 	switch {
 	case err == nil:

@@ -204,8 +204,7 @@ func (a *app) verifyRestore(ctx context.Context, repo *repository.Repository, id
 		got, err = sqlite.Scratch(ctx, scratch, m.open, options)
 		return err
 	})
-	r := &restoredSnapshot{Snapshot: m.base.ID().String(), Problems: []string{}, Steps: []record.Step{}, name: a.name(m.base.ID()), base: m.base, began: began.UTC(), ended: a.now().UTC()}
-	r.Seconds = r.ended.Sub(r.began).Seconds()
+	r := a.tried(m.base, began)
 	switch {
 	case err == nil:
 		r.took(got)
@@ -226,10 +225,18 @@ func (a *app) verifyRestore(ctx context.Context, repo *repository.Repository, id
 
 // fallsShort is the verdict on a source whose log is not whole.
 func (a *app) fallsShort(m *moment, began time.Time, err error) *restoredSnapshot {
-	return &restoredSnapshot{
-		Snapshot: m.base.ID().String(), Problems: []string{err.Error()}, Steps: []record.Step{}, name: a.name(m.base.ID()), base: m.base,
-		began: began.UTC(), ended: a.now().UTC(),
+	r := a.tried(m.base, began)
+	r.Problems = append(r.Problems, err.Error())
+	return r
+}
+
+// tried is a restore of a snapshot, with what is on top of it, that has just ended; nothing is wrong with it so far.
+func (a *app) tried(base *repository.Stored, began time.Time) *restoredSnapshot {
+	r := &restoredSnapshot{
+		Snapshot: base.ID().String(), Problems: []string{}, Steps: []record.Step{}, name: a.name(base.ID()), base: base, began: began.UTC(), ended: a.now().UTC(),
 	}
+	r.Seconds = r.ended.Sub(r.began).Seconds()
+	return r
 }
 
 // rotten reports whether an error is a verdict on what the repository holds.

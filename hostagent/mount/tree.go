@@ -13,6 +13,7 @@ import (
 	"github.com/hanwen/go-fuse/v2/fuse"
 	"golang.org/x/sys/unix"
 
+	"github.com/btcdecoded/holdfast/hostagent/filetype"
 	"github.com/btcdecoded/holdfast/shared/objstore"
 	"github.com/btcdecoded/holdfast/shared/repository"
 	"github.com/btcdecoded/holdfast/shared/snapshot"
@@ -146,7 +147,7 @@ func (n *treeNode) Readdir(context.Context) (fusefs.DirStream, syscall.Errno) {
 	err := n.children(n.view.ctx, func(name string, e *snapshot.Entry) {
 		mode := uint32(fuse.S_IFDIR)
 		if e != nil {
-			mode = typeBits(e.Type)
+			mode = filetype.Bits(e.Type)
 		}
 		entries = append(entries, fuse.DirEntry{Name: name, Mode: mode, Ino: n.ino(prefix + name)})
 		if len(kids) <= kidsMax {
@@ -183,31 +184,13 @@ func (n *treeNode) Getattr(_ context.Context, _ fusefs.FileHandle, out *fuse.Att
 	return fusefs.OK
 }
 
-func typeBits(t snapshot.Type) uint32 {
-	switch t {
-	case snapshot.Directory:
-		return unix.S_IFDIR
-	case snapshot.Symlink:
-		return unix.S_IFLNK
-	case snapshot.FIFO:
-		return unix.S_IFIFO
-	case snapshot.Socket:
-		return unix.S_IFSOCK
-	case snapshot.CharDevice:
-		return unix.S_IFCHR
-	case snapshot.Device:
-		return unix.S_IFBLK
-	}
-	return unix.S_IFREG
-}
-
 func (n *treeNode) attributes(out *fuse.Attr) {
 	e := n.entry
 	if e == nil {
 		directory(out, n.snap.Manifest().Started)
 		return
 	}
-	out.Mode = typeBits(e.Type) | e.Mode
+	out.Mode = filetype.Bits(e.Type) | e.Mode
 	out.Nlink = 1
 	out.Owner = fuse.Owner{Uid: e.UID, Gid: e.GID}
 	out.Rdev = uint32(unix.Mkdev(e.Major, e.Minor))

@@ -9,30 +9,10 @@ import (
 
 	"golang.org/x/sys/unix"
 
+	"github.com/btcdecoded/holdfast/hostagent/filetype"
 	"github.com/btcdecoded/holdfast/shared/seal"
 	"github.com/btcdecoded/holdfast/shared/snapshot"
 )
-
-// kinds are the bits of st_mode for each type.
-func kindOf(t snapshot.Type) uint32 {
-	switch t {
-	case snapshot.File:
-		return unix.S_IFREG
-	case snapshot.Directory:
-		return unix.S_IFDIR
-	case snapshot.Symlink:
-		return unix.S_IFLNK
-	case snapshot.FIFO:
-		return unix.S_IFIFO
-	case snapshot.Socket:
-		return unix.S_IFSOCK
-	case snapshot.CharDevice:
-		return unix.S_IFCHR
-	case snapshot.Device:
-		return unix.S_IFBLK
-	}
-	return 0
-}
 
 // settle does all for a job that needs no content from the repository and returns true; or false: content is needed.
 // extents are those of the whole file, nil if it is a large one.
@@ -100,7 +80,7 @@ func (r *run) pretendWay(j *job) error {
 // same reports whether what is there has the type and content of the entry.
 func (r *run) same(j *job, extents []snapshot.Extent) (bool, error) {
 	e, st := j.entry, j.existing
-	if st == nil || typeOf(st) != kindOf(e.Type) {
+	if st == nil || typeOf(st) != filetype.Bits(e.Type) {
 		return false, nil
 	}
 	// Another name of this file may lie anywhere, and only an entry with several names may be one of several.

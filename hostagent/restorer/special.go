@@ -6,6 +6,7 @@ import (
 
 	"golang.org/x/sys/unix"
 
+	"github.com/btcdecoded/holdfast/hostagent/filetype"
 	"github.com/btcdecoded/holdfast/shared/snapshot"
 )
 
@@ -67,7 +68,7 @@ func makeNode(at int, name string, e *snapshot.Entry) error {
 	case snapshot.FIFO:
 		return unix.Mknodat(at, name, unix.S_IFIFO|0o600, 0)
 	case snapshot.CharDevice, snapshot.Device:
-		err := unix.Mknodat(at, name, kindOf(e.Type)|0o600, int(unix.Mkdev(e.Major, e.Minor))) //nolint:gosec // as mknod(2) has it
+		err := unix.Mknodat(at, name, filetype.Bits(e.Type)|0o600, int(unix.Mkdev(e.Major, e.Minor))) //nolint:gosec // as mknod(2) has it
 		if errors.Is(err, unix.EPERM) {
 			return fmt.Errorf("%w: %w", errMayNot, err)
 		}
@@ -88,7 +89,7 @@ func (r *run) dressNode(at int, name string, j *job) (inode, error) {
 	if err != nil {
 		return inode{}, err
 	}
-	if typeOf(&st) != kindOf(j.entry.Type) || st.Nlink != 1 {
+	if typeOf(&st) != filetype.Bits(j.entry.Type) || st.Nlink != 1 {
 		return inode{}, errSwapped
 	}
 	_, err = r.setMetadata(target{fd: fd, opath: true, fresh: true, acl: j.dir.acl}, j.entry)

@@ -60,9 +60,10 @@ var layers = map[string][]string{
 	"hostagent/hook":     {"shared/policy"},
 	"hostagent/pgbin":    {},
 	"hostagent/scratch":  {},
+	"hostagent/filetype": {"shared/snapshot"},
 	"hostagent/pgserver": {"shared/postgres", "hostagent/pgbin", "hostagent/scratch"},
-	"hostagent/source":   {"shared", "hostagent/scratch", "hostagent/pgbin"},
-	"hostagent/restorer": {"shared", "hostagent/scratch", "hostagent/pgbin", "hostagent/pgserver"},
+	"hostagent/source":   {"shared", "hostagent/filetype", "hostagent/scratch", "hostagent/pgbin"},
+	"hostagent/restorer": {"shared", "hostagent/filetype", "hostagent/scratch", "hostagent/pgbin", "hostagent/pgserver"},
 	"hostagent/proof":    {"shared", "hostagent/pgbin", "hostagent/pgserver"},
 	"hostagent/cli":      {"shared", "events", "hostagent"},
 	// What crosses between processes, and the cloud.

@@ -3,6 +3,7 @@ package files
 import (
 	"golang.org/x/sys/unix"
 
+	"github.com/btcdecoded/holdfast/hostagent/filetype"
 	"github.com/btcdecoded/holdfast/hostagent/source/inode"
 	"github.com/btcdecoded/holdfast/shared/snapshot"
 )
@@ -55,25 +56,7 @@ func fstat(fd int) (m meta, err error) {
 }
 
 // fileType returns the type of entry, 0 for what no tree can hold.
-func (m *meta) fileType() snapshot.Type {
-	switch m.mode & unix.S_IFMT {
-	case unix.S_IFREG:
-		return snapshot.File
-	case unix.S_IFDIR:
-		return snapshot.Directory
-	case unix.S_IFLNK:
-		return snapshot.Symlink
-	case unix.S_IFIFO:
-		return snapshot.FIFO
-	case unix.S_IFSOCK:
-		return snapshot.Socket
-	case unix.S_IFCHR:
-		return snapshot.CharDevice
-	case unix.S_IFBLK:
-		return snapshot.Device
-	}
-	return 0
-}
+func (m *meta) fileType() snapshot.Type { return filetype.Of(m.mode) }
 
 // sameContent reports whether two stats of a file leave no sign that it was written to in between.
 func (m *meta) sameContent(o *meta) bool {
