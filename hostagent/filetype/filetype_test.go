@@ -16,8 +16,13 @@ func TestRoundTrip(t *testing.T) {
 		t    snapshot.Type
 		bits uint32
 	}{
-		{snapshot.File, unix.S_IFREG}, {snapshot.Directory, unix.S_IFDIR}, {snapshot.Symlink, unix.S_IFLNK}, {snapshot.FIFO, unix.S_IFIFO},
-		{snapshot.Socket, unix.S_IFSOCK}, {snapshot.CharDevice, unix.S_IFCHR}, {snapshot.Device, unix.S_IFBLK},
+		{snapshot.File, unix.S_IFREG},
+		{snapshot.Directory, unix.S_IFDIR},
+		{snapshot.Symlink, unix.S_IFLNK},
+		{snapshot.FIFO, unix.S_IFIFO},
+		{snapshot.Socket, unix.S_IFSOCK},
+		{snapshot.CharDevice, unix.S_IFCHR},
+		{snapshot.Device, unix.S_IFBLK},
 	} {
 		if got := filetype.Bits(c.t); got != c.bits || seen[got] {
 			t.Errorf("type %d: %o, want %o", c.t, got, c.bits)
