@@ -35,7 +35,7 @@ func Ask(ctx context.Context, dir string) (s *Status, done bool, err error) {
 		case s.Until().After(now):
 			return s, true, nil
 		case ctx.Err() != nil, asked && s.Written.After(now) && s.State != Following:
-			return s, false, nil
+			return s, false, nil //nolint:nilerr // the end of ctx is no error, as said above
 		}
 		if !asked {
 			if err := ask(dir, now); err != nil {

@@ -38,10 +38,10 @@ const (
 // Schedule is the expression of EventBridge Scheduler; empty: it has none.
 func (f *Function) Schedule() string {
 	minutes := int(f.Every / minute)
-	switch {
-	case minutes == 0:
+	switch minutes {
+	case 0:
 		return ""
-	case minutes == 1:
+	case 1:
 		return "rate(1 minute)"
 	}
 	return fmt.Sprintf("rate(%d minutes)", minutes)

@@ -12,6 +12,7 @@ import (
 	"errors"
 	"flag"
 	"fmt"
+	"io"
 	"net"
 	"net/http"
 	"os"
@@ -28,9 +29,9 @@ func main() {
 	times := flag.Int("n", 50, "starts of each function")
 	limit := flag.Float64("limit", 15, "milliseconds that a median may take; 0: any")
 	flag.Parse()
-	if err := run(*times, *limit); err != nil {
+	if err := run(os.Stdout, *times, *limit); err != nil {
 		fmt.Fprintf(os.Stderr, "error: %v\n", err)
-		os.Exit(1)
+		os.Exit(1) //nolint:forbidigo // the end of a program
 	}
 }
 
@@ -55,7 +56,7 @@ func functions() []function {
 	}
 }
 
-func run(times int, limit float64) error {
+func run(out io.Writer, times int, limit float64) error {
 	root, err := program.Root()
 	if err != nil {
 		return err
@@ -70,7 +71,7 @@ func run(times int, limit float64) error {
 		return err
 	}
 	defer api.close()
-	fmt.Printf("%-12s %8s %8s %8s %8s\n", "function", "median", "least", "greatest", "MB")
+	_, _ = fmt.Fprintf(out, "%-12s %8s %8s %8s %8s\n", "function", "median", "least", "greatest", "MB")
 	var slow []error
 	for _, f := range functions() {
 		bin := filepath.Join(dir, f.name)
@@ -95,7 +96,7 @@ func run(times int, limit float64) error {
 			return err
 		}
 		median := took[len(took)/2]
-		fmt.Printf("%-12s %8.1f %8.1f %8.1f %8.1f\n", f.name, median, took[0], took[len(took)-1], float64(info.Size())/1e6)
+		_, _ = fmt.Fprintf(out, "%-12s %8.1f %8.1f %8.1f %8.1f\n", f.name, median, took[0], took[len(took)-1], float64(info.Size())/1e6)
 		if limit > 0 && median > limit {
 			slow = append(slow, fmt.Errorf("%s takes %.1f ms to be ready, more than %g", f.name, median, limit))
 		}

@@ -40,15 +40,18 @@ func newBuild(dir string, o *Options) *build {
 }
 
 // failure is how a step ended everything.
-func (b *build) failure(err error) *StepError { return b.tell(b.course.Failure(b.result.Path, err)) }
+func (b *build) failure(err error) *StepError {
+	f := b.course.Failure(b.result.Path, err)
+	b.tell(f)
+	return f
+}
 
 // tell adds to a failure what the server said, and how far the log was good where that is what failed.
-func (b *build) tell(f *StepError) *StepError {
+func (b *build) tell(f *StepError) {
 	f.Words = b.words
 	if b.feed != nil && b.src != nil && b.src.Log != nil && f.Step == StepRecover {
 		f.Good = b.feed.goodUntil()
 	}
-	return f
 }
 
 // done is the result.
