@@ -175,7 +175,7 @@ func TestImportsPointDown(t *testing.T) {
 func TestSourcesAreStrangers(t *testing.T) {
 	const sources = "hostagent/source/"
 	// What sources share is none itself.
-	shared := []string{"paged", "inode", "stream"}
+	shared := []string{"paged", "inode", "stream", "workers"}
 	for _, f := range parse(t) {
 		rest, ok := strings.CutPrefix(f.dir, sources)
 		if !ok {

@@ -16,13 +16,11 @@ import (
 	"context"
 	"fmt"
 	"iter"
-	"runtime"
 	"time"
-
-	"golang.org/x/sync/errgroup"
 
 	"github.com/btcdecoded/holdfast/hostagent/source/paged"
 	"github.com/btcdecoded/holdfast/hostagent/source/postgres/wire"
+	"github.com/btcdecoded/holdfast/hostagent/source/workers"
 	"github.com/btcdecoded/holdfast/shared/postgres"
 	"github.com/btcdecoded/holdfast/shared/snapshot"
 )
@@ -128,23 +126,8 @@ func Capture(ctx context.Context, options Options, session Session, progress Pro
 	if progress == nil {
 		progress = silent{}
 	}
-	group, ctx := errgroup.WithContext(ctx)
 	c := newCapture(options, config, session, progress)
-	for range runtime.GOMAXPROCS(0) {
-		group.Go(func() error {
-			for job := range c.work {
-				if err := job(); err != nil {
-					return err
-				}
-			}
-			return nil
-		})
-	}
-	group.Go(func() error {
-		defer close(c.work)
-		return c.run(ctx)
-	})
-	if err := group.Wait(); err != nil {
+	if err := workers.Run(ctx, c.work, c.run); err != nil {
 		return nil, err
 	}
 	return c.result, nil

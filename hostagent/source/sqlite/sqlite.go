@@ -22,14 +22,13 @@ import (
 	"iter"
 	"os"
 	"path/filepath"
-	"runtime"
 	"time"
 
-	"golang.org/x/sync/errgroup"
 	"golang.org/x/sys/unix"
 
 	"github.com/btcdecoded/holdfast/hostagent/source/paged"
 	"github.com/btcdecoded/holdfast/hostagent/source/sqlite/tail"
+	"github.com/btcdecoded/holdfast/hostagent/source/workers"
 	"github.com/btcdecoded/holdfast/shared/snapshot"
 	"github.com/btcdecoded/holdfast/shared/sqlite"
 )
@@ -135,26 +134,11 @@ func Capture(ctx context.Context, options Options, session Session, follow Tail,
 	if progress == nil {
 		progress = silent{}
 	}
-	group, ctx := errgroup.WithContext(ctx)
 	c := &capture{
 		Options: options, session: session, follow: follow, progress: progress, work: make(chan func() error),
 		result: &Result{Roots: []string{options.Path}},
 	}
-	for range runtime.GOMAXPROCS(0) {
-		group.Go(func() error {
-			for job := range c.work {
-				if err := job(); err != nil {
-					return err
-				}
-			}
-			return nil
-		})
-	}
-	group.Go(func() error {
-		defer close(c.work)
-		return c.run(ctx)
-	})
-	if err := group.Wait(); err != nil {
+	if err := workers.Run(ctx, c.work, c.run); err != nil {
 		return nil, c.explain(err)
 	}
 	return c.result, nil
