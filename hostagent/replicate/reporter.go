@@ -24,6 +24,7 @@ type Reporter struct {
 	lags    lags          //
 	live    func(*Status) // adds what is on its way; nil: nothing is
 	hasten  func()        // has all shipped at once; nil: nothing does
+	landed  time.Time     // when the last record became durable, or following began
 	unsafe  time.Time     // commits since then may not be durable: they are in no record; zero: all are
 	woe     string        // what the store said last, since the last record
 	woeHint string
@@ -91,7 +92,7 @@ func (r *Reporter) Follows(live func(*Status)) {
 	}
 	r.live = live
 	if live != nil {
-		r.unsafe = time.Time{}
+		r.unsafe, r.landed = time.Time{}, time.Now()
 	}
 }
 
@@ -175,6 +176,7 @@ func (r *Reporter) Landed(groups []Seen, place log.Place, at time.Time) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	r.lags.durable(groups, at)
+	r.landed = at
 	r.status.Place = place
 	r.status.Records++
 	for _, g := range groups {
@@ -264,14 +266,15 @@ func (r *Reporter) write(ctx context.Context) {
 // awayAfter is after how long without a durable record something must be wrong with the store.
 func (s *Status) awayAfter() time.Duration { return max(10*time.Second, 4*s.Interval) }
 
-// suspect tells of a store that takes no records, be it silent or not. A blip is no state.
+// suspect tells of a store that takes no records, be it silent or not. A blip is no state, nor is it one that commits are old
+// behind a backlog which becomes less.
 func (r *Reporter) suspect(s Status, now time.Time) {
-	if s.State != Following && s.State != Away || !s.pending() || now.Sub(s.Oldest) < s.awayAfter() {
+	r.mu.Lock()
+	why, hint, landed := r.woe, r.woeHint, r.landed
+	r.mu.Unlock()
+	if s.State != Following && s.State != Away || !s.pending() || min(now.Sub(s.Oldest), now.Sub(landed)) < s.awayAfter() {
 		return
 	}
-	r.mu.Lock()
-	why, hint := r.woe, r.woeHint
-	r.mu.Unlock()
 	text := "nothing became durable that was committed since " + s.Oldest.UTC().Format(time.RFC3339)
 	if why != "" {
 		text += ": " + why

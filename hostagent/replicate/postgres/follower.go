@@ -52,11 +52,12 @@ type Follower struct {
 	*replicate.Keeper
 	o Options
 
-	known    *mark // what the last process or line came to; nil: nothing is known
-	line     *line // that is at work; nil: none
-	made     bool  // the slot was made by us
-	remake   bool  // the slot is to be made anew if it is lost: the WAL that was asked for is not there
-	failures int   // to reach the server, in a row
+	known    *mark  // what the last process or line came to; nil: nothing is known
+	line     *line  // that is at work; nil: none
+	made     bool   // the slot was made by us
+	remake   bool   // the slot is to be made anew if it is lost: the WAL that was asked for is not there
+	page     uint32 // size of pages of its WAL, bytes
+	failures int    // to reach the server, in a row
 
 	mu     sync.Mutex
 	gap    string                 // why the last lineage ended, and no base backup has made up for it; guarded by mu
@@ -204,6 +205,11 @@ func (f *Follower) identify(ctx context.Context, c *wire.Conn) (s server, err er
 	if err != nil {
 		return server{}, err
 	}
+	page, err := c.Setting(ctx, "wal_block_size")
+	if err != nil {
+		return server{}, err
+	}
+	f.page = uint32(page)                                                                                                           //nolint:gosec // a page says it too
 	s = server{system: system.ID, timeline: system.Timeline, position: system.Position, segment: uint32(segment), local: c.Local()} //nolint:gosec // checked next
 	if err := postgres.CheckSegmentSize(s.segment); err != nil {
 		return server{}, fmt.Errorf("wal_segment_size: %w", err)
@@ -287,7 +293,7 @@ func (f *Follower) prepare(ctx context.Context, c *wire.Conn, s server, step ste
 				return err
 			}
 		}
-		t = &turn{timeline: step.timeline, at: step.at, history: content, time: m.Last.Time, after: &step.place}
+		t = &turn{timeline: step.timeline, at: step.at, history: content, time: m.onward().Time, after: &step.place}
 	}
 	history := s.content
 	if m.Last.Place.Sequence == 0 && m.Timeline > 1 && m.Timeline != s.timeline { // nothing was stored before a promotion
@@ -296,7 +302,7 @@ func (f *Follower) prepare(ctx context.Context, c *wire.Conn, s server, step ste
 		}
 	}
 	f.line = f.newLine(ctx, m, step.course == fork)
-	f.line.history = history
+	f.line.history, f.line.q.page = history, f.page
 	if t != nil {
 		f.line.receiving = t.timeline
 		return f.line.q.turn(t)

@@ -26,8 +26,9 @@ type batch struct {
 	start  postgres.LSN
 	data   []byte
 	groups []replicate.Seen
-	first  time.Time // when the oldest of it was sent, by the server's clock
-	newest time.Time // when the newest of it was sent
+	came   time.Time // when the oldest of it came
+	first  time.Time // the time of its first piece
+	newest time.Time // the record's time: see [intake.dated]
 	check  *check    // of its end
 
 	turn *turn
@@ -35,7 +36,7 @@ type batch struct {
 
 func (b *batch) end() postgres.LSN { return b.start + postgres.LSN(len(b.data)) }
 
-// oldest is when the oldest of it came.
+// oldest is since when commits in it may wait: when the oldest of it came, or was committed where it came late.
 func (b *batch) oldest() time.Time {
 	if b == nil || len(b.groups) == 0 {
 		return time.Time{}
@@ -63,7 +64,10 @@ type intake struct {
 	next    postgres.LSN // where the next byte belongs; guarded by mu, as all below
 	tail    []byte       // the last bytes before next that are not all zeros, of one segment: less than two pages
 	from    postgres.LSN // of tail
-	newest  time.Time    // time of the newest byte: times never go back
+	newest  time.Time    // of the record that ends at next: times never go back
+	caught  bool         // all that the server had when it sent what is right before next is here
+	ends    *ends        // sees transactions' ends behind a backlog; nil: not in the midst of one
+	page    uint32       // size of pages of WAL, bytes; 0: the usual one
 	ready   []*batch     // that are complete
 	open    *batch       // that collects; nil: nothing
 	flying  []*batch     // taken and not done
@@ -90,8 +94,15 @@ func newIntake(after point, segment uint32, limit int) *intake {
 // errHoleInStream says that the server left something out.
 var errHoleInStream = errors.New("the server's stream has a hole")
 
-// add takes what a server has sent at a time of its clock. It waits while there is no room, until ctx ends.
-func (q *intake) add(ctx context.Context, start postgres.LSN, data []byte, sent, now time.Time) error {
+// arrival is how a piece of WAL came.
+type arrival struct {
+	sent   time.Time // by the server's clock; of what was archived: now
+	came   time.Time
+	caught bool // it ends where the server's WAL did when it was sent
+}
+
+// add takes what a server has sent. It waits while there is no room, until ctx ends.
+func (q *intake) add(ctx context.Context, start postgres.LSN, data []byte, a arrival) error {
 	for len(data) > 0 {
 		q.mu.Lock()
 		if q.over != nil {
@@ -115,7 +126,7 @@ func (q *intake) add(ctx context.Context, start postgres.LSN, data []byte, sent,
 		if known := int(min(uint64(q.next-start), uint64(len(data)))); known > 0 {
 			start, data = start+postgres.LSN(known), data[known:]
 		} else {
-			n := q.collect(data, sent, now)
+			n := q.collect(data, a)
 			start, data = start+postgres.LSN(n), data[n:]
 		}
 		q.mu.Unlock()
@@ -124,20 +135,21 @@ func (q *intake) add(ctx context.Context, start postgres.LSN, data []byte, sent,
 }
 
 // collect adds what goes into one record, and returns how much that was. The caller holds mu.
-func (q *intake) collect(data []byte, sent, now time.Time) int {
+func (q *intake) collect(data []byte, a arrival) int {
 	if q.open == nil {
-		q.open = &batch{start: q.next, data: q.spare[:0], first: sent}
+		q.open = &batch{start: q.next, data: q.spare[:0], came: a.came}
 		q.spare = nil
 	}
 	b := q.open
 	room := min(log.MaxWAL-len(b.data), int(q.next.SegmentEnd(q.segment)-q.next))
+	a.caught = a.caught && len(data) <= room
 	data = data[:min(len(data), room)]
+	since := q.dated(data, a)
 	b.data = append(b.data, data...)
-	b.groups = replicate.Fewer(append(b.groups, replicate.Seen{At: now, Commits: 1}))
-	if sent.After(q.newest) {
-		q.newest = sent
+	b.groups = replicate.Fewer(append(b.groups, replicate.Seen{At: since, Commits: 1}))
+	if b.newest = q.newest; b.first.IsZero() {
+		b.first = b.newest
 	}
-	b.newest = q.newest
 	q.held += len(data)
 	q.remember(data)
 	if len(b.data) == log.MaxWAL || q.next == q.next.SegmentStart(q.segment) {
@@ -207,10 +219,10 @@ func (q *intake) turn(t *turn) error {
 		return q.over
 	}
 	q.close()
-	if t.time.Before(q.newest) {
-		t.time = q.newest
+	if !t.time.After(q.newest) {
+		t.time = after(q.newest)
 	}
-	q.newest = t.time
+	q.newest, q.caught, q.ends = t.time, false, nil
 	q.next = t.at.SegmentStart(q.segment)
 	q.from, q.tail, q.expect = q.next, q.tail[:0], nil
 	q.ready = append(q.ready, &batch{start: q.next, turn: t})
@@ -225,7 +237,7 @@ func (q *intake) take(now time.Time, collecting bool, due func(oldest time.Time)
 	q.mu.Lock()
 	defer q.mu.Unlock()
 	if len(q.ready) == 0 && q.open != nil && collecting {
-		if until = due(q.open.oldest()); until.After(now) && q.over == nil {
+		if until = due(q.open.came); until.After(now) && q.over == nil {
 			return nil, until
 		}
 		q.close()

@@ -55,7 +55,7 @@ func (e *gapError) Error() string { return e.why }
 // another branch, a turn to that.
 func (f *Follower) newLine(ctx context.Context, m *mark, other bool) *line {
 	l := &line{
-		f: f, m: m, receiving: m.Timeline, q: newIntake(m.Last, m.Segment, f.o.Memory), other: other,
+		f: f, m: m, receiving: m.Timeline, q: newIntake(m.onward(), m.Segment, f.o.Memory), other: other,
 		safe: make(chan struct{}, 1), again: make(chan struct{}, 1), begun: make(chan struct{}), done: make(chan struct{}),
 	}
 	if m.Last.Place.Sequence > 0 && !other {

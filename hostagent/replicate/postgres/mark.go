@@ -103,6 +103,14 @@ func (m *mark) reached(p point) {
 	}
 }
 
+// onward is the point from which new records go on: a little later, so that an epoch that is opened then is later than what it
+// goes on from, whatever it holds.
+func (m *mark) onward() point {
+	p := m.Last
+	p.Time = after(p.Time)
+	return p
+}
+
 // bound returns the place at the start of a segment, if it is known.
 func (m *mark) bound(at postgres.LSN) (log.Place, bool) {
 	for _, b := range m.Bounds {

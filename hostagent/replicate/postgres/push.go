@@ -249,7 +249,7 @@ func (f *Follower) pushPlan(s *segmentFile) (t *turn, why string, err error) {
 	case s.name.Start != start || m.Last.LSN < start:
 		return nil, fmt.Sprintf("WAL from %s to %s was not given to wal-push", min(m.Last.LSN, start), s.name.Start), nil
 	}
-	t = &turn{timeline: s.name.Timeline, at: at, history: content, time: time.Now()}
+	t = &turn{timeline: s.name.Timeline, at: at, history: content, time: m.onward().Time}
 	if m.Last.LSN > at {
 		place, ok := m.bound(start)
 		if !ok || place.Sequence == 0 {
@@ -272,7 +272,7 @@ func (s *segmentFile) history() ([]byte, error) {
 
 // pushLine puts what the log does not have of a segment.
 func (f *Follower) pushLine(ctx context.Context, s *segmentFile, t *turn, p *Pushed) (err error) {
-	l := &line{f: f, m: f.known, q: newIntake(f.known.Last, f.known.Segment, 1<<31-1), safe: make(chan struct{}, 1), archive: true}
+	l := &line{f: f, m: f.known, q: newIntake(f.known.onward(), f.known.Segment, 1<<31-1), safe: make(chan struct{}, 1), archive: true}
 	defer func() {
 		f.known = l.m
 		if l.writer != nil {
@@ -288,8 +288,9 @@ func (f *Follower) pushLine(ctx context.Context, s *segmentFile, t *turn, p *Pus
 		if err := l.turn(ctx, t); err != nil {
 			return err
 		}
-		l.q = newIntake(l.m.Last, l.m.Segment, 1<<31-1)
+		l.q = newIntake(l.m.onward(), l.m.Segment, 1<<31-1)
 	}
+	l.q.page = s.origin.PageSize
 	now := time.Now()
 	buf := make([]byte, log.MaxWAL)
 	for at := l.m.Last.LSN; at < s.end(); {
@@ -300,7 +301,7 @@ func (f *Follower) pushLine(ctx context.Context, s *segmentFile, t *turn, p *Pus
 		if err := s.origin.Check(at, buf[:n]); err != nil {
 			return fmt.Errorf("read %s: %w", p.Name, err)
 		}
-		if err := l.q.add(ctx, at, buf[:n], now, now); err != nil {
+		if err := l.q.add(ctx, at, buf[:n], arrival{sent: now, came: now}); err != nil {
 			return err
 		}
 		at += postgres.LSN(n)

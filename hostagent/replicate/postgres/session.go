@@ -36,6 +36,7 @@ type session struct {
 	pinged   time.Time    // when the ping was sent that is not answered; zero: none
 	answered time.Time    // when the ping was sent that was answered last
 	caught   bool         // all that the server had when it sent the newest WAL is here
+	behind   bool         // the server had more when it sent the newest WAL, which comes
 	acked    postgres.LSN // was acknowledged
 	wanted   time.Time    // since when the server asks for answers again and again; zero: it does not
 	wantedAt time.Time    // when it asked last
@@ -56,6 +57,7 @@ func (f *Follower) stream(ctx context.Context, c *wire.Conn, srv server) error {
 			}
 		})
 	})
+	s.l.q.lagging()
 	err := s.timelines(ctx)
 	if cause := context.Cause(ctx); cause != nil && !errors.Is(err, cause) {
 		return cause // why the connection was given up
@@ -143,7 +145,7 @@ func (s *session) prove(ctx context.Context, stream *wire.Stream, next postgres.
 			return &gapError{fmt.Sprintf("the server has other WAL right before %s than what is stored: it was put back to an older state, or is another server", next)}
 		}
 		s.l.q.proven(sum.From, before)
-		return s.l.q.add(ctx, sum.To, m.WAL[n:], m.Time, time.Now())
+		return s.l.q.add(ctx, sum.To, m.WAL[n:], arrived(m))
 	}
 }
 
@@ -158,11 +160,20 @@ func (s *session) receive(ctx context.Context, stream *wire.Stream) error {
 		if m.WAL == nil {
 			continue
 		}
-		if err := s.l.q.add(ctx, m.Start, m.WAL, m.Time, time.Now()); err != nil {
+		if err := s.l.q.add(ctx, m.Start, m.WAL, arrived(m)); err != nil {
 			return err
 		}
 	}
 }
+
+// arrived says how the WAL of a message came.
+func arrived(m wire.Message) arrival {
+	return arrival{sent: m.Time, came: time.Now(), caught: whole(m)}
+}
+
+// whole reports whether a message ends where the server's WAL did when it was sent. Of signs of life that is not known: what
+// they say is up to where WAL was sent.
+func whole(m wire.Message) bool { return m.Start+postgres.LSN(len(m.WAL)) >= m.ServerEnd }
 
 // message receives a message and notes what it says besides WAL.
 func (s *session) message(ctx context.Context, stream *wire.Stream) (wire.Message, error) {
@@ -176,7 +187,8 @@ func (s *session) message(ctx context.Context, stream *wire.Stream) (wire.Messag
 	var known time.Time
 	switch {
 	case m.WAL != nil:
-		s.caught = m.Start+postgres.LSN(len(m.WAL)) >= m.ServerEnd
+		s.behind = !whole(m)
+		s.caught = !s.behind
 	case !s.pinged.IsZero():
 		// Between two answers the server has looked for new WAL. What was committed when the first of them was asked for came
 		// before the second, unless there was too much of it.
@@ -184,7 +196,7 @@ func (s *session) message(ctx context.Context, stream *wire.Stream) (wire.Messag
 			known = s.answered
 		}
 		s.answered, s.pinged = s.pinged, time.Time{}
-		s.caught = true
+		s.caught = !s.behind
 	}
 	stops := m.ReplyRequested && s.insists(now)
 	s.mu.Unlock()

@@ -288,13 +288,20 @@ func (a *assembly) finish() error {
 }
 
 // passed notes up to where the server must come. Errors: [*SpacesError].
+//
+// No commit in a record or before it is later than its time. So all WAL that is whole in the records up to the time that is
+// wanted stands before the first commit that is later, where the server stops. What begins in such a record and ends in the next
+// may be that very commit.
 func (f *feed) passed(r *Record, end pg.LSN) error {
 	f.mu.Lock()
 	defer f.mu.Unlock()
-	if (f.until.IsZero() || !r.Time.After(f.until)) && end > f.guard {
+	f.walk(r)
+	if f.broken == nil && f.walker != nil {
+		end = min(end, f.walker.End())
+	}
+	if (f.until.IsZero() || r.Time.Before(f.until) || r.Time.Equal(f.until) && !f.plan.Target.Exclusive) && end > f.guard {
 		f.guard = end
 	}
-	f.walk(r)
 	if f.spaces != nil && f.spaces.refused != nil {
 		return f.spaces.refused
 	}

@@ -20,7 +20,7 @@ const maxPosition = 64 << 10
 type Record struct {
 	Place    Place     // that it has; not for Append
 	Sequence uint64    // that it has; not for Append
-	Time     time.Time // of the newest commit, by the writer's clock; of WAL, when the server sent its end, by the server's
+	Time     time.Time // of the newest commit, by the writer's clock; of WAL, by the server's: no commit in it or before it is later, and all until then are there
 	More     bool      // not for Append, which splits large records itself
 
 	PageSize uint32 // bytes: a power of two from 512 to 65536

@@ -1,0 +1,136 @@
+package postgres
+
+import (
+	"math"
+	"time"
+
+	"github.com/btcdecoded/holdfast/shared/postgres"
+)
+
+// ends sees when transactions ended, in WAL that comes in pieces.
+type ends struct {
+	walker *postgres.Walker
+	first  time.Time // of the newest piece: when the first transaction in it ended; zero: none did
+	newest time.Time // of all
+}
+
+// newEnds returns one that sets in at the beginning of a page.
+func newEnds(segment, page uint32, at postgres.LSN) *ends {
+	// Which cluster's WAL it is was proven before, and is checked by who restores it.
+	e := &ends{walker: postgres.NewWalker(postgres.Origin{Timeline: math.MaxUint32, SegmentSize: segment, PageSize: page}, at)}
+	e.walker.Observe(func(event postgres.Event) {
+		if event.Kind != postgres.Committed && event.Kind != postgres.Aborted {
+			return // a restore point may be of a moment whose commits come later
+		}
+		if e.first.IsZero() {
+			e.first = event.Time
+		}
+		if event.Time.After(e.newest) {
+			e.newest = event.Time
+		}
+	})
+	return e
+}
+
+// see takes the next bytes, and reports whether they were good.
+func (e *ends) see(b []byte) bool {
+	e.first = time.Time{}
+	_, err := e.walker.Write(b)
+	return err == nil
+}
+
+// dated gives what comes next its time, and returns since when commits in it may wait. The caller holds mu.
+//
+// The time of a record promises two things: no commit in it or before it is later, and whoever has all records up to it has
+// all that the server had committed by then. When the server sent its newest byte is such a time where that was the last byte
+// that the server had. Behind a backlog it is not: what was committed meanwhile comes in the next records, and is lost if
+// the log ends here. There it is when the last transaction ended that is in the record; where none ended it stays.
+//
+// Of a transaction whose end began before WAL is walked, the time is not seen. It began before all was here that the server
+// had, and so it is not later than what that was dated with.
+//
+// BUG: unless a process ended in a backlog, within a commit's record of more than a page: then a restore to a moment between
+// the one time and the other ends before that commit, as it should, and warns that the server's clock was set back.
+func (q *intake) dated(data []byte, a arrival) (since time.Time) {
+	prompt, before := q.caught, q.newest
+	q.caught = a.caught
+	var first, newest time.Time
+	if !prompt || !a.caught {
+		first, newest = q.walk(data)
+	}
+	if a.caught {
+		newest, q.ends = a.sent, nil
+	}
+	if newest.After(q.newest) {
+		q.newest = newest
+	}
+	if q.newest.IsZero() {
+		// The first record of a lineage: the base backup begins later, and has all that was committed by now.
+		q.newest = a.sent
+	}
+	switch {
+	case prompt:
+		return a.came
+	case first.IsZero() && !a.caught:
+		first = before // the next commits come behind it, and may be as old
+	}
+	if first.IsZero() || first.After(a.came) {
+		return a.came
+	}
+	return first
+}
+
+// walk finds the ends of transactions in what comes next: when the first one was, and the newest since walking began.
+func (q *intake) walk(data []byte) (first, newest time.Time) {
+	if q.ends == nil && !q.enter() {
+		page := q.pageSize()
+		skip := (page - q.next%page) % page
+		if postgres.LSN(len(data)) <= skip {
+			return first, newest
+		}
+		q.ends, data = newEnds(q.segment, q.page, q.next+skip), data[skip:]
+	}
+	good := q.ends.see(data)
+	first, newest = q.ends.first, q.ends.newest
+	if !good {
+		q.ends = nil // it sets in again with the next piece
+	}
+	return first, newest
+}
+
+func (q *intake) pageSize() postgres.LSN {
+	if q.page == 0 {
+		return postgres.BlockSize
+	}
+	return postgres.LSN(q.page)
+}
+
+// enter begins to walk within the page that next is in, and reports whether it could: a record that began there is followed
+// then.
+func (q *intake) enter() bool {
+	end := q.from + postgres.LSN(len(q.tail))
+	if len(q.tail) == 0 || q.next-end >= q.pageSize() {
+		return false
+	}
+	e := newEnds(q.segment, q.page, q.from)
+	if !e.see(q.tail) || !e.see(make([]byte, q.next-end)) { // zeros are not kept
+		return false
+	}
+	q.ends = e
+	return true
+}
+
+// after is a time right after another one, below what commits are told apart by.
+func after(t time.Time) time.Time {
+	if t.IsZero() {
+		return t
+	}
+	return t.Add(time.Nanosecond)
+}
+
+// lagging notes that the server may have much that is not here: a connection begins.
+func (q *intake) lagging() {
+	q.mu.Lock()
+	defer q.mu.Unlock()
+	q.caught = false
+}
