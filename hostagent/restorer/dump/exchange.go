@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"slices"
 	"strings"
+	"sync"
 	"time"
 
 	"github.com/jackc/pgx/v5/pgconn"
@@ -193,7 +194,7 @@ func (r *run) rename(ctx context.Context, places []place) error {
 		}
 	}
 	stop := r.ending(ctx, names)
-	err := r.transaction(ctx, statements)
+	err := r.transaction(ctx, statements, stop)
 	stop()
 	if err != nil && r.happened(ctx, places) {
 		r.warn("the names were exchanged, although the server did not say so: %v", err)
@@ -218,8 +219,9 @@ func (r *run) happened(ctx context.Context, places []place) bool {
 	return err == nil && len(got) == 1 && got[0][0] == there
 }
 
-// transaction runs the statements in a connection of its own: whatever goes wrong, its end takes everything back.
-func (r *run) transaction(ctx context.Context, statements []string) (err error) {
+// transaction runs the statements in a connection of its own: whatever goes wrong, its end takes everything back. ready is
+// called before it is committed: by then it has the locks, and nobody else can be in the databases.
+func (r *run) transaction(ctx context.Context, statements []string, ready func()) (err error) {
 	conn, err := r.Connect(ctx, r.home)
 	if err != nil {
 		return err
@@ -233,6 +235,7 @@ func (r *run) transaction(ctx context.Context, statements []string) (err error) 
 			return fmt.Errorf("%s: %w", s, err)
 		}
 	}
+	ready()
 	if err := r.course.Faulty("commit"); err != nil {
 		return err
 	}
@@ -242,10 +245,10 @@ func (r *run) transaction(ctx context.Context, statements []string) (err error) 
 	return r.course.Faulty("committed")
 }
 
-// ending ends the sessions of databases again and again, until it is stopped.
+// ending ends the sessions of databases again and again, until it is stopped. A question that is under way is waited for:
+// the server would go on with one that is dropped, and end who comes after the exchange.
 func (r *run) ending(ctx context.Context, names []string) (stop func()) {
-	ctx, cancel := context.WithCancel(ctx)
-	done := make(chan struct{})
+	stopped, done := make(chan struct{}), make(chan struct{})
 	go func() {
 		defer close(done)
 		var conn *pgconn.PgConn
@@ -263,14 +266,16 @@ func (r *run) ending(ctx context.Context, names []string) (stop func()) {
 			}
 			select {
 			case <-ctx.Done():
+			case <-stopped:
+				return
 			case <-time.After(50 * time.Millisecond):
 			}
 		}
 	}()
-	return func() {
-		cancel()
+	return sync.OnceFunc(func() {
+		close(stopped)
 		<-done
-	}
+	})
 }
 
 // whoIsThere tells who has the old databases open.
