@@ -134,3 +134,40 @@ func TestBacklog(t *testing.T) {
 	}
 	wantTrue(t, "a record of wal-push", pushed, wrote)
 }
+
+// TestBacklogOfStandby has a standby that has lost its primary pass on what it has: nothing says that it is all that the
+// primary had committed by then.
+func TestBacklogOfStandby(t *testing.T) {
+	t.Parallel()
+	w := newWorld(t, cluster.Options{SegmentSize: 1})
+	first := w.server
+	second := first.Standby(t)
+	w.leads(second, 0)
+	r := w.follow(nil)
+	r.Await("the base backup", replicatetest.Following)
+	r.Stop()
+	w.leads(first, 0)
+	const rows = 40
+	w.write("b", rows/2)()
+	second.Follow(first)
+	second.Psql("ALTER SYSTEM SET primary_conninfo = ''")
+	second.Reload()
+	for end := time.Now().Add(limit); second.Psql("SELECT count(*) FROM pg_stat_wal_receiver") != "0"; time.Sleep(10 * time.Millisecond) {
+		if time.Now().After(end) {
+			t.Fatal("the standby still receives")
+		}
+	}
+	w.write("c", rows/2)()
+	w.leads(second, 0)
+	r = w.follow(nil)
+	r.Await("all that it has is there", func(s replicate.Status) bool {
+		return replicatetest.Following(s) && s.Cluster.Durable == s.Cluster.End && s.Records > 0
+	})
+	r.Stop()
+	all := claims(t, r.Events())
+	wrote := append(w.rowsOf("b", rows/2), w.rowsOf("c", rows/2)...)
+	if n := len(all); n == 0 || all[n-1].lsn < wrote[rows/2-1].lsn || all[n-1].lsn >= wrote[rows-2].lsn {
+		t.Fatalf("%+v", all)
+	}
+	wantTrue(t, "a record", all, wrote)
+}

@@ -56,7 +56,8 @@ type Follower struct {
 	line     *line  // that is at work; nil: none
 	made     bool   // the slot was made by us
 	remake   bool   // the slot is to be made anew if it is lost: the WAL that was asked for is not there
-	page     uint32 // size of pages of its WAL, bytes
+	page     uint32 // size of pages of the server's WAL, bytes
+	relays   bool   // the server is a standby, or looks like one
 	failures int    // to reach the server, in a row
 
 	mu     sync.Mutex
@@ -207,6 +208,9 @@ func (f *Follower) identify(ctx context.Context, c *wire.Conn) (s server, err er
 	}
 	page, err := c.Setting(ctx, "wal_block_size")
 	if err != nil {
+		return server{}, err
+	}
+	if err := f.askRelays(ctx, c); err != nil {
 		return server{}, err
 	}
 	f.page = uint32(page)                                                                                                           //nolint:gosec // a page says it too

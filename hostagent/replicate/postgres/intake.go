@@ -99,6 +99,8 @@ type arrival struct {
 	sent   time.Time // by the server's clock; of what was archived: now
 	came   time.Time
 	caught bool // it ends where the server's WAL did when it was sent
+
+	relayed bool // by a standby: what was committed until then it may not have
 }
 
 // add takes what a server has sent. It waits while there is no room, until ctx ends.

@@ -37,7 +37,7 @@ func TestIntake(t *testing.T) {
 				back := min(at, r.IntN(3)*r.IntN(20000))
 				n := 1 + r.IntN(128<<10)
 				piece := wal[at-back : min(len(wal), at+n)]
-				if err := q.add(context.Background(), start+postgres.LSN(at-back), piece, arrival{time.Now(), time.Now(), r.IntN(2) == 0}); err != nil {
+				if err := q.add(context.Background(), start+postgres.LSN(at-back), piece, arrival{time.Now(), time.Now(), r.IntN(2) == 0, false}); err != nil {
 					t.Error(err)
 					return
 				}
@@ -87,11 +87,11 @@ func TestIntakeBounds(t *testing.T) {
 	q := newIntake(point{LSN: segment, Time: at}, segment, 10)
 	ctx, cancel := context.WithCancel(t.Context())
 	// The clock of the server was put back: times of records never go back.
-	if err := q.add(ctx, segment, make([]byte, 100), arrival{at.Add(-time.Hour), at, true}); err != nil {
+	if err := q.add(ctx, segment, make([]byte, 100), arrival{at.Add(-time.Hour), at, true, false}); err != nil {
 		t.Fatal(err)
 	}
 	blocked := make(chan error, 1)
-	go func() { blocked <- q.add(ctx, segment+100, make([]byte, 100), arrival{at, at, true}) }()
+	go func() { blocked <- q.add(ctx, segment+100, make([]byte, 100), arrival{at, at, true, false}) }()
 	for !q.full() {
 		time.Sleep(time.Millisecond)
 	}
@@ -108,7 +108,7 @@ func TestIntakeBounds(t *testing.T) {
 		t.Errorf("who waits for room: %v", err)
 	}
 	q.done()
-	if err := q.add(t.Context(), segment+101, []byte{1}, arrival{at, at, true}); !errors.Is(err, errHoleInStream) {
+	if err := q.add(t.Context(), segment+101, []byte{1}, arrival{at, at, true, false}); !errors.Is(err, errHoleInStream) {
 		t.Errorf("after a hole: %v", err)
 	}
 }
@@ -120,13 +120,13 @@ func TestIntakeTurn(t *testing.T) {
 	q := newIntake(point{LSN: segment}, segment, 0)
 	now := time.Now()
 	never := func(time.Time) time.Time { return now.Add(time.Hour) }
-	if err := q.add(t.Context(), segment, make([]byte, 5000), arrival{now, now, true}); err != nil {
+	if err := q.add(t.Context(), segment, make([]byte, 5000), arrival{now, now, true, false}); err != nil {
 		t.Fatal(err)
 	}
 	if err := q.turn(&turn{timeline: 2, at: segment + 5000}); err != nil {
 		t.Fatal(err)
 	}
-	if err := q.add(t.Context(), segment, []byte("new"), arrival{now, now, true}); err != nil {
+	if err := q.add(t.Context(), segment, []byte("new"), arrival{now, now, true, false}); err != nil {
 		t.Fatal(err)
 	}
 	b, _ := q.take(now, false, never)

@@ -145,7 +145,7 @@ func (s *session) prove(ctx context.Context, stream *wire.Stream, next postgres.
 			return &gapError{fmt.Sprintf("the server has other WAL right before %s than what is stored: it was put back to an older state, or is another server", next)}
 		}
 		s.l.q.proven(sum.From, before)
-		return s.l.q.add(ctx, sum.To, m.WAL[n:], arrived(m))
+		return s.l.q.add(ctx, sum.To, m.WAL[n:], s.arrived(m))
 	}
 }
 
@@ -160,15 +160,23 @@ func (s *session) receive(ctx context.Context, stream *wire.Stream) error {
 		if m.WAL == nil {
 			continue
 		}
-		if err := s.l.q.add(ctx, m.Start, m.WAL, arrived(m)); err != nil {
+		if err := s.l.q.add(ctx, m.Start, m.WAL, s.arrived(m)); err != nil {
 			return err
 		}
 	}
 }
 
 // arrived says how the WAL of a message came.
-func arrived(m wire.Message) arrival {
-	return arrival{sent: m.Time, came: time.Now(), caught: whole(m)}
+func (s *session) arrived(m wire.Message) arrival {
+	return arrival{sent: m.Time, came: time.Now(), caught: whole(m), relayed: s.f.relays}
+}
+
+// askRelays asks whether the server is a standby. In recovery all transactions read only; one that is no standby and whose
+// transactions do counts as one, by which nothing is lost.
+func (f *Follower) askRelays(ctx context.Context, c *wire.Conn) error {
+	readOnly, err := c.Show(ctx, "transaction_read_only")
+	f.relays = readOnly != "off"
+	return err
 }
 
 // whole reports whether a message ends where the server's WAL did when it was sent. Of signs of life that is not known: what
@@ -319,6 +327,9 @@ func (s *session) turn(ctx context.Context, stream *wire.Stream) error {
 		return err
 	} else if was, ok := h.SwitchOf(s.l.receiving); !ok || was != at {
 		return fmt.Errorf("the history of timeline %d does not say that it left timeline %d at %s", next, s.l.receiving, at)
+	}
+	if err := s.f.askRelays(ctx, s.c); err != nil {
+		return err
 	}
 	if err := s.l.q.turn(&turn{timeline: next, at: at, history: content}); err != nil {
 		return err
