@@ -16,7 +16,7 @@ type timelinePoints struct {
 	Spans    []recovery.Span `json:"spans"`
 	Gaps     []recovery.Gap  `json:"gaps"`
 	End      string          `json:"end_lsn,omitempty"`    // of the newest WAL that is stored
-	LastWAL  time.Time       `json:"last_wal,omitzero"`    // when it was sent, by the server's clock
+	LastWAL  time.Time       `json:"last_wal,omitzero"`    // up to when it has all commits, by the server's clock
 	Unread   string          `json:"unreadable,omitempty"` // why the end is not known
 }
 
