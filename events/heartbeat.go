@@ -26,6 +26,9 @@ type Log struct {
 	Next  string    `json:"next,omitempty"` // what a person can do
 	Until time.Time `json:"until,omitzero"` // all that was committed by then is in the repository
 	Lag   float64   `json:"lag_seconds"`    // in which 99 of 100 commits were, lately
+
+	// Behind tells that commits wait that are more than a minute old: it is written, and catches up.
+	Behind bool `json:"behind,omitempty"`
 }
 
 // RunningJob is the job that an agent is at.

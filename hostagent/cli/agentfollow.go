@@ -77,8 +77,12 @@ func (w *agentWork) tellFollowed(e replicate.Event) {
 	w.log.Info("log", "source", e.Source, "what", text)
 }
 
-// mostLogs is of how many logs a heartbeat tells.
-const mostLogs = 100
+const (
+	// mostLogs is of how many logs a heartbeat tells.
+	mostLogs = 100
+	// behindAfter is how old commits that wait are in a log that is behind. All else is the usual way of a record.
+	behindAfter = time.Minute
+)
 
 // tellLogs is what a heartbeat tells of logs.
 func (w *agentWork) tellLogs(policies *daemon.Policies) map[string]events.Log {
@@ -101,7 +105,7 @@ func (w *agentWork) tellLogs(policies *daemon.Policies) map[string]events.Log {
 		s := logs[name]
 		out[name] = events.Log{
 			State: string(s.State), Well: s.Well() && s.Alive, Since: s.Since.UTC(), Why: clipped(s.Why), Next: clipped(s.Hint), Until: s.Until.UTC(),
-			Lag: s.Lag.P99 / 1000,
+			Lag: s.Lag.P99 / 1000, Behind: !s.Oldest.IsZero() && time.Since(s.Oldest) > behindAfter,
 		}
 	}
 	return out

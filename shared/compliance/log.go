@@ -10,6 +10,8 @@ type Log struct {
 	Why   string    `json:"why,omitempty"`  // it is not well
 	Next  string    `json:"next,omitempty"` // what a person can do
 	Until time.Time `json:"until,omitzero"` // all that was committed by then is durable; zero: not known
+
+	Behind bool `json:"behind,omitempty"` // commits wait for long: until it has caught up, it reaches no further than Until
 }
 
 // log wants the log of a continuous source to be written. How far it may lag is for the RPO to say.

@@ -68,7 +68,7 @@ func Jobs(host string, old *HostMemory, j *control.HostJobs, now time.Time) *Hos
 			h.Sources = map[string]JobsMemory{}
 		}
 		m := h.Sources[name]
-		m.Log = &compliance.Log{State: l.State, Well: l.Well, Since: l.Since, Why: l.Why, Next: l.Next, Until: l.Until}
+		m.Log = &compliance.Log{State: l.State, Well: l.Well, Since: l.Since, Why: l.Why, Next: l.Next, Until: l.Until, Behind: l.Behind}
 		h.Sources[name] = m
 	}
 	for name, s := range j.Verify {
