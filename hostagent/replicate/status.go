@@ -60,7 +60,7 @@ type Status struct {
 	Base  uint64    `json:"base,omitempty"` // number of the snapshot
 
 	// Looked is the time of the last look at the database. All that was committed by then is durable, but for what was
-	// committed since Oldest, if that is not zero.
+	// committed since Oldest, if that is not zero: a time before the first commit that is not durable, as near as is known.
 	Looked time.Time `json:"looked,omitzero"`
 	Oldest time.Time `json:"oldest,omitzero"`
 

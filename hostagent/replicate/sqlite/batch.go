@@ -12,6 +12,7 @@ import (
 type batch struct {
 	pages    *spool.Spool
 	groups   []replicate.Seen
+	since    time.Time // before its oldest commit; nothing that was committed until then is in it
 	commits  int
 	size     uint32 // of the database, in pages
 	pageSize uint32
@@ -20,9 +21,12 @@ type batch struct {
 	looked   time.Time // when the look began that found the newest
 }
 
-// add takes in what a look found, which began then.
-func (b *batch) add(found tail.Batch, began time.Time) {
+// add takes in what a look found, which began then; all that was committed until since had been found before.
+func (b *batch) add(found tail.Batch, since, began time.Time) {
 	b.pages.Keep()
+	if b.commits == 0 {
+		b.since = since
+	}
 	b.groups = replicate.Fewer(append(b.groups, replicate.Seen{At: found.Time, Commits: found.Commits}))
 	b.commits += found.Commits
 	b.size, b.pageSize, b.position, b.newest, b.looked = found.Pages, found.PageSize, found.Position, found.Time, began

@@ -89,6 +89,8 @@ func (f *Follower) attempt(ctx context.Context) (time.Duration, error) {
 		}
 		return f.begin(ctx, l)
 	}
+	before := f.Status()
+	l.lookedAt = before.Until() // what was committed since is among what the first look finds
 	return f.ended(ctx, l, l.run(ctx, nil))
 }
 

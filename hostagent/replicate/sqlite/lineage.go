@@ -36,7 +36,7 @@ type lineage struct {
 	spare     *batch        // nil: none; guarded by mu
 	flying    *batch        // on its way; nil: none; guarded by mu
 	last      tail.Batch    // newest look that found something; guarded by mu
-	lookedAt  time.Time     // of the newest look; guarded by mu
+	lookedAt  time.Time     // all that was committed by then was found: when the newest look began, or an earlier follower's; guarded by mu
 	sick      time.Time     // since when looks fail; zero: they do not; guarded by mu
 	cuts      uint64        // records that were cut; guarded by mu
 	places    []log.Place   // of the records from number gone on; guarded by mu
@@ -157,7 +157,7 @@ func (l *lineage) poll(ctx context.Context) {
 		if l.over == nil {
 			var err error
 			if n, moved, err = l.look(whole); err == nil {
-				if !l.last.More { // or else what is committed by now is in the next one
+				if !l.last.More {
 					l.looks++
 				}
 				if l.looks >= l.flush && l.waiting().IsZero() {
@@ -289,7 +289,13 @@ func (l *lineage) look(ctx context.Context) (commits int, moved bool, err error)
 		}
 		return 0, false, err
 	}
-	l.lookedAt, l.sick = began, time.Time{}
+	since := l.lookedAt
+	if l.sick = (time.Time{}); !b.More { // or else what is committed by now is in the next one
+		l.lookedAt = began
+	}
+	if since.IsZero() || since.After(b.Time) { // nothing was read before, or the clock was set back
+		since = b.Time
+	}
 	if b.Commits == 0 {
 		moved = b.Position != l.last.Position
 		l.last.Position, l.last.PageSize, l.last.More = b.Position, b.PageSize, b.More
@@ -303,7 +309,7 @@ func (l *lineage) look(ctx context.Context) (commits int, moved bool, err error)
 	}
 	l.last = b
 	if collects {
-		l.open.add(b, began)
+		l.open.add(b, since, l.lookedAt)
 	}
 	for _, c := range l.captures {
 		c.pages.Keep()

@@ -262,7 +262,7 @@ func (l *lineage) describe(s *replicate.Status) {
 			continue
 		}
 		if s.Oldest.IsZero() {
-			s.Oldest = b.oldest().UTC()
+			s.Oldest = b.since.UTC()
 		}
 		s.Pending.Commits += b.commits
 		s.Pending.Pages += b.pages.Len()
