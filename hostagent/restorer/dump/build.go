@@ -212,6 +212,8 @@ func (w *work) pipe(ctx context.Context, cmd *exec.Cmd, messages *pgbin.Messages
 		return cause(ctx, werr)
 	case err != nil:
 		return cause(ctx, pgbin.Failed(cmd, messages, err))
+	case w.list != nil:
+		return nil // it had all that was asked for, and read no further: the pipe may have been closed before the dump's end
 	}
 	return werr
 }

@@ -10,6 +10,8 @@ import (
 	"slices"
 	"strings"
 	"testing"
+
+	"golang.org/x/sys/unix"
 )
 
 // TestProduction restores beside a server's databases, and over them.
@@ -291,7 +293,30 @@ func testSelection(t *testing.T, w *world) {
 			t.Error(got)
 		}
 	}
+	// What is wanted may stand at the beginning of a dump that is much larger than what a pipe holds.
 	o := w.options("postgres")
+	o.Jobs, o.Select = 1, &Selection{Tables: []string{"gov.maintainers"}}
+	large := w.dumps[0]
+	large.Write = func(ctx context.Context, to io.Writer) error {
+		if err := w.dumps[0].Write(ctx, to); err != nil {
+			return err
+		}
+		_, err := to.Write(make([]byte, 4<<20))
+		return err
+	}
+	if _, err := Beside(t.Context(), large, "early", o); err != nil {
+		t.Fatal(err)
+	}
+	if got := w.PsqlIn("early", "SELECT (SELECT count(*) FROM gov.votes), (SELECT count(*) FROM gov.maintainers)"); got != "0|50" {
+		t.Error(got)
+	}
+	// All of it is another matter: nothing may stay behind in the pipe.
+	o.Select = nil
+	if _, err := Beside(t.Context(), large, "all", o); !errors.Is(err, unix.EPIPE) {
+		t.Error(err)
+	}
+
+	o = w.options("postgres")
 	o.Select = &Selection{Schemas: []string{"public"}}
 	if _, err := Beside(t.Context(), w.dumps[0], "public", o); err != nil {
 		t.Fatal(err)
