@@ -251,6 +251,26 @@ func (inv *Inventory) Highest() uint64 {
 	return n
 }
 
+// Told is the highest number of a snapshot that anything in the listing tells of, be its manifest there or not: also
+// announcements, marks and receipts; 0 if nothing does.
+func (inv *Inventory) Told() uint64 {
+	told := inv.Highest()
+	for n := range inv.Condemned {
+		told = max(told, n)
+	}
+	for m := range inv.Marks {
+		told = max(told, m.Sequence)
+	}
+	for key := range inv.Receipts {
+		for _, where := range []string{layout.ReceiptHost, layout.ReceiptCloud} {
+			if _, _, n, err := layout.ParseReceipt(inv.Source, where, key); err == nil {
+				told = max(told, n)
+			}
+		}
+	}
+	return told
+}
+
 // MarksOf returns the ids of the marks on one snapshot, ascending.
 func (inv *Inventory) MarksOf(sequence uint64) []string {
 	var out []string

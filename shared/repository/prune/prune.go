@@ -16,7 +16,8 @@
 // witness it, so that a clock which jumps ahead, to the year 2099 or to next month, removes nothing early.
 //
 // A manifest that is missing without a record of its removal was not removed by this package. What it may need stays,
-// so that it can be put back, unless [Options.Gaps] says otherwise.
+// so that it can be put back, unless [Options.Gaps] says otherwise. That the newest are missing is told by whatever else is
+// there of them, such as receipts, and by [Options.Seen].
 //
 // Marks protect: a snapshot that is pinned or held is neither condemned nor removed. The newest snapshot of a source is
 // always kept: its number is where the next backup goes on.
@@ -55,6 +56,10 @@ type Options struct {
 	Force     bool                 // condemn however many it is
 	Confirm   string               // Report.Plan of an earlier run that stopped: condemn just that, however many it is
 	Gaps      bool                 // remove also what snapshots need that are missing without a record of their removal
+
+	// Seen is the highest number of a snapshot that the caller has ever seen of the source; 0: not known. Where the source ends
+	// before it, the newest manifests are missing.
+	Seen uint64
 
 	// LogBase is the snapshot from which on the source's log must stay, see [retention.LogBase]; 0: all of it stays.
 	LogBase uint64

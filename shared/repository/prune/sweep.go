@@ -127,8 +127,15 @@ func (p *pruner) list(ctx context.Context, m *repository.Stored, id snapshot.Has
 // gapUntil looks for numbers of snapshots that are neither there nor recorded as removed. Somebody took such a manifest
 // away, or it was hidden; while what it names is there it can be put back, from a copy or from the store's own versions.
 // All of that arrived before any later manifest did: gapUntil returns when the first one after the last gap arrived, or
-// zero if there is no gap.
+// zero if there is no gap. Where the newest are missing that is the present: the newest snapshot is never removed.
 func (p *pruner) gapUntil() time.Time {
+	newest := uint64(0)
+	for n := range p.inv.Manifests {
+		newest = max(newest, n)
+	}
+	if max(p.opts.Seen, p.inv.Told()) > newest {
+		return p.now
+	}
 	var known []uint64
 	for _, m := range []map[uint64]inventory.Object{p.inv.Manifests, p.inv.Expired} {
 		known = append(known, inventory.Sequences(m)...)
