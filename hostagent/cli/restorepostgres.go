@@ -302,6 +302,9 @@ func (a *app) serverOptions(o *postgres.Options, bin string, p *policy.Source) {
 			bin = p.Postgres.Bin
 		}
 		o.RunAs = p.Postgres.RunAs
+		if libraries := p.Postgres.Preload; len(libraries) > 0 {
+			o.Settings = append(o.Settings, pgserver.Setting{Name: "shared_preload_libraries", Value: strings.Join(libraries, ", ")})
+		}
 	}
 	o.Program = func(ctx context.Context, major int) (string, error) {
 		program, err := pgbin.Server(ctx, bin, "postgres", major)
@@ -375,8 +378,10 @@ func (r *clusterRestore) explain(err error) error {
 		return hinted{err, hintMoved}
 	case errors.Is(err, postgres.ErrRoom), errors.Is(err, postgres.ErrHost):
 		return hinted{err, "make room, or restore with --to DIR, and --tablespace-mapping, to another file system"}
+	case errors.Is(err, postgres.ErrLibrary):
+		return hinted{err, hintLibrary}
 	case errors.Is(err, postgres.ErrPreload):
-		return hinted{err, "--setting shared_preload_libraries=NAME loads it during the recovery"}
+		return hinted{err, "--setting shared_preload_libraries=NAME loads it during the recovery; " + hintPreload}
 	case errors.Is(err, errProof):
 		return hinted{err, hintProof(name)}
 	case !e.Good.IsZero() && e.Good.After(r.moment.base.Finished):

@@ -62,6 +62,12 @@ func (a *app) verifyCluster(ctx context.Context, repo *repository.Repository, id
 	case err == nil:
 		r.tookCluster(got, m)
 	case ctx.Err() != nil || !rottenCluster(err):
+		switch {
+		case errors.Is(err, postgres.ErrPreload):
+			err = hinted{err, hintPreload}
+		case errors.Is(err, postgres.ErrLibrary):
+			err = hinted{err, hintLibrary}
+		}
 		return nil, err
 	default:
 		r.Problems = append(r.Problems, cause(err))
@@ -125,6 +131,11 @@ func (a *app) drillChecks(_ context.Context, s *pgserver.Server, p *policy.Sourc
 func (a *app) passable(scratch string) error {
 	return pgserver.Passable(scratch, filepath.Clean(a.statePath()))
 }
+
+const (
+	hintPreload = "the policy's `preload` names what every restore and drill loads"
+	hintLibrary = "install the package of the extension for the cluster's major version, or take the library out of the policy's `preload`"
+)
 
 // rottenCluster reports whether an error is a verdict on what the repository holds. That this host lacks something is none.
 func rottenCluster(err error) bool {

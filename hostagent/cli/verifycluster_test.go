@@ -22,6 +22,7 @@ func TestVerdicts(t *testing.T) {
 		{&lostError{lost: recovery.LostRecords{First: 3, Last: 3}}, true},
 		{fmt.Errorf("recovery: %w", errors.Join(postgres.ErrShort, postgres.ErrPreload)), false},
 		{fmt.Errorf("recovery: %w: the server ended", postgres.ErrHost), false},
+		{fmt.Errorf("recovery: %w: the server ended", postgres.ErrLibrary), false},
 		{fmt.Errorf("prepare: %w", postgres.ErrRoom), false},
 		{&postgres.SpacesError{Path: "/fast"}, false},
 		{errors.New("connection refused"), false},

@@ -31,6 +31,8 @@ type Postgres struct {
 	Slot      string `json:"slot,omitempty"`       // the replication slot that the agent streams from; empty: named after the source
 	Amcheck   *bool  `json:"amcheck,omitempty"`    // a restored cluster's indexes are looked through where amcheck is installed; nil: yes
 	DumpCheck bool   `json:"dump_check,omitempty"` // a restored cluster is also dumped to nowhere, which reads every row
+
+	Preload []string `json:"preload,omitempty"` // libraries that servers load at their start which restores and drills need
 }
 
 // SlotOf is the name of the replication slot of a source of this name.
@@ -54,7 +56,9 @@ func (p *Postgres) WithGlobals() bool { return p.Globals == nil || *p.Globals }
 const maxIdentifier = 63
 
 var (
-	slotPattern = regexp.MustCompile(`^[a-z0-9_]{1,63}$`)
+	slotPattern    = regexp.MustCompile(`^[a-z0-9_]{1,63}$`)
+	libraryPattern = regexp.MustCompile(`^[A-Za-z0-9_][A-Za-z0-9_.-]{0,62}$`)
+
 	userPattern = regexp.MustCompile(`^[A-Za-z_][A-Za-z0-9_.-]{0,31}$`)
 )
 
@@ -70,6 +74,7 @@ func (d *decoder) postgres(n ast.Node, p *Postgres) {
 		field{"slot", d.str(&p.Slot, checkSlot)},
 		field{"amcheck", func(n ast.Node) { p.Amcheck = new(bool); d.boolean(p.Amcheck)(n) }},
 		field{"dump_check", d.boolean(&p.DumpCheck)},
+		field{"preload", d.strs(&p.Preload, checkLibrary)},
 	)
 }
 
@@ -78,7 +83,7 @@ func (d *decoder) checkPostgres(at string, p *Postgres) {
 	wrong := map[string]bool{}
 	switch p.Mode {
 	case Logical:
-		wrong = map[string]bool{"slot": p.Slot != "", "amcheck": p.Amcheck != nil, "dump_check": p.DumpCheck}
+		wrong = map[string]bool{"slot": p.Slot != "", "amcheck": p.Amcheck != nil, "dump_check": p.DumpCheck, "preload": len(p.Preload) > 0}
 	case Physical:
 		wrong = map[string]bool{"databases": len(p.Databases) > 0, "globals": p.Globals != nil}
 	}
@@ -103,6 +108,13 @@ func checkDatabase(s string) error {
 func checkSlot(s string) error {
 	if !slotPattern.MatchString(s) {
 		return fmt.Errorf("slot %q: want 1 to 63 of a-z, 0-9 and _", shorten(s))
+	}
+	return nil
+}
+
+func checkLibrary(s string) error {
+	if !libraryPattern.MatchString(s) {
+		return fmt.Errorf("library %q: want its name as shared_preload_libraries has it, such as timescaledb", shorten(s))
 	}
 	return nil
 }

@@ -300,6 +300,9 @@ func (b *build) died(fault error) error {
 	if hostWords(b.words + why) {
 		return fmt.Errorf("%w: %s", ErrHost, why)
 	}
+	if unloaded.MatchString(b.words) && slices.ContainsFunc(b.options.Settings, func(s pgserver.Setting) bool { return s.Name == "shared_preload_libraries" }) {
+		return fmt.Errorf("%w: %s", ErrLibrary, why)
+	}
 	err := fmt.Errorf("%w: %s", ErrShort, why)
 	if strings.Contains(b.words, "resource manager with ID") {
 		err = errors.Join(err, ErrPreload)
@@ -309,6 +312,12 @@ func (b *build) died(fault error) error {
 
 // ErrHost says that this host could not go on with a recovery: it says nothing of the backup.
 var ErrHost = errors.New("this host has no room or no memory for it")
+
+// ErrLibrary says that this host has not all of the libraries that the server was to load, or not for its version.
+var ErrLibrary = errors.New("a library of shared_preload_libraries can't be loaded on this host")
+
+// unloaded is what a server says before it ends whose libraries can't be loaded. Its own files it opens: they are never "accessed".
+var unloaded = regexp.MustCompile(`FATAL: +(could not access file "|could not load library "|incompatible library ")`)
 
 // hostWords reports whether the last words of a server are of its host.
 func hostWords(words string) bool {
