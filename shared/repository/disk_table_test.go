@@ -42,14 +42,14 @@ func TestDiskTable(t *testing.T) {
 	rng := rand.New(rand.NewPCG(seed, seed))
 	table, model := testTable(t), map[uint64]uint64{}
 	at := map[uint64]diskAt{}
-	for i := range 200_000 {
-		key := rng.Uint64N(150_000)
+	for i := range 80_000 {
+		key := rng.Uint64N(60_000)
 		where, ok := table.put(spread(key), numbered(key, uint64(i)))
 		if !ok {
 			t.Fatalf("put %d: %v", i, table.err)
 		}
 		model[key], at[key] = uint64(i), where
-		key = rng.Uint64N(150_000)
+		key = rng.Uint64N(60_000)
 		got, ok := value(table, spread(key), key)
 		if want, has := model[key]; ok != has || has && got != want {
 			t.Fatalf("after %d: key %d leads to %d, %v instead of %d, %v", i, key, got, ok, want, has)
@@ -89,19 +89,18 @@ func TestDiskTableCollisions(t *testing.T) {
 // TestDiskTableMemory asserts what a record costs.
 func TestDiskTableMemory(t *testing.T) {
 	table := testTable(t)
-	for key := range uint64(1_000_000) {
+	for key := range uint64(quarter) {
 		table.put(spread(key), numbered(key, key))
 	}
-	records, memory := table.usage()
-	if per := float64(memory) / float64(records); records != 1_000_000 || per > 4 {
-		t.Errorf("%d records take %.1f bytes each", records, per)
+	if each := atAMillion(t, table); each > 4 {
+		t.Errorf("%.1f bytes each", each)
 	}
 }
 
 // TestDiskTableDamage damages blocks in several ways: what was in them is absent, nothing is wrong, and what is put
 // again is there.
 func TestDiskTableDamage(t *testing.T) {
-	const n = 100_000
+	const n = 50_000
 	for name, damage := range map[string]func(t *testing.T, table *diskTable){
 		"bit": func(t *testing.T, table *diskTable) {
 			t.Helper()

@@ -11,7 +11,7 @@ func TestTable(t *testing.T) {
 	dir := t.TempDir()
 	table := NewTable(dir, 12, testRecord)
 	defer table.Close()
-	const n = 100_000
+	const n = 50_000
 	for key := range uint64(n) {
 		if !table.Put(numbered(key, key+1)) {
 			t.Fatalf("key %d was not kept", key)

@@ -4,6 +4,7 @@ import (
 	"errors"
 	"slices"
 	"strings"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -82,15 +83,15 @@ func TestLogCopyGoesOn(t *testing.T) {
 	f, rg := logged(t)
 	for call := 1; ; call += 2 {
 		to := mem.New()
-		reached := false
+		var reached atomic.Bool // pieces are put side by side
 		to.SetHook(func(c mem.Call) mem.Fault {
 			if c.Number < call || !strings.Contains(c.Key, "/log/") {
 				return mem.Fault{}
 			}
-			reached = true
+			reached.Store(true)
 			return mem.Fault{Err: errors.New("killed"), Persisted: call%4 == 1}
 		})
-		if _, err := copier.Run(t.Context(), f.Repo, to, copier.Options{}); reached != (err != nil) {
+		if _, err := copier.Run(t.Context(), f.Repo, to, copier.Options{}); reached.Load() != (err != nil) {
 			t.Fatal(err)
 		}
 		to.SetHook(nil)
@@ -100,7 +101,7 @@ func TestLogCopyGoesOn(t *testing.T) {
 		if got, err := f.ReadLog(t, to, rg); err != nil || len(got) != 25 {
 			t.Errorf("call %d: %d records, %v", call, len(got), err)
 		}
-		if !reached {
+		if !reached.Load() {
 			return
 		}
 	}

@@ -4,6 +4,7 @@ import (
 	"errors"
 	"fmt"
 	"strings"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -170,30 +171,30 @@ func TestLogCrashes(t *testing.T) {
 			now := f.Now
 			g.Store.SetClock(func() time.Time { return now })
 			o := prune.Options{LogBase: 6, Now: func() time.Time { return now }}
-			reached := false
+			var reached atomic.Bool // heads are read side by side
 			g.Store.SetHook(func(c mem.Call) mem.Fault {
 				if c.Number < call {
 					return mem.Fault{}
 				}
-				reached = true
+				reached.Store(true)
 				return mem.Fault{Err: errors.New("killed"), Persisted: persisted && c.Number == call}
 			})
 			_, err := prune.Run(t.Context(), g.Repo, g.Source, o)
-			if err != nil && !reached { // a head that can't be read keeps its stream, and is no error
+			if err != nil && !reached.Load() { // a head that can't be read keeps its stream, and is no error
 				t.Fatalf("call %d: %v", call, err)
 			}
 			g.Store.SetHook(nil)
-			if call%2 == 0 || !reached {
+			if call%2 == 0 || !reached.Load() {
 				sound(t, g)
 			}
 			run(t, g, o)
 			now = now.Add(20 * day)
 			run(t, g, o)
-			if n := len(repotest.Keys(g.Store, "/log/"+places[0].Stream+"/")); !reached && n > 64+2 {
+			if n := len(repotest.Keys(g.Store, "/log/"+places[0].Stream+"/")); !reached.Load() && n > 64+2 {
 				t.Errorf("%d objects are left", n)
 			}
 			window(t, g, g.Store, places, 6)
-			if !reached {
+			if !reached.Load() {
 				return
 			}
 		}
