@@ -45,7 +45,7 @@ func (a *app) walFetchCommand() *cobra.Command {
 		Short:   "Give a recovering PostgreSQL server its WAL",
 		Long:    walFetchLong,
 		Example: "  holdfast wal-fetch --plan holdfast.recovery/plan.json %f %p",
-		GroupID: groupTend,
+		GroupID: groupUse,
 		Args:    arguments(2, 2, "NAME and PATH, which restore_command has as %f and %p"),
 		RunE: func(cmd *cobra.Command, args []string) error {
 			if plan == "" {
