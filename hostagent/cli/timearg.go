@@ -2,6 +2,7 @@ package cli
 
 import (
 	"errors"
+	"fmt"
 	"strings"
 	"time"
 
@@ -77,6 +78,14 @@ func parseTime(s string, now time.Time) (time.Time, error) {
 	}
 	if d, err := policy.ParseDuration(strings.TrimSuffix(s, " ago")); err == nil {
 		return now.Add(-d.Std()), nil
+	}
+	if t, err := time.ParseInLocation(time.DateOnly, s, now.Location()); err == nil {
+		// Not midnight, nor the day's last moment: what was meant decides which state comes back.
+		noon := t.Add(12 * time.Hour)
+		return time.Time{}, hinted{
+			usagef("time %q is a date alone", s),
+			fmt.Sprintf(`a time of day is needed as well, such as %q (local time) or %s`, noon.Format("2006-01-02 15:04"), noon.Format("2006-01-02T15:04:05Z")),
+		}
 	}
 	return time.Time{}, hinted{usagef("time %q is not one", s), "want " + timeForms}
 }
