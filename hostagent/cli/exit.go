@@ -9,6 +9,7 @@ import (
 	"slices"
 	"strings"
 
+	"github.com/btcdecoded/holdfast/shared/recovery"
 	"github.com/btcdecoded/holdfast/shared/repository"
 	"github.com/btcdecoded/holdfast/shared/repository/copier"
 )
@@ -147,6 +148,10 @@ func code(ctx context.Context, err error) (int, string) {
 			hint = "`holdfast verify` names everything that is hit; `holdfast repair --from COPY` puts back what a copy has; restore, cat and ls read it from there with --also COPY"
 		}
 		return exitDamaged, hint
+	}
+	var none *recovery.NotFoundError
+	if errors.As(err, &none) && hint == "" {
+		hint = "`holdfast snapshots` lists them; --points shows the moments that can be had"
 	}
 	for _, row := range exitTable() {
 		if errors.Is(err, row.is) {

@@ -227,15 +227,20 @@ func newest(ctx context.Context, repo *repository.Repository, src snapshot.Sourc
 	return last, nil
 }
 
+// warnFuture says what comes back where a time was asked for that is to come: the year, most often, is another.
+func (a *app) warnFuture(at time.Time, what string) {
+	if at.Sub(a.now()) > time.Minute {
+		a.warn("--at %s is in the future: that is the newest %s", stamp(at), what)
+	}
+}
+
 // findAt finds the newest snapshot that was finished at a time.
 func (a *app) findAt(ctx context.Context, repo *repository.Repository, src snapshot.Source, at string) (*repository.Stored, error) {
 	when, err := parseTime(at, a.now())
 	if err != nil {
 		return nil, err
 	}
-	if when.Sub(a.now()) > time.Minute {
-		a.warn("--at %s is in the future: that is the newest snapshot", stamp(when))
-	}
+	a.warnFuture(when, "snapshot")
 	all, err := observe.Manifests(ctx, repo, src)
 	var bad *repository.BadManifestError
 	if err != nil && !errors.As(err, &bad) {

@@ -112,6 +112,7 @@ func (r *databaseRestore) wanted(arg string) error {
 	r.want.Sequence = sel.Sequence
 	if f.at != "" {
 		r.want.At, err = parseTime(f.at, r.app.now())
+		r.app.warnFuture(r.want.At, "state")
 	}
 	return err
 }
