@@ -100,6 +100,9 @@ func (v *visit) run(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
+	for _, m := range h.Manifests {
+		v.doc.Seen = max(v.doc.Seen, m.Sequence)
+	}
 	decisions, err := v.decide(ctx, h)
 	if err != nil {
 		return err
@@ -222,7 +225,7 @@ func (v *visit) remove(ctx context.Context, decisions []retention.Decision) (*pr
 	}
 	n := 0
 	report, err := prune.Run(ctx, v.repo, v.src, prune.Options{
-		Decisions: decisions, LogBase: v.logBase, DryRun: v.order.DryRun, Confirm: v.order.Confirm[v.src.String()], Place: layout.ReceiptCloud,
+		Decisions: decisions, Seen: v.doc.Seen, LogBase: v.logBase, DryRun: v.order.DryRun, Confirm: v.order.Confirm[v.src.String()], Place: layout.ReceiptCloud,
 		Receipts: true, Workers: deleters, Now: v.now,
 		Journal: func(ctx context.Context, keys []string) error {
 			n++

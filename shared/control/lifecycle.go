@@ -44,6 +44,10 @@ type LifecycleSource struct {
 	Error   string    `json:"error,omitempty"` // why the last one was not whole
 	Frozen  string    `json:"frozen,omitempty"`
 
+	// Seen is the highest number of a snapshot that a pass has ever seen: where the source ends before it, nothing that the
+	// missing ones may need is removed.
+	Seen uint64 `json:"seen,omitempty"`
+
 	// Retention remembers the rules, so that shorter ones wait. It is written before anything is announced.
 	Retention retention.Record     `json:"retention,omitzero"`
 	Shortened *retention.Shortened `json:"shortened,omitempty"`
