@@ -9,8 +9,11 @@ import (
 
 	"github.com/btcdecoded/holdfast/shared/compliance"
 	"github.com/btcdecoded/holdfast/shared/objstore"
+	"github.com/btcdecoded/holdfast/shared/objstore/mem"
 	"github.com/btcdecoded/holdfast/shared/observe"
+	"github.com/btcdecoded/holdfast/shared/repository/copier"
 	"github.com/btcdecoded/holdfast/shared/repository/layout"
+	"github.com/btcdecoded/holdfast/shared/repository/log"
 	"github.com/btcdecoded/holdfast/shared/repository/repotest"
 	"github.com/btcdecoded/holdfast/shared/snapshot"
 )
@@ -71,5 +74,58 @@ func TestCopies(t *testing.T) {
 	m = nil
 	if got = look(); got.Error == "" {
 		t.Errorf("the copy is ahead, and nothing is said: %+v", got)
+	}
+}
+
+// TestCopiedLogs: a log of which a copy lacks records is told once an hour, and by each look until the copy has them.
+func TestCopiedLogs(t *testing.T) {
+	f := repotest.New(t)
+	w := f.OpenLog(t, "", 0, nil)
+	f.Log = &log.Place{Stream: w.Stream()}
+	f.Backup(t, "", repotest.Tree{"/srv/db": []byte("base")})
+	f.WriteLog(t, w, 1, 3, time.Second)
+	replica := mem.New()
+	copied := func() {
+		t.Helper()
+		if res, err := copier.Run(t.Context(), f.Repo, replica, copier.Options{}); err != nil || !res.OK() {
+			t.Fatal(err, res)
+		}
+	}
+	copied()
+	watch := &observe.Watch{Repo: f.Repo, Places: []observe.Place{{Address: "s3://replica", Store: replica}}}
+	var m *observe.Memory
+	look := func(after time.Duration) (lacks time.Time, requests int64) {
+		t.Helper()
+		f.Now = f.Now.Add(after)
+		before := watch.Requests()
+		var err error
+		if m, err = watch.Look(t.Context(), f.Source, m, false, f.Now); err != nil {
+			t.Fatal(err)
+		}
+		c := m.Facts(f.Source).Copies[0]
+		if c.Error != "" || c.Missing > 0 {
+			t.Errorf("%+v", c)
+		}
+		return c.Log, watch.Requests() - before
+	}
+	if lacks, _ := look(0); !lacks.IsZero() {
+		t.Errorf("the copy has all, and lacks what came at %s", lacks)
+	}
+	f.WriteLog(t, w, 4, 2, time.Second)
+	arrived := f.Now
+	lacks, few := look(time.Minute)
+	if !lacks.IsZero() {
+		t.Errorf("the log was compared again: %s", lacks)
+	}
+	lacks, many := look(time.Hour)
+	if lacks.IsZero() || lacks.After(arrived) {
+		t.Errorf("lacks what came at %s, not %s", lacks, arrived)
+	}
+	if many <= few {
+		t.Errorf("%d requests with logs, %d without", many, few)
+	}
+	copied()
+	if lacks, _ := look(time.Minute); !lacks.IsZero() {
+		t.Errorf("it has caught up, and lacks what came at %s", lacks)
 	}
 }

@@ -30,12 +30,14 @@ type Memory struct {
 	Kept       []Kept                     `json:"kept"`              // ascending
 	Unreadable []uint64                   `json:"unreadable,omitempty"`
 	Missing    []uint64                   `json:"missing,omitempty"`
-	Expired    []snapshot.Range           `json:"expired,omitempty"` // numbers with a record of their removal, ascending
-	Days       []compliance.Sample        `json:"days,omitempty"`    // one for each day with a listing of everything
-	Copies     map[string]compliance.Copy `json:"copies,omitempty"`  // by address
-	Locked     time.Time                  `json:"locked,omitzero"`   // until when the newest manifest is locked against deletion
-	Asked      time.Time                  `json:"asked,omitzero"`    // when the store was asked for that
-	Lock       *compliance.Lock           `json:"lock,omitempty"`    // as lifecycle knows it
+	Expired    []snapshot.Range           `json:"expired,omitempty"`  // numbers with a record of their removal, ascending
+	Days       []compliance.Sample        `json:"days,omitempty"`     // one for each day with a listing of everything
+	Copies     map[string]compliance.Copy `json:"copies,omitempty"`   // by address
+	Followed   bool                       `json:"followed,omitempty"` // it has a log
+	Compared   time.Time                  `json:"compared,omitzero"`  // when that was compared with the copies' last
+	Locked     time.Time                  `json:"locked,omitzero"`    // until when the newest manifest is locked against deletion
+	Asked      time.Time                  `json:"asked,omitzero"`     // when the store was asked for that
+	Lock       *compliance.Lock           `json:"lock,omitempty"`     // as lifecycle knows it
 	LockRead   time.Time                  `json:"lock_read,omitzero"`
 	Restored   *compliance.Restore        `json:"restored,omitempty"`
 	Deep       deep                       `json:"deep,omitzero"`

@@ -30,6 +30,9 @@ const (
 	AuditEvery = 24 * time.Hour
 	// receiptsEvery is how long at most nobody lists the receipts of a source that is larger than a page.
 	receiptsEvery = 6 * time.Hour
+	// logsEvery is how long at most nobody compares the log of a source with those of its copies. It is not compared by each look:
+	// a log has something new each time, and hundreds of objects.
+	logsEvery = time.Hour
 )
 
 // Place is a copy of the repository.

@@ -9,6 +9,7 @@ import (
 
 	"github.com/btcdecoded/holdfast/shared/compliance"
 	"github.com/btcdecoded/holdfast/shared/objstore"
+	"github.com/btcdecoded/holdfast/shared/repository/copier"
 	"github.com/btcdecoded/holdfast/shared/repository/inventory"
 	"github.com/btcdecoded/holdfast/shared/repository/layout"
 	"github.com/btcdecoded/holdfast/shared/snapshot"
@@ -61,6 +62,10 @@ func (l *look) lock(ctx context.Context) error {
 func (l *look) copies(ctx context.Context, changed bool) error {
 	was := l.m.Copies
 	l.m.Copies = nil
+	if l.whole {
+		l.m.Followed = len(l.inv.Logs) > 0
+	}
+	logs := l.logsDue(was)
 	for _, p := range l.w.Places {
 		old, known := was[p.Address]
 		c := compliance.Copy{Place: p.Address, Dependent: p.Dependent}
@@ -79,10 +84,49 @@ func (l *look) copies(ctx context.Context, changed bool) error {
 				c.Error = err.Error()
 			}
 		}
+		if p.Store != nil && !p.Unseen && c.Error == "" {
+			c.Log = was[p.Address].Log
+			if err := l.compareLog(ctx, p.Store, logs, &c); err != nil {
+				return err
+			}
+		}
 		if l.m.Copies == nil {
 			l.m.Copies = map[string]compliance.Copy{}
 		}
 		l.m.Copies[p.Address] = c
+	}
+	return nil
+}
+
+// logsDue reports whether the log is to be compared with those of the copies, and notes that it is. One that lags is looked at
+// by each look until it does no more.
+func (l *look) logsDue(was map[string]compliance.Copy) bool {
+	due := l.now.Sub(l.m.Compared) >= logsEvery
+	for _, c := range was {
+		due = due || !c.Log.IsZero()
+	}
+	if due = due && l.m.Followed && len(l.w.Places) > 0; due {
+		l.m.Compared = l.now.UTC()
+	}
+	return due
+}
+
+// compareLog compares the log with that of a copy, if it is due.
+func (l *look) compareLog(ctx context.Context, store objstore.Store, due bool, c *compliance.Copy) error {
+	switch {
+	case !l.m.Followed:
+		c.Log = time.Time{}
+	case due:
+		since, err := copier.LogLag(ctx, l.w.store(), counted{store, &l.w.requests}, l.src)
+		if ctx.Err() != nil {
+			return ctx.Err()
+		}
+		if err != nil {
+			c.Error = err.Error()
+			l.m.Compared = time.Time{} // the next look tries again
+			return nil
+		}
+		c.Log = since
 	}
 	return nil
 }

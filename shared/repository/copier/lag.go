@@ -77,13 +77,14 @@ func sourceLag(ctx context.Context, original *repository.Repository, target objs
 			lag.Ahead = append(lag.Ahead, snapshot.ID{Source: src, Sequence: n})
 		}
 	}
-	lag.Log, err = logLag(ctx, original.Store(), target, src)
+	lag.Log, err = LogLag(ctx, original.Store(), target, src)
 	return lag, err
 }
 
-// logLag compares the records of the source's logs. Segments and pieces stand for the same records: a copy need not have
-// both. An epoch without a head can't be read, and is not copied.
-func logLag(ctx context.Context, original, target objstore.Store, src snapshot.Source) (since time.Time, err error) {
+// LogLag compares the records of the source's logs by two listings, and returns when the oldest that the copy has not had
+// arrived in the original; zero: it has all. Segments and pieces stand for the same records: a copy need not have both. An epoch
+// without a head can't be read, and is not copied. What a retention removed, of the original or the copy, is not missing.
+func LogLag(ctx context.Context, original, target objstore.Store, src snapshot.Source) (since time.Time, err error) {
 	theirs, err := inventory.TakeParts(ctx, target, src, layout.LogPrefix(src), layout.ExpiredLogPrefix(src))
 	if err != nil {
 		return since, err
@@ -104,7 +105,7 @@ func logLag(ctx context.Context, original, target objstore.Store, src snapshot.S
 		e.All(func(_ layout.LogObject, p inventory.LogPiece) {
 			first := max(p.First, removed+1)
 			if first <= p.Last && !within(have, first, p.Last) && (since.IsZero() || p.Arrived().Before(since)) {
-				since = p.Arrived()
+				since = p.Arrived().UTC()
 			}
 		})
 	}
