@@ -121,6 +121,9 @@ func typical() (*host, error) {
 	p.Each(func(_, _ string, s *policy.Source) {
 		h.sources++
 		h.looks += Month / (s.Objectives.RPO.Std().Hours() / 3)
+		if s.Schedule.Continuous > 0 {
+			h.looks += 2 * Month // its log and the replica's, once an hour
+		}
 	})
 	return h, nil
 }
@@ -256,7 +259,7 @@ func Assumptions() []string {
 		fmt.Sprintf("an invocation that finds nothing to do takes %g s; coordinate and monitor take %g s more for each host", tickSeconds, hostSeconds),
 		fmt.Sprintf("verify reads all bytes once a month and those of the replica once in %d, at %d MB/s, and each new snapshot's documents when it arrives; "+
 			"limits.reread of the policy makes that more or less, see below", replicaMonths, readPerSecond>>20),
-		"monitor lists each source once in a third of its RPO, verify the sources of each host once in an hour",
+		"monitor lists each source once in a third of its RPO, and a log once an hour beside the replica's, verify the sources of each host once in an hour",
 		fmt.Sprintf("lifecycle has a pass over each source every %d hours, with %d GETs for each snapshot that is kept and %d LISTs, in %g s, of the replica in %g s; it locks each object for longer once in 30 days",
 			passEvery, passGets, passLists, passSeconds, replicaSeconds),
 		fmt.Sprintf("a log line of %d bytes for each invocation", logPerCall),
