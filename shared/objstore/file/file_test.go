@@ -49,7 +49,7 @@ func TestConformance(t *testing.T) {
 }
 
 func TestConformanceInSmallWindows(t *testing.T) {
-	storetest.Run(t, func(t *testing.T) objstore.Store {
+	storetest.RunSmall(t, func(t *testing.T) objstore.Store {
 		s := open(t, t.TempDir())
 		s.window = 3
 		return s

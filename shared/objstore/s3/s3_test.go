@@ -1,7 +1,10 @@
 package s3_test
 
 import (
+	"errors"
 	"fmt"
+	"os"
+	"path/filepath"
 	"testing"
 
 	"github.com/btcdecoded/holdfast/shared/objstore"
@@ -19,6 +22,22 @@ func open(t *testing.T, endpoint, name, prefix string) *s3.Store {
 	return s
 }
 
+// served is a store whose server keeps each object as a file.
+type served struct {
+	*s3.Store
+	dir string
+}
+
+func (s served) Fill(t *testing.T, keys []string) {
+	t.Helper()
+	for _, key := range keys {
+		path := filepath.Join(s.dir, filepath.FromSlash(key))
+		if err := errors.Join(os.MkdirAll(filepath.Dir(path), 0o700), os.WriteFile(path, []byte(key), 0o600)); err != nil {
+			t.Fatal(err)
+		}
+	}
+}
+
 func TestConformance(t *testing.T) {
 	for name, o := range map[string]bucket.Options{"plain": {}, "versioned": {Versioned: true}} {
 		t.Run(name, func(t *testing.T) {
@@ -27,7 +46,7 @@ func TestConformance(t *testing.T) {
 				n++
 				b := fmt.Sprintf("bucket-%d", n)
 				server.Make(t, b, o)
-				return open(t, server.Endpoint, b, "below/a prefix/")
+				return served{open(t, server.Endpoint, b, "below/a prefix/"), filepath.Join(server.Dir, b, "below", "a prefix")}
 			})
 		})
 	}

@@ -5,6 +5,8 @@ package network
 import (
 	"fmt"
 	"net/http"
+	"slices"
+	"sync"
 	"testing"
 	"time"
 
@@ -73,6 +75,27 @@ func only(which func(*http.Request) bool, trouble bucket.Trouble) func(*http.Req
 	}
 }
 
+// troubled is a store over a network with trouble, whose many objects are put beside it.
+type troubled struct {
+	*retry.Store
+	direct objstore.Store
+}
+
+func (s troubled) Fill(t *testing.T, keys []string) {
+	t.Helper()
+	var group sync.WaitGroup
+	for part := range slices.Chunk(keys, len(keys)/8+1) {
+		group.Go(func() {
+			for _, k := range part {
+				if err := s.direct.Put(t.Context(), k, objstore.Bytes([]byte(k))); err != nil {
+					t.Errorf("put %s: %v", k, err)
+				}
+			}
+		})
+	}
+	group.Wait()
+}
+
 // conformance is the whole contract through a network on which half of the requests meet with some trouble.
 func conformance(t *testing.T, d Driver) {
 	n := 0
@@ -80,6 +103,7 @@ func conformance(t *testing.T, d Driver) {
 	storetest.Run(t, func(t *testing.T) objstore.Store {
 		n++
 		name := d.bucket(t, fmt.Sprintf("conformance-%d", n))
-		return retry.New(d.Open(t, proxy.Endpoint, name, 0), retry.Options{First: time.Millisecond, Longest: 5 * time.Millisecond})
+		s := retry.New(d.Open(t, proxy.Endpoint, name, 0), retry.Options{First: time.Millisecond, Longest: 5 * time.Millisecond})
+		return troubled{s, d.direct(t, name)}
 	})
 }

@@ -1,11 +1,13 @@
 package network
 
 import (
+	"errors"
 	"fmt"
 	"testing"
 	"time"
 
 	"github.com/btcdecoded/holdfast/shared/objstore"
+	"github.com/btcdecoded/holdfast/shared/objstore/stall"
 	"github.com/btcdecoded/holdfast/test/bucket"
 )
 
@@ -14,7 +16,7 @@ import (
 func silence(t *testing.T, d Driver) {
 	name := d.bucket(t, "silence")
 	put(t, d.direct(t, name), "old", make([]byte, 12<<20))
-	const bound = 400 * time.Millisecond
+	const bound = 100 * time.Millisecond
 	for _, after := range []int64{0, 300, 1 << 20} {
 		t.Run(fmt.Sprint(after), func(t *testing.T) {
 			proxy := bucket.StartLines(t, d.Endpoint, func() bucket.Line { return bucket.Line{After: after, Then: bucket.Silent} })
@@ -26,8 +28,8 @@ func silence(t *testing.T, d Driver) {
 			if err := drain(t, s, "old"); !objstore.IsTransient(err) {
 				t.Errorf("get: %v", err)
 			}
-			// A put looks afterwards whether the object has arrived.
-			if took := time.Since(began); took > 3*bound+20*time.Second {
+			// By the bound, that is, and not by the one that holds where none is given.
+			if took := time.Since(began); took > stall.Silence*2/3 {
 				t.Errorf("it took %s", took)
 			}
 		})
@@ -37,14 +39,21 @@ func silence(t *testing.T, d Driver) {
 // slow is not silent: what moves, however slowly, arrives.
 func slow(t *testing.T, d Driver) {
 	name := d.bucket(t, "slow")
-	put(t, d.direct(t, name), "k", make([]byte, 1500<<10))
-	const bound = 2 * time.Second
-	proxy := bucket.StartLines(t, d.Endpoint, func() bucket.Line { return bucket.Line{Delay: 40 * time.Millisecond} })
-	began := time.Now()
-	if err := drain(t, d.Open(t, proxy.Endpoint, name, bound), "k"); err != nil {
-		t.Error(err)
-	}
-	if took := time.Since(began); took < bound {
-		t.Errorf("it took only %s", took)
+	const pieces, bound = 64, time.Second
+	put(t, d.direct(t, name), "k", make([]byte, pieces<<14))
+	proxy := bucket.StartLines(t, d.Endpoint, func() bucket.Line { return bucket.Line{Delay: 25 * time.Millisecond} })
+	s := d.Open(t, proxy.Endpoint, name, bound)
+	for try := 1; ; try++ {
+		began := time.Now()
+		err := drain(t, s, "k")
+		// On a machine that is busy with something else nothing may really have moved for so long: that proves nothing.
+		if errors.As(err, new(*stall.Error)) && try < 20 {
+			t.Log(err)
+			continue
+		}
+		if took := time.Since(began); err != nil || took < bound {
+			t.Errorf("after %s: %v", took, err)
+		}
+		return
 	}
 }
