@@ -227,6 +227,9 @@ func (a *app) pruneSource(ctx context.Context, repo *repository.Repository, src 
 	if err := h.Broken(); err != nil {
 		return nil, fmt.Errorf("prune: %w", err)
 	}
+	if err := a.checkRollback(ctx, repo, src); err != nil {
+		return nil, err
+	}
 	decisions, shortened, err := a.plan(repo, src, h, rules, f)
 	if err != nil {
 		return nil, err
@@ -243,7 +246,7 @@ func (a *app) pruneSource(ctx context.Context, repo *repository.Repository, src 
 	// The clock of a directory is this host's; that of a bucket is not.
 	_, local := localPath(address)
 	report, err := prune.Run(ctx, repo, src, prune.Options{
-		Decisions: decisions, LogBase: a.logBase(repo, src, h, rules, f), DryRun: f.dryRun, Force: f.force, HostClock: local, Now: a.now,
+		Decisions: decisions, Seen: a.everSeen(repo, src), LogBase: a.logBase(repo, src, h, rules, f), DryRun: f.dryRun, Force: f.force, HostClock: local, Now: a.now,
 	})
 	result.fill(report)
 	if result.Stopped = errors.Is(err, retention.ErrTooMany); result.Stopped {
@@ -254,6 +257,15 @@ func (a *app) pruneSource(ctx context.Context, repo *repository.Repository, src 
 		}
 	}
 	return result, err
+}
+
+// everSeen is the highest number that this host has seen of a source in this place; 0: not known. A copy may lag.
+func (a *app) everSeen(repo *repository.Repository, src snapshot.Source) uint64 {
+	if a.elsewhere(repo) {
+		return 0
+	}
+	n, _, _ := repository.LastSeen(a.statePath(), repo.ID(), src)
+	return n
 }
 
 // plan decides. Rules of the policy that replace longer ones wait; what is in force is recorded before anything is
