@@ -81,7 +81,7 @@ cloud: cloud-tools ## the templates of the deployment: rights, metrics, cdk-nag,
 	go test $(GOTESTFLAGS) ./infra/... ./test/iam
 
 e2e: cloud-tools ## deploys both regions into an emulator with the CDK and lets an agent work with it
-	go test $(GOTESTFLAGS) -count=1 ./test/e2e
+	go test $(GOTESTFLAGS) -count=1 -timeout 40m ./test/e2e
 
 functions: ## the functions' binaries in bin/functions; architecture=x86_64 for other processors
 	@echo "building $(FUNCTIONS) ($(architecture))"
@@ -137,6 +137,9 @@ bench: setup ## side by side with restic, kopia and borg, on 2.5 GB; an hour on 
 soak: setup ## a thousand kills, ten thousand damages, bad networks and clocks: hours; SOAK="-kills 50 -seed 7" passes flags
 	go test ./test/soak -count=1 -v -timeout 0 -args -seed 0 -kills 1000 -damages 10000 -follows 100 -swaps 20 -cuts 20 -clones 20 -fills 20 $(SOAK)
 	go test ./hostagent/source/sqlite/tail -count=1 -v -timeout 0 -args -long -seed 0
+	go test ./functions/coordinate -run TestRandomTrouble -count=1 -timeout 0 -args -seed 0 -rounds 200
+	go test ./shared/alert ./shared/observe ./shared/retention ./shared/schedule -run 'Promises|Whole|Oracle|Simulated' -count=200 -timeout 0 -args -seed 0
+	go test ./hostagent/daemon -run TestChaos -count=1 -v -timeout 0 -args -worlds 200
 
 man: build ## man pages into bin/man
 	bin/holdfast man --dir bin/man

@@ -29,7 +29,10 @@ hosts:
       log: {files: {roots: [/var/log]}, schedule: {incremental: "*/20 * * * *"}}
 `
 
-var first = flag.Uint64("seed", 0, "first seed of random tests; 0: a random one")
+var (
+	first  = flag.Uint64("seed", 1, "first seed of random tests; 0: a random one")
+	rounds = flag.Int("rounds", 4, "how many seeds")
+)
 
 // TestRandomTrouble lets days pass in which the function dies at random, ticks come twice, late or not at all, events
 // are lost, repeated and reordered, agents stop and jobs fail. However it goes, no run is made twice, and when the
@@ -39,7 +42,7 @@ func TestRandomTrouble(t *testing.T) {
 	if seed == 0 {
 		seed = rand.Uint64()
 	}
-	for round := range 6 {
+	for round := range *rounds {
 		t.Run(fmt.Sprintf("seed %d", seed+uint64(round)), func(t *testing.T) {
 			trouble(t, seed+uint64(round), int((seed+uint64(round))%4), (seed+uint64(round))%3 == 2)
 		})

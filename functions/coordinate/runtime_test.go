@@ -101,18 +101,19 @@ func summary(t *testing.T, r invoketest.Result) Summary {
 	return s
 }
 
-const twoSources = `
+// twoSources are backed up once a day, twelve hours from now: what was backed up just now is not due whatever the hour.
+var twoSources = strings.ReplaceAll(`
 version: 1
 repository: {primary: %q}
 hosts:
   governance-1:
     sources:
-      app: {files: {roots: [/opt/app]}, schedule: {incremental: "0 0 * * *"}}
-      etc: {files: {roots: [/etc]}, schedule: {incremental: "0 0 * * *"}}
+      app: {files: {roots: [/opt/app]}, schedule: {incremental: "0 HOUR * * *"}}
+      etc: {files: {roots: [/etc]}, schedule: {incremental: "0 HOUR * * *"}}
   nowhere:
     sources:
-      etc: {files: {roots: [/etc]}, schedule: {incremental: "0 0 * * *"}}
-`
+      etc: {files: {roots: [/etc]}, schedule: {incremental: "0 HOUR * * *"}}
+`, "HOUR", fmt.Sprint((time.Now().UTC().Hour()+12)%24))
 
 // TestBinary runs the function as it is deployed, on a repository with real snapshots.
 func TestBinary(t *testing.T) {
@@ -195,18 +196,18 @@ func TestBinary(t *testing.T) {
 
 // TestColdStart measures what the code adds to a cold start.
 func TestColdStart(t *testing.T) {
-	const enough = 15 * time.Millisecond
 	env := map[string]string{"HOLDFAST_STATE_BUCKET": "x", "HOLDFAST_TRUST_PARAMETER": "x", "HOLDFAST_COORDINATE_QUEUE": "x"}
-	took := invoketest.Quickest(t, invoketest.Build(t, "."), env, enough, 40)
-	t.Logf("ready after %s", took)
-	if took > 5*enough { // a machine that does something else at the same time is slower
-		t.Errorf("ready after %s at best, want %s", took, enough)
-	}
+	invoketest.Ready(t, invoketest.Build(t, "."), env, 40)
 }
 
 // TestBinaryDeadline lets a service not answer: the function stops by itself before Lambda ends it, with what was
 // decided written down.
 func TestBinaryDeadline(t *testing.T) {
+	bin := invoketest.Build(t, ".")
+	invoketest.WithDeadlines(t, 4*time.Second, func(t *testing.T, deadline time.Duration) string { return stopsInTime(t, bin, deadline) })
+}
+
+func stopsInTime(t *testing.T, bin string, deadline time.Duration) string {
 	d := deploy(t, twoSources)
 	d.upload(t)
 	silent := httptest.NewServer(http.HandlerFunc(func(_ http.ResponseWriter, r *http.Request) {
@@ -216,14 +217,19 @@ func TestBinaryDeadline(t *testing.T) {
 	defer silent.CloseClientConnections()
 	d.env["AWS_ENDPOINT_URL_SQS"] = silent.URL
 	d.env["HOLDFAST_QUEUE_URL_BASE"] = silent.URL + "/123456789012"
-	r := invoketest.Start(t, invoketest.Build(t, "."), d.env)
-	r.Deadline = 5 * time.Second
+	r := invoketest.Start(t, bin, d.env)
+	r.Deadline = deadline
 	result := r.Invoke(map[string]any{"version": 1})
-	if result.Err != nil || result.Failure == nil || !strings.Contains(result.Failure.Message, "deadline exceeded") {
-		t.Errorf("%v, %+v", result.Err, result.Failure)
+	if result.Err != nil {
+		t.Error(result.Err)
 	}
-	if s := d.source(t, "governance-1", "etc"); s.Open == nil {
-		t.Errorf("%+v", s)
+	if result.Failure == nil || !strings.Contains(result.Failure.Message, "deadline exceeded") {
+		return fmt.Sprintf("%+v", result.Failure)
+	}
+	h, _, err := statestore.Read[control.HostJobs](t.Context(), d.state, control.JobsKey("governance-1"))
+	if err != nil || h.Sources["etc"] == nil || h.Sources["etc"].Open == nil {
+		return fmt.Sprintf("%+v, %v", h, err)
 	}
 	// The next one has a queue, and sends it all when nobody has taken it after two minutes: see TestRandomTrouble.
+	return ""
 }

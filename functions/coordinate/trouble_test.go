@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"strings"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -102,7 +103,15 @@ func TestDamaged(t *testing.T) {
 func TestTimeIsUp(t *testing.T) {
 	w := calm(t, strings.Replace(three, "limits: {concurrent: 1}\n", "", 1))
 	ctx, cancel := context.WithCancel(context.Background())
-	w.state.After = func(op memstate.Op, key string) error { // of several hosts at once
+	var first atomic.Bool // of several hosts at once; the others do not write before the time is up
+	w.state.Before = func(op memstate.Op, key string) error {
+		if op == memstate.Put && strings.HasPrefix(key, control.JobsPrefix) && !first.CompareAndSwap(false, true) {
+			<-ctx.Done()
+			return ctx.Err()
+		}
+		return nil
+	}
+	w.state.After = func(op memstate.Op, key string) error {
 		if op == memstate.Put && strings.HasPrefix(key, control.JobsPrefix) {
 			cancel()
 		}
@@ -111,7 +120,7 @@ func TestTimeIsUp(t *testing.T) {
 	if _, err := w.fn.tick(ctx, &events.Tick{Time: w.clock}); !errors.Is(err, context.Canceled) {
 		t.Errorf("%v", err)
 	}
-	w.state.After = nil
+	w.state.Before, w.state.After = nil, nil
 	w.clock = w.clock.Add(3 * time.Minute)
 	w.must(w.tick())
 	for host, n := range map[string]int{"a": 1, "b": 1, "c": 1} {

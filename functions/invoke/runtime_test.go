@@ -98,7 +98,7 @@ func TestRuntime(t *testing.T) {
 		t.Error("the log does not tell function and request")
 	}
 	warm := time.Hour
-	for range 20 {
+	for n := 0; n < 20 || warm > 100*time.Millisecond && n < 200; n++ { // what else the machine does makes it longer
 		result := r.Invoke(map[string]string{"do": "nothing"})
 		answer(t, result)
 		warm = min(warm, result.Duration)
@@ -203,7 +203,11 @@ func TestParameters(t *testing.T) {
 	if absent.Failure == nil || !strings.Contains(absent.Failure.Message, "not there: "+signerParameter) {
 		t.Errorf("no parameter: %+v", absent)
 	}
-	c.aws.Parameter(signerParameter, secret[:len(secret)-3]+"qqq")
+	last := "q"
+	if strings.HasSuffix(secret, last) {
+		last = "p"
+	}
+	c.aws.Parameter(signerParameter, secret[:len(secret)-1]+last)
 	damaged := r.Invoke(map[string]string{"do": "repository"})
 	if damaged.Failure == nil || !strings.Contains(damaged.Failure.Message, "not an identity") {
 		t.Errorf("damaged parameter: %+v", damaged)

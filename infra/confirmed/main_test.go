@@ -64,7 +64,7 @@ func TestConfirmed(t *testing.T) {
 		{"none in the second", &regions{first: confirmed}, 0, []string{"eu-west-1: nobody is subscribed"}},
 		{"waiting in both", &regions{first: pending, second: pending}, 0, []string{"eu-central-1: email a@example.org is not confirmed", "eu-west-1: email", "make confirmed"}},
 		{"removed", &regions{first: "Deleted", second: confirmed}, 0, []string{"is Deleted"}},
-		{"confirmed while it waits", &regions{first: pending, second: pending, confirmAfter: 2}, time.Minute, nil},
+		{"confirmed while it waits", &regions{first: pending, second: pending, confirmAfter: 2}, time.Hour, nil},
 	} {
 		server := httptest.NewServer(tt.f)
 		t.Setenv("AWS_ENDPOINT_URL", server.URL)

@@ -42,7 +42,7 @@ func (d *Deployed) Adopt(t testing.TB, stack, region string) (imported []string)
 	}
 	ask("ExecuteChangeSet", url.Values{"ChangeSetName": {set}})
 	status := regexp.MustCompile(`<StackStatus>(.*?)</StackStatus>`)
-	for end := time.Now().Add(2 * time.Minute); time.Now().Before(end); time.Sleep(200 * time.Millisecond) {
+	for end := time.Now().Add(10 * time.Minute); time.Now().Before(end); time.Sleep(200 * time.Millisecond) {
 		said := ask("DescribeStacks", nil)
 		now := status.FindStringSubmatch(said)
 		switch {

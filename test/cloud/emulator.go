@@ -1,8 +1,11 @@
 package cloud
 
 import (
+	"bytes"
 	"context"
+	"io"
 	"net"
+	"net/http"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -74,7 +77,7 @@ func (e *Emulator) try(t testing.TB, dir string) bool {
 		_ = syscall.Kill(-cmd.Process.Pid, syscall.SIGKILL)
 		<-ended
 	}
-	if !accepts("127.0.0.1:"+port, time.Minute, ended) {
+	if !e.answers(t.Context(), 5*time.Minute, ended) {
 		stop()
 		return false
 	}
@@ -87,24 +90,39 @@ func (e *Emulator) try(t testing.TB, dir string) bool {
 	return true
 }
 
-// accepts waits until the server takes connections. Another process may have taken the port meanwhile: then the server has
-// ended.
-func accepts(address string, within time.Duration, ended <-chan struct{}) bool {
-	for end := time.Now().Add(within); time.Now().Before(end); time.Sleep(50 * time.Millisecond) {
-		c, err := net.DialTimeout("tcp", address, time.Second)
-		if err == nil {
-			_ = c.Close()
+// answers waits until the emulator does. Another process may have taken the port meanwhile: then whoever answers does not
+// know the emulator's page, and the emulator has ended.
+func (e *Emulator) answers(ctx context.Context, within time.Duration, ended <-chan struct{}) bool {
+	ctx, cancel := context.WithTimeout(ctx, within)
+	defer cancel()
+	for ctx.Err() == nil {
+		if e.healthy(ctx) {
+			return true
 		}
 		select {
 		case <-ended:
 			return false
-		default:
-			if err == nil {
-				return true
-			}
+		case <-time.After(50 * time.Millisecond):
 		}
 	}
 	return false
+}
+
+// healthy reports whether the emulator's own page is there.
+func (e *Emulator) healthy(ctx context.Context) bool {
+	ctx, cancel := context.WithTimeout(ctx, 20*time.Second) // who has the port may never answer
+	defer cancel()
+	q, err := http.NewRequestWithContext(ctx, http.MethodGet, e.Endpoint+"/_ministack/health", nil)
+	if err != nil {
+		return false
+	}
+	answer, err := http.DefaultClient.Do(q)
+	if err != nil {
+		return false
+	}
+	defer func() { _ = answer.Body.Close() }()
+	said, err := io.ReadAll(io.LimitReader(answer.Body, 1<<20))
+	return err == nil && answer.StatusCode == http.StatusOK && bytes.Contains(said, []byte(`"services"`))
 }
 
 // tail returns the last lines of a file.

@@ -5,7 +5,6 @@ import (
 	"context"
 	"encoding/json"
 	"fmt"
-	"io"
 	"io/fs"
 	"maps"
 	"os"
@@ -70,6 +69,7 @@ func expired(w *world) {
 	w.carry(server, state)
 	server.Age(w.t, bucket, "v1/", 60*24*time.Hour)
 	f := w.lifecycle(server)
+	f.Deadline = patience
 	result := f.Invoke(order)
 	if result.Err != nil || result.Failure != nil {
 		w.t.Fatalf("%v %+v", result.Err, result.Failure)
@@ -99,15 +99,12 @@ func expired(w *world) {
 func (w *world) carry(server *bucketserver.S3, name string) {
 	w.t.Helper()
 	for _, key := range w.objects(name, "") {
-		out, err := w.s3.GetObject(w.t.Context(), &s3.GetObjectInput{Bucket: &name, Key: &key})
-		w.must(err)
-		body, err := io.ReadAll(out.Body)
-		w.must(err)
+		body := w.object(name, key)
 		if key == "config/policy.yaml" {
 			text := strings.Replace(string(body), "s3://"+bucket+"?region="+region+"&path_style=true", server.URL(bucket, ""), 1)
 			body = []byte(text)
 		}
-		_, err = server.Client.PutObject(w.t.Context(), &s3.PutObjectInput{Bucket: &name, Key: &key, Body: bytes.NewReader(body)})
+		_, err := server.Client.PutObject(w.t.Context(), &s3.PutObjectInput{Bucket: &name, Key: &key, Body: bytes.NewReader(body)})
 		w.must(err)
 	}
 }
@@ -138,7 +135,7 @@ func (w *world) restores(server *bucketserver.S3, number int, there bool) {
 	env := slices.Concat(w.as("host"), server.Env(), []string{"AWS_ENDPOINT_URL=", "HOLDFAST_STATE=" + w.path("state-elsewhere")})
 	args := []string{"restore", "-r", server.URL(bucket, ""), fmt.Sprintf("%s@%d", old, number), "--to", to}
 	if !there {
-		ctx, cancel := context.WithTimeout(w.t.Context(), time.Minute)
+		ctx, cancel := context.WithTimeout(w.t.Context(), patience)
 		defer cancel()
 		if out, err := cloud.Command(ctx, w.dir, env, w.holdfast, args...).CombinedOutput(); err == nil {
 			w.t.Errorf("snapshot %d is still there: %s", number, out)

@@ -5,15 +5,17 @@ import (
 	"fmt"
 	"strings"
 	"time"
+
+	"github.com/btcdecoded/holdfast/infra/settings"
 )
 
 // event is one event of the bus.
 type event struct {
-	Type   string `json:"detail-type"`
+	Type   string
 	Detail struct {
 		Job, Kind, Result, Code, Source, Error string
 		Snapshot                               uint64
-	} `json:"detail"`
+	}
 }
 
 // mail is one message to people.
@@ -22,12 +24,23 @@ type mail struct {
 	Text       string
 }
 
-// listenNow takes what the bus and the topic have carried since the last time.
+// listenNow takes what the bus and the topic have carried since the last time. Events are told at least once: one that is in
+// all of its detail what was heard before, to the nanosecond, is the same that came again.
 func (w *world) listenNow() {
 	w.t.Helper()
 	for _, m := range w.messages(w.told) {
-		var e event
-		w.must(json.Unmarshal([]byte(m), &e))
+		var raw struct {
+			Type   string          `json:"detail-type"`
+			Detail json.RawMessage `json:"detail"`
+		}
+		w.must(json.Unmarshal([]byte(m), &raw))
+		if id := raw.Type + string(raw.Detail); w.known[id] {
+			continue
+		} else {
+			w.known[id] = true
+		}
+		e := event{Type: raw.Type}
+		w.must(json.Unmarshal(raw.Detail, &e.Detail))
 		w.heard = append(w.heard, e)
 	}
 	for _, m := range w.messages(w.alerts) {
@@ -54,30 +67,25 @@ func (w *world) reports(kind string, key func(e event) string) map[string]int {
 	return out
 }
 
-// letter returns the first message of a kind and code, after the first so many, that has a text in it.
-func (w *world) letter(after int, kind, code, text string) (mail, bool) {
+// newest returns the kind of the newest message with a code that has a text in it; empty: there is none.
+func (w *world) newest(code, text string) (kind string) {
 	w.t.Helper()
 	w.listenNow()
-	for _, m := range w.mail[min(after, len(w.mail)):] {
-		if m.Kind == kind && m.Code == code && strings.Contains(m.Text, text) {
-			return m, true
+	for _, m := range w.mail {
+		if m.Code == code && strings.Contains(m.Text, text) {
+			kind = m.Kind
 		}
 	}
-	return mail{}, false
+	return kind
 }
 
-// tellsBy lets monitor look until people get a message; one that they have already is enough.
-func (w *world) tellsBy(limit time.Duration, kind, code, text string) {
+// tells lets monitor look until the newest message that people have about something is of a kind; one that they have
+// already is enough.
+func (w *world) tells(kind, code, text string) {
 	w.t.Helper()
-	w.tellsAfter(0, limit, kind, code, text)
-}
-
-// tellsAfter is tellsBy for messages after the first so many.
-func (w *world) tellsAfter(after int, limit time.Duration, kind, code, text string) {
-	w.t.Helper()
-	w.within(limit, fmt.Sprintf("a message %s %s about %s", kind, code, text), func() (bool, string) {
-		w.tick("monitor", time.Now())
-		_, ok := w.letter(after, kind, code, text)
+	w.until(fmt.Sprintf("a message %s %s about %s", kind, code, text), func() (bool, string) {
+		w.tick(settings.Monitor, time.Now())
+		ok := w.newest(code, text) == kind
 		var said strings.Builder
 		for _, m := range w.mail {
 			fmt.Fprintf(&said, "%s %s: %.200s; ", m.Kind, m.Code, m.Text)

@@ -44,10 +44,10 @@ func content(number int) string {
 	return strings.Repeat(fmt.Sprintf("what is there at backup %d\n", number), 2000)
 }
 
-// finished waits for the end of a job and returns the snapshots that it told of, one for each time that it was told.
+// finished waits for the end of a job and returns the snapshots that it told of, one for each end that was told.
 func (w *world) finished(id string) (told []uint64) {
 	w.t.Helper()
-	w.within(60*time.Second, "the end of job "+id, func() (bool, string) {
+	w.until("the end of job "+id, func() (bool, string) {
 		w.listenNow()
 		told = nil
 		for _, e := range w.heard {
@@ -68,7 +68,7 @@ func (w *world) taken() {
 	w.t.Helper()
 	url, err := w.sqs.GetQueueUrl(w.t.Context(), &sqs.GetQueueUrlInput{QueueName: aws.String("holdfast-" + host)})
 	w.must(err)
-	w.within(60*time.Second, "an empty queue", func() (bool, string) {
+	w.until("an empty queue", func() (bool, string) {
 		out, err := w.sqs.GetQueueAttributes(w.t.Context(), &sqs.GetQueueAttributesInput{QueueUrl: url.QueueUrl, AttributeNames: []types.QueueAttributeName{types.QueueAttributeNameAll}})
 		w.must(err)
 		waiting, hidden := out.Attributes["ApproximateNumberOfMessages"], out.Attributes["ApproximateNumberOfMessagesNotVisible"]
@@ -88,13 +88,11 @@ func duplicate(w *world) {
 	refusals := func() int {
 		return w.reports(events.TypeJobRefused, func(e event) string { return e.Detail.Code + " " + e.Detail.Job })["duplicate "+id]
 	}
-	w.within(30*time.Second, "the refusal", func() (bool, string) { n := refusals(); return n > 0, fmt.Sprint(n) })
+	w.until("the refusal", func() (bool, string) { n := refusals(); return n > 0, fmt.Sprint(n) })
 	w.taken()
-	// The answer to what came after the end is the end once more, since its event may have been lost.
-	for _, n := range w.finished(id) {
-		if n != 1 {
-			w.t.Errorf("snapshot %d came of it too", n)
-		}
+	// The answer to what came after the end is the same end once more, since its event may have been lost.
+	if told := w.finished(id); len(told) != 1 || told[0] != 1 {
+		w.t.Errorf("it ended with the snapshots %d", told)
 	}
 	if n := refusals(); n != 1 {
 		w.t.Errorf("it was refused %d times", n)

@@ -6,6 +6,7 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"io"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -19,6 +20,7 @@ import (
 	ebtypes "github.com/aws/aws-sdk-go-v2/service/eventbridge/types"
 	"github.com/aws/aws-sdk-go-v2/service/lambda"
 	"github.com/aws/aws-sdk-go-v2/service/s3"
+	"github.com/aws/aws-sdk-go-v2/service/s3/types"
 	"github.com/aws/aws-sdk-go-v2/service/sns"
 	"github.com/aws/aws-sdk-go-v2/service/sqs"
 	"github.com/aws/aws-sdk-go-v2/service/ssm"
@@ -37,6 +39,13 @@ const (
 	state  = "holdfast-state-" + cloud.Account + "-" + region
 	host   = "web-1"
 )
+
+// What an agent counts as silent after, and how long something is away before that is told: see [silent].
+const silentAfter, settleAfter = "HOLDFAST_SILENT_AFTER", "HOLDFAST_SETTLE_AFTER"
+
+// patience is how long anything is waited for: on a machine that does a lot else, what takes a second may take a minute. A
+// message that a connection took along that is gone comes again after a minute, and coordinate asks again after two.
+const patience = 5 * time.Minute
 
 // world is a deployment with one host.
 type world struct {
@@ -61,21 +70,22 @@ type world struct {
 	server   *cluster.Server // PostgreSQL on the host
 	clusters string          // where its clusters may be restored: a directory that its user can enter
 	trust    string          // text of the parameter
-	heard    []event         // all that the bus carried so far
+	heard    []event         // all that the bus carried so far, each once
+	known    map[string]bool // the same, to know what comes again
 	mail     []mail          // all alerts so far
 }
 
 // newWorld deploys, makes the repository and its signers, uploads the policy and adds the host.
 func newWorld(t *testing.T, policyText string) *world {
 	t.Helper()
-	w := &world{t: t, dir: t.TempDir()}
+	w := &world{t: t, dir: t.TempDir(), known: map[string]bool{}}
 	w.policy = w.write("policy.yaml", policyText)
 	var err error
 	w.holdfast, err = program.Holdfast(w.dir)
 	w.must(err)
 	e := cloud.Start(t)
 	w.Deployed = e.Deploy(t, w.policy, region, map[string]map[string]string{
-		settings.FunctionName(settings.Monitor):   {"HOLDFAST_SILENT_AFTER": "20s", "HOLDFAST_SETTLE_AFTER": "1s"},
+		settings.FunctionName(settings.Monitor):   {settleAfter: "1s"},
 		settings.FunctionName(settings.Lifecycle): {"HOLDFAST_LOCK_MODE": ""}, // the emulator's buckets have no Object Lock
 	}, "email=operator@example.org")
 	cfg := e.Config(region)
@@ -194,8 +204,10 @@ func (w *world) upload() {
 // listen makes queues for what the bus and the topic carry, so that the test hears it.
 func (w *world) listen() {
 	w.t.Helper()
+	// What the test takes from its queues, and deletes late, does not come again meanwhile.
+	hidden := map[string]string{"VisibilityTimeout": "43200"}
 	queue := func(name string) (url, arn string) {
-		out, err := w.sqs.CreateQueue(w.t.Context(), &sqs.CreateQueueInput{QueueName: &name})
+		out, err := w.sqs.CreateQueue(w.t.Context(), &sqs.CreateQueueInput{QueueName: &name, Attributes: hidden})
 		w.must(err)
 		return *out.QueueUrl, fmt.Sprintf("arn:aws:sqs:%s:%s:%s", region, cloud.Account, name)
 	}
@@ -250,7 +262,8 @@ func (w *world) stop() {
 	go func(cmd *exec.Cmd) { _ = cmd.Wait(); close(done) }(w.agent)
 	select {
 	case <-done:
-	case <-time.After(20 * time.Second):
+	case <-time.After(patience):
+		w.t.Errorf("the agent does not end within %v", patience)
 		_ = w.agent.Process.Kill()
 		<-done
 	}
@@ -283,32 +296,50 @@ func (w *world) tick(verb string, at time.Time) map[string]any {
 	return w.invoke(verb, map[string]any{"version": 1, "time": at.UTC().Format(time.RFC3339)})
 }
 
-// within waits until a condition holds; what it last said is in the failure.
-func (w *world) within(limit time.Duration, what string, holds func() (ok bool, said string)) {
+// until waits until a condition holds; what it last said is in the failure.
+func (w *world) until(what string, holds func() (ok bool, said string)) {
 	w.t.Helper()
-	said := ""
-	for end := time.Now().Add(limit); time.Now().Before(end); time.Sleep(200 * time.Millisecond) {
-		var ok bool
-		if ok, said = holds(); ok {
+	for end := time.Now().Add(patience); ; time.Sleep(200 * time.Millisecond) {
+		late := time.Now().After(end) // before the look: it may take long
+		ok, said := holds()
+		if ok {
 			return
 		}
+		if late {
+			w.t.Fatalf("%s: not within %v: %s", what, patience, said)
+		}
 	}
-	w.t.Fatalf("%s: not within %v: %s", what, limit, said)
 }
 
-// objects lists the keys of a bucket below a prefix.
-func (w *world) objects(bucket, prefix string) []string {
+// listed lists the objects of a bucket below a prefix.
+func (w *world) listed(bucket, prefix string) (list []types.Object) {
 	w.t.Helper()
-	var keys []string
 	pages := s3.NewListObjectsV2Paginator(w.s3, &s3.ListObjectsV2Input{Bucket: &bucket, Prefix: &prefix})
 	for pages.HasMorePages() {
 		page, err := pages.NextPage(w.t.Context())
 		w.must(err)
-		for _, o := range page.Contents {
-			keys = append(keys, *o.Key)
-		}
+		list = append(list, page.Contents...)
+	}
+	return list
+}
+
+// objects lists the keys of a bucket below a prefix.
+func (w *world) objects(bucket, prefix string) (keys []string) {
+	w.t.Helper()
+	for _, o := range w.listed(bucket, prefix) {
+		keys = append(keys, *o.Key)
 	}
 	return keys
+}
+
+// object reads an object.
+func (w *world) object(bucket, key string) []byte {
+	w.t.Helper()
+	out, err := w.s3.GetObject(w.t.Context(), &s3.GetObjectInput{Bucket: &bucket, Key: &key})
+	w.must(err)
+	body, err := io.ReadAll(out.Body)
+	w.must(errors.Join(err, out.Body.Close()))
+	return body
 }
 
 // messages takes what is in a queue.

@@ -41,6 +41,7 @@ hosts:
 func TestMain(m *testing.M) {
 	code := m.Run()
 	jsii.Close()
+	_ = os.RemoveAll(shared.dir)
 	os.Exit(code)
 }
 

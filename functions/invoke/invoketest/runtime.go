@@ -129,6 +129,13 @@ func Start(t testing.TB, bin string, env map[string]string) *Runtime {
 	return r
 }
 
+// began is when the process was started.
+func (r *Runtime) began() time.Time {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	return r.started
+}
+
 func (r *Runtime) stop() {
 	_ = r.cmd.Process.Kill()
 	<-r.exited
@@ -317,12 +324,17 @@ func (r *Runtime) Memory() (int64, error) {
 	return 0, errors.New("the system does not tell the memory of a process")
 }
 
-// Quickest starts the binary again and again, at most so many times, until it was ready within the time that is enough,
-// and returns the shortest time that it took: what else the machine does at the moment can only make it longer.
-func Quickest(t testing.TB, bin string, env map[string]string, enough time.Duration, times int) time.Duration {
+// enough is how long a function may take until it is ready, on a quiet machine.
+const enough = 15 * time.Millisecond
+
+// Ready fails the test if the code adds too much to a cold start: more than five times what is enough on a quiet machine, and
+// more than five times as long as the same binary takes here and now to say that it can't start without an environment. It
+// is started again and again, at most so many times, and the shortest time counts: what else the machine does can only make
+// it longer.
+func Ready(t testing.TB, bin string, env map[string]string, times int) {
 	t.Helper()
-	best := time.Hour
-	for n := 0; n < times && best > enough; n++ {
+	ready, bare := time.Hour, time.Hour
+	for n := 0; n < times && ready > enough; n++ {
 		r := Start(t, bin, env)
 		took, err := r.Init()
 		if err != nil {
@@ -330,7 +342,33 @@ func Quickest(t testing.TB, bin string, env map[string]string, enough time.Durat
 		}
 		_ = r.cmd.Process.Kill()
 		<-r.exited
-		best = min(best, took)
+		ready = min(ready, took)
+
+		none := Start(t, bin, nil)
+		if _, err := none.Init(); err == nil {
+			t.Fatal("it starts without an environment")
+		}
+		bare = min(bare, time.Since(none.began()))
 	}
-	return best
+	t.Logf("ready after %s at best", ready)
+	if ready > 5*max(enough, bare) {
+		t.Errorf("ready after %s at best, want %s; to say that it can't start it takes %s", ready, enough, bare)
+	}
+}
+
+// WithDeadlines calls try with one deadline for invocations after the other, until try says nothing. For tests of functions
+// that have to stop by themselves in time: the first deadline is as short as a test likes to wait, and where the machine does
+// so much else that a function does not even get to what it is to stop at, or not from there to its end, a longer one shows
+// the same. What try says at last is a failure. Each call has everything anew.
+func WithDeadlines(t *testing.T, shortest time.Duration, try func(t *testing.T, deadline time.Duration) string) {
+	t.Helper()
+	said := ""
+	for _, factor := range []time.Duration{1, 4, 16} {
+		deadline := factor * shortest
+		if said = try(t, deadline); said == "" || t.Failed() {
+			return
+		}
+		t.Logf("with a deadline of %s: %s", deadline, said)
+	}
+	t.Error(said)
 }

@@ -94,7 +94,7 @@ func start(t *testing.T) (*service, *awskms.Client) {
 	s := &service{t: t}
 	server := httptest.NewServer(s)
 	t.Cleanup(server.Close)
-	return s, awskms.New(awskms.Options{Endpoint: server.URL, Timeout: 5 * time.Second, Config: &aws.Config{
+	return s, awskms.New(awskms.Options{Endpoint: server.URL, Timeout: time.Minute, Config: &aws.Config{
 		Credentials: aws.CredentialsProviderFunc(func(context.Context) (aws.Credentials, error) {
 			return aws.Credentials{AccessKeyID: "a", SecretAccessKey: "b"}, nil
 		}),
