@@ -17,7 +17,8 @@ import (
 // then what it holds, ascending. A crash leaves the beginning of a log; the next run goes on.
 //
 // With a key every record is proven before it is copied, and pieces of which a proven segment has all are left out.
-// Without one the bytes are compared with the hash that they end with.
+// Without one the bytes are compared with the hash that they end with. What the copy's own retention has removed does not come
+// back.
 func (s *source) copyLogs() error {
 	if len(s.ours.Logs) == 0 && len(s.ours.LogExpired) == 0 {
 		return nil
@@ -57,7 +58,10 @@ func (s *source) copyEpoch(reader *log.Reader, e *log.Epoch) error {
 		}
 		return s.ctx.Err() // nobody can read what it holds
 	}
-	theirs := s.theirs.Logs[e.LogName]
+	theirs, removed := s.theirs.Logs[e.LogName], s.theirs.RemovedUpTo(e.LogName)
+	if theirs == nil && removed > 0 && !beyond(e, removed) {
+		return nil // the copy has had it until its own retention removed it
+	}
 	if theirs == nil || theirs.Head.Modified.IsZero() {
 		if err := s.documents([]string{key}); err != nil {
 			return err
@@ -83,6 +87,7 @@ func (s *source) copyEpoch(reader *log.Reader, e *log.Epoch) error {
 	e.All(func(o layout.LogObject, p inventory.LogPiece) {
 		size, there := have[o]
 		switch {
+		case !there && o.Last <= removed: // by the copy's own retention
 		case there && size == int64(p.Size):
 			s.present(1)
 		case there:
@@ -96,17 +101,25 @@ func (s *source) copyEpoch(reader *log.Reader, e *log.Epoch) error {
 	})
 }
 
+// beyond reports whether an epoch has records after a number.
+func beyond(e *log.Epoch, n uint64) bool {
+	found := false
+	e.All(func(o layout.LogObject, _ inventory.LogPiece) { found = found || o.Last > n })
+	return found
+}
+
 // proven returns which pieces need not be copied because a segment has their records: segments are read, and proven equal
 // to their pieces, or already in the copy.
 func (s *source) proven(reader *log.Reader, e *log.Epoch, deep bool, have map[layout.LogObject]int64) (func(layout.LogObject) bool, error) {
 	var segments []inventory.LogPiece
+	removed := s.theirs.RemovedUpTo(e.LogName)
 	for _, seg := range e.Segments {
 		o := layout.LogObject{Stream: e.Stream, Epoch: e.Epoch, First: seg.First, Last: seg.Last, Joined: true}
 		if size, there := have[o]; there && size == int64(seg.Size) {
 			segments = append(segments, seg)
 			continue
 		}
-		if !deep {
+		if !deep || seg.Last <= removed {
 			continue
 		}
 		equal, err := reader.Proven(s.ctx, e, seg)
