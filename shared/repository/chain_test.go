@@ -34,7 +34,7 @@ func noise(seed byte, n, size int) files {
 func TestDifferentialOverJoinedLists(t *testing.T) {
 	r, _ := initialise(t, mem.New())
 	state := t.TempDir()
-	one := noise(1, 40, 1<<20)
+	one := noise(1, 34, 1<<20)
 	first := mustBackup(t, r, state, "", one)
 	packs, err := r.Lists(t.Context(), first.Manifest)
 	if err != nil || len(packs) < 3 {
@@ -71,7 +71,7 @@ func TestDifferentialOverJoinedLists(t *testing.T) {
 func TestDifferentialLeavesDamagedPacksOfItsFull(t *testing.T) {
 	r, _ := initialise(t, mem.New())
 	state := t.TempDir()
-	one := noise(2, 40, 1<<20)
+	one := noise(2, 24, 1<<20)
 	first := mustBackup(t, r, state, "", one)
 	packs, err := r.Lists(t.Context(), first.Manifest)
 	if err != nil {
@@ -229,7 +229,7 @@ func TestRollbackOfAccess(t *testing.T) {
 	}
 }
 
-// TestMostlyDeadChainEnds keeps a sixteenth of what every pack holds: the next snapshot begins a new chain, so that the rest
+// TestMostlyDeadChainEnds keeps a tenth of what every pack holds: the next snapshot begins a new chain, so that the rest
 // can go.
 func TestMostlyDeadChainEnds(t *testing.T) {
 	r, _ := initialise(t, mem.New())
@@ -324,7 +324,7 @@ func TestMissingPackIsStoredAgain(t *testing.T) {
 		m := mem.New()
 		r, _ := initialise(t, m)
 		state := t.TempDir()
-		tree := noise(22, 40, 1<<20)
+		tree := noise(22, 34, 1<<20)
 		first := mustBackup(t, r, state, "", tree)
 		packs, err := r.Lists(t.Context(), first.Manifest)
 		if err != nil || len(packs) < 3 {

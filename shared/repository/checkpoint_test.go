@@ -144,7 +144,7 @@ func wantVerified(t *testing.T, r *repository.Repository) {
 // like any other.
 func TestLongFull(t *testing.T) {
 	h := newSlowHost(t, 6*time.Hour)
-	tree := noise(11, 40, 600<<10)
+	tree := noise(11, 40, 60<<10)
 	var told []uint64
 	s, err := h.begin(t.Context(), "", func(m *repository.Stored) { told = append(told, m.Sequence) })
 	if err != nil {

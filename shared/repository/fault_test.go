@@ -23,8 +23,8 @@ var errFault = errors.New("the test's fault")
 // incremental are written. After each the repository is opened anew: what is listed must restore, and the next run
 // must succeed.
 func TestFaultAtEveryCall(t *testing.T) {
-	one := randomFiles(6, 40, 60<<10)
-	two := randomFiles(7, 40, 60<<10)
+	one := randomFiles(6, 10, 20<<10)
+	two := randomFiles(7, 10, 20<<10)
 	for _, persisted := range []bool{false, true} {
 		for _, kind := range []snapshot.SnapshotType{snapshot.Full, snapshot.Incremental, snapshot.Differential} {
 			t.Run(fmt.Sprintf("%s persisted=%t", kind, persisted), func(t *testing.T) {

@@ -168,7 +168,7 @@ func randomFiles(seed uint64, n int, size int) files {
 func TestBackupsOfAChain(t *testing.T) {
 	r, id := initialise(t, mem.New())
 	state := t.TempDir()
-	one := randomFiles(1, 300, 200<<10)
+	one := randomFiles(1, 120, 200<<10)
 	first := mustBackup(t, r, state, "", one)
 	two := maps.Clone(one)
 	two["/etc/new"] = []byte("new")
@@ -278,7 +278,7 @@ func TestResume(t *testing.T) {
 			if kind == snapshot.Incremental {
 				mustBackup(t, r, state, "", randomFiles(4, 5, 1000))
 			}
-			tree := randomFiles(5, 400, 300<<10)
+			tree := randomFiles(5, 250, 300<<10)
 			s, err := begin(t.Context(), r, state, kind)
 			if err != nil {
 				t.Fatal(err)

@@ -59,7 +59,7 @@ func spoil(rng *rand.Rand, b []byte) []byte {
 // TestSpoiltState spoils each file of the state directory in many ways, after a committed snapshot and after an
 // interrupted full or incremental. The next backup of the host, which may not open keys, must succeed and restore.
 func TestSpoiltState(t *testing.T) {
-	const seed, rounds = 7, 8
+	const seed, rounds = 7, 5
 	rng := rand.New(rand.NewPCG(seed, seed))
 	base := mem.New()
 	admin, _ := initialise(t, base)
