@@ -21,7 +21,10 @@ import (
 	"github.com/btcdecoded/holdfast/shared/snapshot"
 )
 
-var seed = flag.Uint64("seed", 1, "first of the seeds of the random worlds")
+var (
+	seed   = flag.Uint64("seed", 1, "first of the seeds of the random worlds")
+	worlds = flag.Uint64("worlds", 3, "how many there are; make soak asks for many")
+)
 
 var errDead = errors.New("the process is dead")
 
@@ -139,7 +142,7 @@ hosts:
 // TestChaos kills agents at random moments of random worlds, in which queue and bus fail now and then, and messages come
 // twice. In the end each job that could run is answered, always with the same answer, and each refusal has one report.
 func TestChaos(t *testing.T) {
-	for i := range uint64(6) {
+	for i := range *worlds {
 		t.Run(fmt.Sprint("seed ", *seed+i), func(t *testing.T) {
 			synctest.Test(t, func(t *testing.T) { chaos(t, rand.New(rand.NewPCG(*seed+i, 3))) })
 		})

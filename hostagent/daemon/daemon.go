@@ -31,8 +31,7 @@ import (
 const (
 	DefaultHeartbeat = 5 * time.Minute
 	DefaultGrace     = time.Minute
-	// watchEvery is how often the policy file is looked at.
-	watchEvery = 10 * time.Second
+	DefaultWatch     = 10 * time.Second
 	// maxAttempts is how often a job begins that the end of the process cuts off: whatever it is in it that kills the
 	// agent must not do so for ever.
 	maxAttempts = 3
@@ -117,6 +116,7 @@ type Config struct {
 
 	Heartbeat time.Duration // 0: DefaultHeartbeat
 	Grace     time.Duration // for the running job at the end; 0: DefaultGrace; negative: none
+	Watch     time.Duration // how often the policy file is looked at; 0: DefaultWatch
 }
 
 // Agent is a running agent.
@@ -138,6 +138,9 @@ func New(c Config) *Agent {
 	}
 	if c.Grace == 0 {
 		c.Grace = DefaultGrace
+	}
+	if c.Watch == 0 {
+		c.Watch = DefaultWatch
 	}
 	if c.Log == nil {
 		c.Log = slog.New(slog.DiscardHandler)

@@ -160,9 +160,10 @@ type fakeQueue struct {
 	messages map[string]*fakeMessage // by handle
 	order    []string
 	deleted  int
-	twice    bool  // each message is delivered a second time although it was deleted
-	down     error // what Receive says
-	failDel  int   // this many deletions fail
+	twice    bool          // each message is delivered a second time although it was deleted
+	down     error         // what Receive says
+	failDel  int           // this many deletions fail
+	news     chan struct{} // of capacity one: there is something to look at
 }
 
 type fakeMessage struct {
@@ -182,6 +183,15 @@ func (q *fakeQueue) send(body []byte) {
 	h := fmt.Sprint("m", len(q.order))
 	q.messages[h] = &fakeMessage{body: body}
 	q.order = append(q.order, h)
+	nudge(q.heard())
+}
+
+// heard is the channel of news. The caller has locked mu.
+func (q *fakeQueue) heard() chan struct{} {
+	if q.news == nil {
+		q.news = make(chan struct{}, 1)
+	}
+	return q.news
 }
 
 func (q *fakeQueue) sendJob(t *testing.T, job *events.Job) {
@@ -193,33 +203,41 @@ func (q *fakeQueue) sendJob(t *testing.T, job *events.Job) {
 	q.send(body)
 }
 
-func (q *fakeQueue) take() (out []Message) {
+// take returns the messages that can be seen now; until is when the next one can, or end.
+func (q *fakeQueue) take(end time.Time) (out []Message, until time.Time, news <-chan struct{}, err error) {
 	q.mu.Lock()
 	defer q.mu.Unlock()
+	if q.down != nil {
+		return nil, end, nil, q.down
+	}
+	now := time.Now()
 	for _, h := range q.order {
-		if m := q.messages[h]; m != nil && !time.Now().Before(m.hidden) {
-			m.hidden = time.Now().Add(fakeVisibility)
+		m := q.messages[h]
+		switch {
+		case m == nil:
+		case now.Before(m.hidden):
+			if m.hidden.Before(end) {
+				end = m.hidden
+			}
+		default:
+			m.hidden = now.Add(fakeVisibility)
 			out = append(out, Message{Body: m.body, Handle: h})
 		}
 	}
-	return out
+	return out, end, q.heard(), nil
 }
 
 func (q *fakeQueue) Receive(ctx context.Context, wait time.Duration) ([]Message, error) {
 	for end := time.Now().Add(wait); ; {
-		q.mu.Lock()
-		down := q.down
-		q.mu.Unlock()
-		if down != nil {
-			return nil, down
-		}
-		if out := q.take(); len(out) > 0 || !time.Now().Before(end) {
-			return out, nil
+		out, until, news, err := q.take(end)
+		if err != nil || len(out) > 0 || !time.Now().Before(end) {
+			return out, err
 		}
 		select {
 		case <-ctx.Done():
 			return nil, nil
-		case <-time.After(time.Second):
+		case <-news:
+		case <-time.After(time.Until(until)):
 		}
 	}
 }
@@ -246,6 +264,7 @@ func (q *fakeQueue) breaks(err error) {
 	q.mu.Lock()
 	defer q.mu.Unlock()
 	q.down = err
+	nudge(q.heard())
 }
 
 func (q *fakeQueue) left() int {
@@ -326,6 +345,9 @@ type bench struct {
 	bus    *fakeBus
 	change func(*Config)
 	reload chan struct{}
+	// every is how often the agent looks at its schedule and at its policy file; 0: as always. It does so thousands of times
+	// a day, which a test of many days has no time for.
+	every time.Duration
 
 	stop context.CancelFunc
 	done chan error
@@ -347,10 +369,21 @@ hosts:
 
 func newBench(t *testing.T, text string) *bench {
 	t.Helper()
-	b := &bench{t: t, dir: t.TempDir(), work: &fakeWork{}, bus: &fakeBus{}, reload: make(chan struct{})}
+	b := &bench{t: t, dir: memory(t), work: &fakeWork{}, bus: &fakeBus{}, reload: make(chan struct{})}
 	b.policy = filepath.Join(b.dir, "policy.yaml")
 	b.write(text)
 	return b
+}
+
+// memory is a directory in memory, where a machine has that: an agent of some days waits for the disk ten thousand times.
+func memory(t *testing.T) string {
+	t.Helper()
+	dir, err := os.MkdirTemp("/dev/shm", "holdfast-agent-")
+	if err != nil {
+		return t.TempDir()
+	}
+	t.Cleanup(func() { _ = os.RemoveAll(dir) })
+	return dir
 }
 
 func (b *bench) write(text string) {
@@ -369,14 +402,14 @@ func (b *bench) agent() *Agent {
 	if b.j, err = journal.Open(filepath.Join(b.dir, "agent"), time.Now()); err != nil {
 		b.t.Fatal(err)
 	}
-	c := Config{Host: "h", Version: "test", Policies: p, Journal: b.j, Work: b.work, Bus: b.bus, Reload: b.reload, Log: slog.New(slog.DiscardHandler)}
+	c := Config{Host: "h", Version: "test", Policies: p, Journal: b.j, Work: b.work, Bus: b.bus, Reload: b.reload, Watch: b.every, Log: slog.New(slog.DiscardHandler)}
 	if testing.Verbose() {
 		c.Log = slog.New(slog.NewTextHandler(b.t.Output(), nil))
 	}
 	if b.queue != nil {
 		c.Feeds = append(c.Feeds, &QueueFeed{Queue: b.queue, Name: "q"})
 	}
-	c.Feeds = append(c.Feeds, &ScheduleFeed{Host: "h", Policies: p, Journal: b.j, Work: b.work, Remote: b.queue != nil})
+	c.Feeds = append(c.Feeds, &ScheduleFeed{Host: "h", Policies: p, Journal: b.j, Work: b.work, Remote: b.queue != nil, Every: b.every})
 	if b.change != nil {
 		b.change(&c)
 	}

@@ -49,7 +49,7 @@ func (p *Policies) Current() *policy.Policy {
 	if h := p.current.Hosts[p.host]; p.Databases == nil || h == nil || len(h.Globs) == 0 {
 		return p.current
 	}
-	if now := time.Now(); p.expanded == nil || now.Sub(p.looked).Abs() >= watchEvery {
+	if now := time.Now(); p.expanded == nil || now.Sub(p.looked).Abs() >= DefaultWatch {
 		p.expanded, p.unnamed = p.current.Expand(p.host, p.Databases)
 		p.looked = now
 	}
@@ -116,7 +116,7 @@ func readFile(path string) ([]byte, error) {
 func (a *Agent) watch(ctx context.Context) {
 	for ctx.Err() == nil {
 		asked := false
-		t := time.NewTimer(watchEvery)
+		t := time.NewTimer(a.Watch)
 		select {
 		case <-ctx.Done():
 		case <-t.C:

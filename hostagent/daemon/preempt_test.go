@@ -13,7 +13,7 @@ import (
 func TestIDsOfRunsAreForeseen(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		b := newBench(t, hourly)
-		b.queue = &fakeQueue{}
+		b.queue, b.every = &fakeQueue{}, time.Minute
 		b.start()
 		pass(3 * time.Hour) // it has its first snapshot, by itself
 		if got := b.work.did(); len(got) == 0 {

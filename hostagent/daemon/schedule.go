@@ -24,7 +24,8 @@ type ScheduleFeed struct {
 	Policies *Policies
 	Journal  *journal.Journal
 	Work     Work
-	Remote   bool // there is a queue
+	Remote   bool          // there is a queue
+	Every    time.Duration // how often it is looked what is due; 0: fifteen seconds
 
 	mu    sync.Mutex
 	began time.Time          // first poll; guarded by mu, as below
@@ -55,7 +56,6 @@ type reading struct {
 }
 
 const (
-	// scheduleEvery is how often the schedule is looked at.
 	scheduleEvery = 15 * time.Second
 	// Retries of a run that failed: after five minutes, then ten, up to an hour, until the next run is due.
 	firstRetry = 5 * time.Minute
@@ -71,6 +71,13 @@ const (
 
 func (f *ScheduleFeed) String() string { return "the schedule of the policy" }
 
+func (f *ScheduleFeed) every() time.Duration {
+	if f.Every != 0 {
+		return f.Every
+	}
+	return scheduleEvery
+}
+
 // Poll offers what is due.
 func (f *ScheduleFeed) Poll(ctx context.Context, offer Offer) (n int, wait time.Duration, err error) {
 	f.mu.Lock()
@@ -82,7 +89,7 @@ func (f *ScheduleFeed) Poll(ctx context.Context, offer Offer) (n int, wait time.
 	p := f.Policies.Current()
 	h := p.Hosts[f.Host]
 	if h == nil {
-		return 0, scheduleEvery, nil
+		return 0, f.every(), nil
 	}
 	names := make([]string, 0, len(h.Sources))
 	for name := range h.Sources {
@@ -102,12 +109,12 @@ func (f *ScheduleFeed) Poll(ctx context.Context, offer Offer) (n int, wait time.
 				continue
 			}
 			if err := offer(ctx, Offered{Job: job, Origin: journal.FromSchedule}); err != nil {
-				return n, scheduleEvery, fmt.Errorf("source %s: %w", name, err)
+				return n, f.every(), fmt.Errorf("source %s: %w", name, err)
 			}
 			n++
 		}
 	}
-	return n, scheduleEvery, nil
+	return n, f.every(), nil
 }
 
 // due is the job that the source needs now, if it needs one.

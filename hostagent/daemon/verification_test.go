@@ -26,7 +26,7 @@ func TestVerifiesByItself(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		const hours = 17*24 + 4
 		b := newBench(t, strings.Replace(verified, "content: 7d, restore: 30d", "content: 2d, restore: 8d", 1))
-		b.change = func(c *Config) { c.Bus = nil }
+		b.change, b.every = func(c *Config) { c.Bus = nil }, 5*time.Minute
 		b.start()
 		pass(hours * time.Hour)
 		b.end()
@@ -52,7 +52,7 @@ func TestVerifiesByItself(t *testing.T) {
 func TestVerificationThatFails(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		b := newBench(t, strings.Replace(verified, ", restore: 30d", "", 1))
-		b.work.refuse = true
+		b.work.refuse, b.every = true, 5*time.Minute
 		b.start()
 		pass(5*24*time.Hour + time.Hour)
 		b.end()
@@ -141,7 +141,7 @@ func TestVerificationOfTheQueue(t *testing.T) {
 func TestTakesVerificationsOver(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		b := newBench(t, strings.Replace(verified, ", restore: 30d", "", 1))
-		b.queue = &fakeQueue{}
+		b.queue, b.every = &fakeQueue{}, time.Minute
 		b.start()
 		pass(22 * time.Hour)
 		if got := b.work.verifications(); len(got) > 0 {

@@ -36,6 +36,18 @@ func event(kind string, n int) Event {
 	return Event{Type: kind, Time: noon(), Detail: fmt.Sprintf(`{"n":%d}`, n)}
 }
 
+// memory is a directory in memory, where a machine has that: some tests write a thousand times, and wait for the disk each
+// time.
+func memory(t *testing.T) string {
+	t.Helper()
+	dir, err := os.MkdirTemp("/dev/shm", "holdfast-journal-")
+	if err != nil {
+		return t.TempDir()
+	}
+	t.Cleanup(func() { _ = os.RemoveAll(dir) })
+	return dir
+}
+
 func mustOpen(t *testing.T, dir string) *Journal {
 	t.Helper()
 	j, err := Open(dir, noon())
@@ -158,7 +170,7 @@ func TestOneAgentAtATime(t *testing.T) {
 
 // TestHeartbeatsAreDropped has the network away for days: results wait, of heartbeats a day.
 func TestHeartbeatsAreDropped(t *testing.T) {
-	j := mustOpen(t, t.TempDir())
+	j := mustOpen(t, memory(t))
 	for i := range MaxHeartbeats + 50 {
 		if err := j.Report(noon(), event(events.TypeHeartbeat, i)); err != nil {
 			t.Fatal(err)
@@ -190,7 +202,7 @@ func TestHeartbeatsAreDropped(t *testing.T) {
 
 // TestBounds fills the journal with everything that it bounds.
 func TestBounds(t *testing.T) {
-	dir := t.TempDir()
+	dir := memory(t)
 	j := mustOpen(t, dir)
 	var err error
 	job := func(i, sources int) *events.Job {
@@ -337,7 +349,7 @@ func TestDamage(t *testing.T) {
 }
 
 func TestRewrite(t *testing.T) {
-	dir := t.TempDir()
+	dir := memory(t)
 	j := mustOpen(t, dir)
 	for i := range 1000 {
 		job := testJob(i)

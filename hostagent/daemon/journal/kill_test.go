@@ -60,7 +60,7 @@ func operate(j *Journal, r *rand.Rand, n int, now time.Time) error {
 func TestKilledAtEveryByte(t *testing.T) {
 	t.Logf("seed %d", *seed)
 	r := rand.New(rand.NewPCG(*seed, 1))
-	dir := t.TempDir()
+	dir := memory(t)
 	j := mustOpen(t, dir)
 	type point struct {
 		size  int64
@@ -96,9 +96,12 @@ func TestKilledAtEveryByte(t *testing.T) {
 		t.Fatal(err)
 	}
 	cut := filepath.Join(t.TempDir(), fileName)
+	if err := os.WriteFile(cut, whole, 0o600); err != nil {
+		t.Fatal(err)
+	}
 	at := 0
 	for n := int64(len(whole)); n >= points[0].size; n-- {
-		if err := os.WriteFile(cut, whole[:n], 0o600); err != nil {
+		if err := os.Truncate(cut, n); err != nil {
 			t.Fatal(err)
 		}
 		for at = len(points) - 1; points[at].size > n; at-- { //nolint:revive // the search is the loop
@@ -148,7 +151,7 @@ func TestKilledAtEveryStep(t *testing.T) {
 	var states []view
 	run(t.TempDir(), nil, func(j *Journal) { states = append(states, copyOf(t, j)) })
 	for kill := 1; ; kill++ {
-		dir := t.TempDir()
+		dir := memory(t)
 		steps := 0
 		promised := run(dir, func(string) error {
 			if steps++; steps >= kill {
