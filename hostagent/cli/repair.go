@@ -159,6 +159,8 @@ type repairDoc struct {
 	Bytes  int64        `json:"bytes"`
 	Marked int          `json:"marked"`
 
+	Archived int `json:"archived,omitempty"`
+
 	putBack, cleared, left int
 }
 
@@ -176,7 +178,7 @@ type repairItem struct {
 
 func (a *app) repairDocument(r *repair.Result) *repairDoc {
 	doc := &repairDoc{
-		DryRun: r.DryRun, Items: []repairItem{}, Packs: r.Packs, Bytes: r.Bytes, Marked: r.Marked,
+		DryRun: r.DryRun, Items: []repairItem{}, Packs: r.Packs, Bytes: r.Bytes, Marked: r.Marked, Archived: r.Archived,
 		putBack: r.Count(repair.PutBack), cleared: r.Count(repair.Cleared), left: r.Count(repair.Left),
 	}
 	for _, i := range r.Items {
@@ -216,6 +218,9 @@ func (a *app) printRepair(doc *repairDoc, f repairFlags) error {
 			count(uint64(doc.cleared), "record", "records"), count(uint64(doc.left), "object", "objects"))
 		if doc.Marked > 0 {
 			fmt.Fprintf(w, "%s put on record: the next backup stores their content again\n", count(uint64(doc.Marked), "pack was", "packs were"))
+		}
+		if doc.Archived > 0 {
+			fmt.Fprintf(w, "%s not looked at: they must be thawed first\n", count(uint64(doc.Archived), "archived object was", "archived objects were"))
 		}
 		if doc.left > 0 && f.from == "" {
 			fmt.Fprintln(w, "a copy of the repository may have them: --from REPOSITORY")

@@ -196,6 +196,12 @@ func (l *logs) repairPiece(ctx context.Context, o layout.LogObject, problem stri
 	if item.Problem == missing && problem == "" && covered(l.inv.Logs[inventory.LogName{Stream: o.Stream, Epoch: o.Epoch}], o) {
 		return nil // removed meanwhile
 	}
+	if l.passBy(&item, marked) {
+		if marked {
+			l.note(item)
+		}
+		return nil
+	}
 	good, reason, err := l.fetchPiece(ctx, o)
 	if err != nil {
 		return err

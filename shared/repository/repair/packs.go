@@ -207,7 +207,7 @@ func (s *source) repairPacks(ctx context.Context) error {
 
 // repairPack reads one pack and does what is needed:
 //
-//  1. It is in order: its record, if there is one, is removed.
+//  1. It is in order: its record, if there is one, is removed. One that is archived is passed by.
 //  2. It is not, and the copy has the identical bytes: they are put back as [run.replace] says, then the record is
 //     removed. A crash before that leaves the record of a pack that is in order: the next run comes to 1.
 //  3. Else the damage is put on record, so that the next backup stores its chunks again.
@@ -231,6 +231,12 @@ func (s *source) repairPack(ctx context.Context, p *pack) error {
 		item.Problem, item.Outcome = "on record as damaged, and in order", Cleared
 		return s.clear(ctx, item, s.inv.DamagedKey(p.ID))
 	}
+	if s.passBy(&item, marked) {
+		if marked {
+			s.leave(p, item)
+		}
+		return nil
+	}
 	if _, err := s.putNamed(ctx, &item, p.ID, p.size); err != nil {
 		return err
 	}
@@ -241,15 +247,20 @@ func (s *source) repairPack(ctx context.Context, p *pack) error {
 		s.note(item)
 		return nil
 	}
-	item.Snapshots = ids(p.users)
-	s.mu.Lock()
-	p.item, s.absent[p.key] = &item, true // noted when its files are known
-	s.mu.Unlock()
+	s.leave(p, item)
 	_, signs := s.identity.Signer()
 	if marked || !signs || s.opts.DryRun || strings.HasPrefix(item.Problem, unreadable) {
 		return nil // that the store could not read it now says nothing about tomorrow
 	}
 	return s.mark(ctx, p, item.Problem)
+}
+
+// leave keeps the item of a pack that stays as it is; it is noted when its files are known.
+func (s *source) leave(p *pack, item Item) {
+	item.Snapshots = ids(p.users)
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	p.item, s.absent[p.key] = &item, true
 }
 
 // clear notes the item and removes the record of its damage, which is under a key.

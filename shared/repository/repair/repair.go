@@ -91,6 +91,8 @@ type Result struct {
 	Packs  int    `json:"packs"`  // read again
 	Bytes  int64  `json:"bytes"`  // their size
 	Marked int    `json:"marked"` // packs that are on record as damaged since this run
+
+	Archived int `json:"archived,omitempty"` // packs and objects of logs that were passed by, as they must be thawed to be read
 }
 
 // Count returns how many items have the outcome.
@@ -206,6 +208,21 @@ func (r *run) note(i Item) {
 	r.result.Items = append(r.result.Items, i)
 }
 
+// passBy leaves a pack, or an object of a log, that is archived as it is: that it can't be read is no sign that anything is
+// wrong with it. It reports whether it is one.
+func (r *run) passBy(i *Item, marked bool) bool {
+	if i.Problem != archived {
+		return false
+	}
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	r.result.Archived++
+	if marked {
+		i.Problem, i.Outcome, i.Reason = "on record as damaged", Left, "it is archived: thaw it to have it looked at"
+	}
+	return true
+}
+
 func (r *run) progress(change func(*Progress)) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
@@ -314,6 +331,8 @@ func trouble(ctx context.Context, err error) (problem string, fatal error) {
 		return "", ctx.Err()
 	case errors.Is(err, objstore.ErrNotExist):
 		return missing, nil
+	case errors.Is(err, objstore.ErrArchived):
+		return archived, nil
 	case objstore.IsTransient(err), errors.Is(err, objstore.ErrDenied):
 		return "", err
 	}
@@ -325,6 +344,7 @@ const (
 	missing    = "missing"
 	unreadable = "can not be read"
 	otherBytes = "its bytes do not match its name"
+	archived   = "it must be thawed before it can be read"
 )
 
 // repositoryKeys are the keys of the repository's own document and of access documents 1 to n.
