@@ -196,8 +196,11 @@ func (b *build) paused(ctx context.Context, w *watch) error {
 
 // promote ends the recovery.
 func (b *build) promote(ctx context.Context, w *watch) error {
-	if w.promoted {
+	switch {
+	case w.promoted:
 		return nil
+	case w.atTarget && b.src.Major >= resumeWakes:
+		return b.resume(ctx, w)
 	}
 	got, err := pgserver.Row(ctx, w.conn, "SELECT pg_promote(true, 3600)")
 	if err != nil {
@@ -207,6 +210,32 @@ func (b *build) promote(ctx context.Context, w *watch) error {
 		return b.alive(errors.New("the server does not promote"))
 	}
 	return nil
+}
+
+// resumeWakes is the version from which on a server that is paused wakes up when it is told to go on. Before, it looks each second, and
+// a signal wakes it.
+const resumeWakes = 14
+
+// resume lets a server go on that is paused at its target, where there is nothing left for it but to promote. It hears that at once:
+// pg_promote it would hear only when it looks the next time, after a second.
+func (b *build) resume(ctx context.Context, w *watch) error {
+	if _, err := pgserver.Row(ctx, w.conn, "SELECT pg_wal_replay_resume()"); err != nil {
+		return b.alive(fmt.Errorf("promote: %w", err))
+	}
+	for {
+		got, err := pgserver.Row(ctx, w.conn, "SELECT pg_is_in_recovery()")
+		switch {
+		case err != nil:
+			return b.alive(fmt.Errorf("promote: %w", err))
+		case got[0] == "f":
+			return nil
+		}
+		select {
+		case <-ctx.Done():
+			return ctx.Err()
+		case <-time.After(tick):
+		}
+	}
 }
 
 // alive replaces an error by why the server has ended, if it has.
