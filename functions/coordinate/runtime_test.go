@@ -189,8 +189,8 @@ func TestBinary(t *testing.T) {
 	warm := r.Invoke(tick)
 	summary(t, warm)
 	t.Logf("memory %d MiB, warm tick %s with its requests to S3", memory>>20, warm.Duration)
-	if out := r.Output(); strings.Contains(out, "panic") || !strings.Contains(out, `"job":"`+j.ID+`"`) {
-		t.Errorf("log:\n%s", out)
+	if !r.Said(`"job":"`+j.ID+`"`) || strings.Contains(r.Output(), "panic") {
+		t.Errorf("log:\n%s", r.Output())
 	}
 }
 

@@ -48,6 +48,9 @@ func (s *stage) emitted() map[string]float64 {
 	return out
 }
 
+// beat is how far ticks are apart where weeks go by: fewer than the schedule's make the same.
+const beat, day = 3 * time.Hour, 24 * time.Hour
+
 // TestLimitOfBytes reads no more in any month than is allowed, evenly, and says that it does not suffice.
 func TestLimitOfBytes(t *testing.T) {
 	s := newStage(t, 12)
@@ -56,17 +59,18 @@ func TestLimitOfBytes(t *testing.T) {
 	s.f.env.Bytes = int(total) // once in 31 days
 	var read []int64
 	laps := 0
-	for hour := range 75 * 24 {
+	const month = 30 * day
+	for n := range int(75 * day / beat) {
 		out := s.tick()
 		read, laps = append(read, out.Bytes), laps+out.Laps
-		var month int64
-		for _, n := range read[max(0, hour-30*24+1):] {
-			month += n
+		var sum int64
+		for _, bytes := range read[max(0, n-int(month/beat)+1):] {
+			sum += bytes
 		}
-		if most := total + 3*largest; month > most {
-			t.Fatalf("hour %d: %d bytes in 30 days, %d are allowed", hour, month, total)
+		if most := total + 3*largest; sum > most {
+			t.Fatalf("tick %d: %d bytes in 30 days, %d are allowed", n, sum, total)
 		}
-		s.Now = s.Now.Add(time.Hour)
+		s.Now = s.Now.Add(beat)
 	}
 	if laps != 2 {
 		t.Errorf("%d laps in 75 days", laps)
@@ -229,23 +233,23 @@ func TestRangesWithinTheLimit(t *testing.T) {
 	s.f.queue = s
 	total, largest := s.stored()
 	s.f.env.Range, s.f.env.Bytes = int(total/4), int(3*total)
-	hours := 0
 	var before int64
-	for ; s.lapsDone() == 0; hours++ {
-		if hours > 40*24 {
+	var passed time.Duration
+	for ; s.lapsDone() == 0; passed += beat {
+		if passed > 40*day {
 			t.Fatal("it never ends")
 		}
 		s.tick()
 		s.deliver(10)
 		read := s.readSoFar()
-		if most := int64(s.f.env.Bytes)/31/24 + 12*largest; hours > 24 && read-before > most {
-			t.Fatalf("hour %d: %d bytes, about %d are allowed", hours, read-before, most)
+		if most := int64(float64(s.f.env.Bytes)*beat.Hours()/24/31) + 12*largest; passed > day && read-before > most {
+			t.Fatalf("after %s: %d bytes, about %d are allowed", passed, read-before, most)
 		}
 		before = read
-		s.Now = s.Now.Add(time.Hour)
+		s.Now = s.Now.Add(beat)
 	}
-	if days := hours / 24; days < 6 || days > 13 {
-		t.Errorf("%d days for a third of a month's limit", days)
+	if passed < 6*day || passed >= 14*day {
+		t.Errorf("%s for a third of a month's limit", passed)
 	}
 }
 

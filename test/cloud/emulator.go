@@ -163,7 +163,7 @@ func (e *Emulator) Config(region string) aws.Config {
 // Run runs a program and returns what it wrote; both streams. A failure ends the test.
 func Run(t testing.TB, dir string, env []string, name string, args ...string) string {
 	t.Helper()
-	ctx, cancel := context.WithTimeout(t.Context(), 10*time.Minute)
+	ctx, cancel := context.WithTimeout(t.Context(), 30*time.Minute)
 	defer cancel()
 	out, err := Command(ctx, dir, env, name, args...).CombinedOutput()
 	if err != nil {
