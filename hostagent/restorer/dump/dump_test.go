@@ -123,7 +123,7 @@ func testInPlace(t *testing.T, w *world) {
 		t.Errorf("%d databases are dumped", len(all))
 	}
 	// Dropped altogether, it comes back as well.
-	w.Psql("DROP DATABASE governance")
+	w.Psql("DROP DATABASE governance WITH (FORCE)")
 	if r, err = InPlace(t.Context(), w.dumps, w.options("postgres")); err != nil || r.Databases[0].Safety != "" {
 		t.Fatal(err, r)
 	}
@@ -231,7 +231,7 @@ func testUnwell(t *testing.T, w *world) {
 		})
 	}
 	// Where there was no database, there is none again.
-	w.Psql("DROP DATABASE governance")
+	w.Psql("DROP DATABASE governance WITH (FORCE)")
 	o := w.options("postgres")
 	o.Healthy = func(context.Context) error { return unwell }
 	if _, err := InPlace(t.Context(), w.dumps, o); !errors.Is(err, unwell) {

@@ -18,6 +18,9 @@ import (
 // exchangeTime is how long the exchange of names may wait for sessions to end.
 const exchangeTime = time.Minute
 
+// exchangeTries is how often it is tried where somebody is still there.
+const exchangeTries = 3
+
 // place is a database whose place is taken.
 type place struct {
 	name    string // of the database
@@ -195,12 +198,28 @@ func (r *run) rename(ctx context.Context, places []place) error {
 	}
 	stop := r.ending(ctx, names)
 	err := r.transaction(ctx, statements, stop)
+	// On a host that is very busy those some seconds may not suffice. What is prepared, on the other hand, stays.
+	for try := 1; inUse(err) && try < exchangeTries && !r.prepared(ctx, names); try++ {
+		err = r.transaction(ctx, statements, stop)
+	}
 	stop()
 	if err != nil && r.happened(ctx, places) {
 		r.warn("the names were exchanged, although the server did not say so: %v", err)
 		err = nil
 	}
 	return err
+}
+
+// inUse reports that the server refused because somebody is in a database.
+func inUse(err error) bool {
+	var refused *pgconn.PgError
+	return errors.As(err, &refused) && refused.Code == "55006"
+}
+
+// prepared reports whether databases have prepared transactions, or that can't be told.
+func (r *run) prepared(ctx context.Context, names []string) bool {
+	got, err := rows(ctx, r.conn, "SELECT count(*) FROM pg_prepared_xacts WHERE database = ANY(string_to_array($1, E'\\x01'))", strings.Join(names, "\x01"))
+	return err != nil || got[0][0] != "0"
 }
 
 // happened reports whether an exchange that seems to have failed has been committed: its answer may have been lost.

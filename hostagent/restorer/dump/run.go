@@ -151,11 +151,12 @@ func (r *run) readRoles(ctx context.Context) error {
 }
 
 // clean drops what restores have left that did not come to their end. Only who holds the lock makes such databases, so none
-// of them belongs to a restore that is at work; one that somebody else has open stays.
+// of them belongs to a restore that is at work; one that somebody else has open stays. The server's own vacuum is nobody: it
+// gives way.
 func (r *run) clean(ctx context.Context) error {
 	got, err := rows(ctx, r.conn, `SELECT datname FROM pg_database d WHERE datname ~ '^`+newPrefix+`[0-9a-f]{8}$'
 		AND COALESCE(shobj_description(oid, 'pg_database'), '`+logical.Marker+`') LIKE '`+logical.Marker+`%'
-		AND NOT EXISTS (SELECT 1 FROM pg_stat_activity a WHERE a.datid = d.oid) ORDER BY datname`)
+		AND NOT EXISTS (SELECT 1 FROM pg_stat_activity a WHERE a.datid = d.oid AND COALESCE(a.backend_type, '') <> 'autovacuum worker') ORDER BY datname`)
 	if err != nil {
 		return err
 	}
