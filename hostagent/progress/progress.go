@@ -176,7 +176,7 @@ func (m *Meter) line(now time.Time) string {
 	if m.done.Files > 0 || m.total.Files > 0 {
 		parts = append(parts, of(humanize.Comma(int64(m.done.Files)), humanize.Comma(int64(m.total.Files)), m.total.Files > 0)+" files")
 	}
-	parts = append(parts, of(humanize.IBytes(m.done.Bytes), humanize.IBytes(m.total.Bytes), m.total.Bytes > 0))
+	parts = append(parts, of(humanize.IBytes(m.done.Bytes), humanize.IBytes(m.total.Bytes), m.total.Bytes > 0 && !m.beyond()))
 	if r := m.rate.perSecond(); r >= 1 {
 		parts = append(parts, humanize.IBytes(uint64(r))+"/s")
 	}
@@ -216,9 +216,15 @@ func (m *Meter) document(now time.Time) any {
 	return doc
 }
 
+// beyond reports whether more was done than was announced: what the whole is nobody knows then, such as where a log grows
+// while it is copied. The caller holds mu.
+func (m *Meter) beyond() bool { return m.total.Bytes > 0 && m.done.Bytes > m.total.Bytes }
+
 // share is how much of the whole is done, 0 to 1. The caller holds mu.
 func (m *Meter) share() (float64, bool) {
 	switch {
+	case m.beyond():
+		return 0, false
 	case m.total.Bytes > 0:
 		return min(1, float64(m.done.Bytes)/float64(m.total.Bytes)), true
 	case m.total.Files > 0:

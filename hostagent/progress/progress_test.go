@@ -53,6 +53,27 @@ func TestPlainLines(t *testing.T) {
 	}
 }
 
+// TestMoreThanAnnounced is work that grew while it was done: nobody knows what the whole is.
+func TestMoreThanAnnounced(t *testing.T) {
+	var out bytes.Buffer
+	synctest.Test(t, func(t *testing.T) {
+		m := progress.New(&out, progress.Plain, 0, time.Now)
+		err := m.Run("copy", func() error {
+			m.Total(0, mib)
+			m.Add(0, 3*mib, 0)
+			time.Sleep(6 * time.Second)
+			return nil
+		})
+		if err != nil {
+			t.Error(err)
+		}
+	})
+	line := out.String()
+	if !strings.HasPrefix(line, "copy: 0:05, 3.0 MiB") || strings.Contains(line, " of ") || strings.Contains(line, "%") || strings.Contains(line, "left") {
+		t.Errorf("%q", line)
+	}
+}
+
 func TestTerminalIsOneLine(t *testing.T) {
 	const width = 60
 	out := run(t, progress.Terminal, width)
