@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"sync"
 
+	"github.com/dustin/go-humanize"
 	"golang.org/x/sys/unix"
 )
 
@@ -54,11 +55,11 @@ type SpaceError struct {
 }
 
 func (e *SpaceError) Error() string {
-	what := "bytes"
+	need, free := humanize.IBytes(e.Need), humanize.IBytes(e.Free)
 	if e.Inodes {
-		what = "files"
+		need, free = fmt.Sprintf("%d files", e.Need), fmt.Sprint(e.Free)
 	}
-	return fmt.Sprintf("restore to %s: %v: it needs %d %s and has room for %d", e.Place, ErrFull, e.Need, what, e.Free)
+	return fmt.Sprintf("restore to %s: %v: it needs %s and has room for %s", e.Place, ErrFull, need, free)
 }
 
 // Is makes a SpaceError match ErrFull.

@@ -10,6 +10,7 @@ import (
 	"slices"
 	"strings"
 
+	"github.com/dustin/go-humanize"
 	"golang.org/x/sys/unix"
 
 	"github.com/btcdecoded/holdfast/hostagent/restorer/inplace"
@@ -84,9 +85,9 @@ func (b *build) room(ctx context.Context) error {
 		switch {
 		case free >= bytes+wal || device != own.Device && free >= bytes:
 		case free < bytes && exact:
-			return fmt.Errorf("%w: it needs %d bytes on the file system of %s, and %d are free", ErrRoom, bytes, where[device], free)
+			return fmt.Errorf("%w: it needs %s on the file system of %s, and %s are free", ErrRoom, humanize.IBytes(bytes), where[device], humanize.IBytes(free))
 		default:
-			b.options.note("%d bytes are free on the file system of %s: the base needs %d, and the recovery some of its log; it ends without harm if they do not suffice", free, where[device], bytes)
+			b.options.note("%s are free on the file system of %s: the base needs %s, and the recovery some of its log; it ends without harm if they do not suffice", humanize.IBytes(free), where[device], humanize.IBytes(bytes))
 		}
 	}
 	return nil

@@ -6,6 +6,7 @@ import (
 	"os"
 	"path/filepath"
 
+	"github.com/dustin/go-humanize"
 	"golang.org/x/sys/unix"
 
 	"github.com/btcdecoded/holdfast/hostagent/restorer/inplace"
@@ -95,7 +96,7 @@ func (p place) room(need uint64) error {
 	}
 	free *= uint64(max(st.Frsize, 1)) //nolint:gosec // a block size
 	if need > free {
-		return fmt.Errorf("restore to %s: %w: it needs %d bytes, and %d are free", p.path(), ErrFull, need, free)
+		return fmt.Errorf("restore to %s: %w: it needs %s, and %s are free", p.path(), ErrFull, humanize.IBytes(need), humanize.IBytes(free))
 	}
 	return nil
 }
