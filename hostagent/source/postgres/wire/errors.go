@@ -113,8 +113,8 @@ func (e oneLine) Unwrap() error { return e.error }
 func hintOf(e *pgconn.PgError) string {
 	switch e.Code {
 	case codeAuthorization:
-		return "the role must exist and have REPLICATION (CREATE ROLE name LOGIN REPLICATION PASSWORD …), and pg_hba.conf needs a line for it with the database `replication`, " +
-			"such as `host replication name 127.0.0.1/32 scram-sha-256`; then `SELECT pg_reload_conf()`"
+		return "the role must exist, and pg_hba.conf needs a line for it: with the database `replication` for base backups and WAL, " +
+			"such as `host replication name 127.0.0.1/32 scram-sha-256`, for which the role needs REPLICATION too, and one with `all` for everything else; then `SELECT pg_reload_conf()`"
 	case codePassword:
 		return "look whether the role exists and its password in ~/.pgpass, the service file or PGPASSWORD is the right one; in .pgpass the database of such a line is `replication` or `*`"
 	case codeDatabase:
