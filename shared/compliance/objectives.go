@@ -307,7 +307,7 @@ func (e *evaluation) copies() {
 	if slices.ContainsFunc(e.f.Copies, func(c Copy) bool { return c.Dependent }) {
 		what += "; a place does not count if whoever can delete the primary can delete it too"
 	}
-	e.add("copies", TooFewCopies, true, time.Time{}, what, "holdfast policy check")
+	e.add("copies", TooFewCopies, true, time.Time{}, what, "name a place elsewhere under repository.copies of the policy, then holdfast copy")
 }
 
 func (e *evaluation) size() {
