@@ -237,7 +237,7 @@ func (s *logStatus) text(now time.Time) string {
 		text += "; durable up to " + stamp(s.Until)
 	}
 	if s.Lag.Commits > 0 && s.Alive {
-		text += fmt.Sprintf("; lag %.0f ms (half of the commits), %.0f ms (99 of 100), %.0f ms at most", s.Lag.P50, s.Lag.P99, s.Lag.Max)
+		text += fmt.Sprintf("; lag %s (half of the commits), %s (99 of 100), %s at most", lagText(s.Lag.P50), lagText(s.Lag.P99), lagText(s.Lag.Max))
 	}
 	if s.Cluster != nil {
 		text += clusterText(s.Cluster)
@@ -246,6 +246,14 @@ func (s *logStatus) text(now time.Time) string {
 		text += fmt.Sprintf("; last gap %s: %s", stamp(s.Gaps[n-1].From), printable(s.Gaps[n-1].Why))
 	}
 	return text
+}
+
+// lagText is a lag of so many milliseconds.
+func lagText(ms float64) string {
+	if ms < 10_000 {
+		return fmt.Sprintf("%.0f ms", ms)
+	}
+	return duration(time.Duration(ms * float64(time.Millisecond)))
 }
 
 // clusterText is what a line about a log says of a cluster.
@@ -302,5 +310,8 @@ func (a *app) sourceLog(repo *repository.Repository, p *policy.Policy, src snaps
 }
 
 func neverFollowed() *logStatus {
-	return &logStatus{Status: replicate.Status{State: replicate.Stopped, Why: "nobody has followed the source yet"}}
+	return &logStatus{Status: replicate.Status{
+		State: replicate.Stopped, Why: "nobody has followed the source yet",
+		Hint: "`holdfast agent` follows the sources of the policy, `holdfast replicate` in the foreground",
+	}}
 }

@@ -216,6 +216,9 @@ func (a *app) copyTo(ctx context.Context, repo *repository.Repository, to string
 		got, err = copier.Run(ctx, repo, store, options)
 		return err
 	})
+	if other := (*copier.OtherRepositoryError)(nil); errors.As(err, &other) {
+		err = hinted{err, "name an empty place, or one that holds a copy of this repository"}
+	}
 	if got == nil {
 		return nil, err
 	}

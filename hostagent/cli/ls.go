@@ -59,7 +59,7 @@ a line; paths that are not UTF-8 come with their bytes in base64.`,
 func absolutePaths(paths []string) error {
 	for _, p := range paths {
 		if !path.IsAbs(p) {
-			return hinted{usagef("%s: want the absolute path", p), "paths are those of the snapshot, such as /etc/ssh; without one, its roots are listed"}
+			return hinted{usagef("%s: want the absolute path", p), "paths are those of the snapshot, such as /etc/ssh: `holdfast ls SOURCE` lists its roots, `holdfast find SOURCE NAME` names what is below"}
 		}
 	}
 	return nil

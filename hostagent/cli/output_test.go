@@ -87,6 +87,14 @@ func TestDuration(t *testing.T) {
 	}
 }
 
+func TestLagText(t *testing.T) {
+	for ms, want := range map[float64]string{0.4: "0 ms", 1011.06: "1011 ms", 9999: "9999 ms", 42_000: "42s", 922_526: "15m22s"} {
+		if got := lagText(ms); got != want {
+			t.Errorf("%v ms: %q, want %q", ms, got, want)
+		}
+	}
+}
+
 func TestModeString(t *testing.T) {
 	for want, e := range map[string]snapshot.Entry{
 		"-rw-r--r--": {Type: snapshot.File, Mode: 0o644},

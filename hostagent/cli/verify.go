@@ -53,7 +53,7 @@ func (a *app) verifyCommand() *cobra.Command {
 				return usagef("verify: --scratch is for level restore")
 			}
 			if options.Level, err = verify.ParseLevel(level); err != nil {
-				return usageError{err}
+				return usagef("%w, or for databases restore", err)
 			}
 			// The day is the cursor: whoever runs this daily rotates through all packs.
 			if options.Sample, err = verify.ParseSample(sample, uint64(a.now().Unix()/86400)); err != nil {
@@ -294,7 +294,10 @@ func verifyDocument(r *verify.Result, name func(snapshot.ID) string) verifyDoc {
 			line.Files = append(line.Files, printable(p))
 		}
 		for _, s := range f.Spans {
-			span := fmt.Sprintf("%s from %s", name(s.Snapshot), printable(s.From))
+			span := name(s.Snapshot)
+			if s.From != "" {
+				span += " from " + printable(s.From)
+			}
 			if s.Before != "" {
 				span += " to before " + printable(s.Before)
 			}

@@ -156,7 +156,10 @@ func (a *app) databases(ctx context.Context, repo *repository.Repository, args [
 			if all {
 				continue
 			}
-			return nil, nil, usagef("verify %s: level restore is for databases, it is of kind %s", id.Source, m.Kind)
+			return nil, nil, hinted{
+				usagef("verify %s: level restore is for databases, it is of kind %s", id.Source, m.Kind),
+				fmt.Sprintf("`holdfast restore %s --to DIR` restores it to an empty directory, and measures the time", id.Source.Name),
+			}
 		}
 		if sel.Sequence == 0 && !sel.Latest {
 			id.Sequence = 0 // with its log
