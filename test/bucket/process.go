@@ -98,10 +98,8 @@ func (p *process) accepts(address string) bool {
 			continue
 		}
 		_ = c.Close()
-		select {
-		case <-p.done: // somebody else's server answered
-			return false
-		default:
+		// Somebody else's server may have answered, before this one has found out that it came too late.
+		if listens(p.cmd.Process.Pid, address) {
 			return true
 		}
 	}
