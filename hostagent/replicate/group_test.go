@@ -92,6 +92,11 @@ func TestGroup(t *testing.T) {
 	mu.Unlock()
 	await("the first is given up", func() bool { return g.Follower("app") == nil })
 	await("the second is followed at another pace", func() bool { return interval("other") == time.Minute })
+	await("the one that somebody else has taken over is told of", func() bool {
+		mu.Lock()
+		defer mu.Unlock()
+		return told["taken"] > 0
+	})
 	cancel()
 	<-done
 	mu.Lock()

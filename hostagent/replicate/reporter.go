@@ -85,10 +85,7 @@ func (r *Reporter) Follows(live func(*Status)) {
 	defer r.mu.Unlock()
 	if live == nil && r.live != nil {
 		s := r.statusLocked()
-		r.status.Looked = s.Looked
-		if r.unsafe.IsZero() {
-			r.unsafe = s.Oldest
-		}
+		r.status.Looked, r.unsafe = s.Looked, s.Oldest
 	}
 	r.live = live
 	if live != nil {
@@ -96,12 +93,14 @@ func (r *Reporter) Follows(live func(*Status)) {
 	}
 }
 
-// Unsure notes that what is committed from now on is in no record until something is followed again.
+// Unsure notes that what is committed from now on is in no record until something is followed again. While something is, it
+// tells by itself how far it looked.
 func (r *Reporter) Unsure() {
 	r.mu.Lock()
 	defer r.mu.Unlock()
-	if r.unsafe.IsZero() {
-		r.unsafe = r.status.Until()
+	if r.live == nil {
+		s := r.statusLocked()
+		r.unsafe = s.Until()
 	}
 }
 
@@ -161,12 +160,11 @@ func (r *Reporter) Based(number uint64, place log.Place, took time.Duration) {
 // Missed notes a gap: so many commits at least, 0 if that is not known.
 func (r *Reporter) Missed(why string, missed int) {
 	r.mu.Lock()
-	from := r.status.Until()
+	s := r.statusLocked()
+	from := s.Until()
 	r.status.Gaps = append(r.status.Gaps, Gap{From: from, Why: why, Missed: missed})
 	r.status.Gaps = r.status.Gaps[max(0, len(r.status.Gaps)-keptGaps):]
-	if r.unsafe.IsZero() {
-		r.unsafe = from
-	}
+	r.unsafe = from
 	r.mu.Unlock()
 	r.Tell(Event{Kind: Missed, Why: why})
 }

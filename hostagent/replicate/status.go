@@ -59,8 +59,9 @@ type Status struct {
 	Begun time.Time `json:"begun,omitzero"` // of the stream: its snapshot
 	Base  uint64    `json:"base,omitempty"` // number of the snapshot
 
-	// Looked is the time of the last look at the database. All that was committed by then is durable, but for what was
-	// committed since Oldest, if that is not zero: a time before the first commit that is not durable, as near as is known.
+	// Looked is the time of the last look at the database, or of what a standby had received. All that was committed by then is
+	// durable, but for what was committed since Oldest, if that is not zero: a time before the first commit that is not durable,
+	// as near as is known; by the server's clock, where a cluster's log is behind.
 	Looked time.Time `json:"looked,omitzero"`
 	Oldest time.Time `json:"oldest,omitzero"`
 

@@ -39,7 +39,8 @@ func (e *ends) see(b []byte) bool {
 	return err == nil
 }
 
-// dated gives what comes next its time, and returns since when commits in it may wait. The caller holds mu.
+// dated gives what comes next its time, and returns since when commits in it may wait, and a time by which nothing in it was
+// committed, as near as is known. The caller holds mu.
 //
 // The time of a record promises two things: no commit in it or before it is later, and whoever has all records up to it has
 // all that the server had committed by then. When the server sent its newest byte is such a time where that was the last byte
@@ -52,7 +53,7 @@ func (e *ends) see(b []byte) bool {
 // BUG: unless a process ended in a backlog or was passed WAL by a standby, within a commit's record of more than a page: then a
 // restore to a moment between the one time and the other ends before that commit, as it should, and warns that the server's
 // clock was set back.
-func (q *intake) dated(data []byte, a arrival) (since time.Time) {
+func (q *intake) dated(data []byte, a arrival) (since, none time.Time) {
 	prompt, before := q.caught, q.newest
 	q.caught = a.caught
 	var first, newest time.Time
@@ -70,6 +71,12 @@ func (q *intake) dated(data []byte, a arrival) (since time.Time) {
 		// BUG: not one of a standby that is late. Times are right from the first commit on that is later.
 		q.newest = a.sent
 	}
+	return waitsSince(prompt, before, first, a), noneBefore(prompt, before, first, a)
+}
+
+// waitsSince is since when commits in WAL may wait. Prompt: nothing waited at the server when it came; before is the time of what
+// is right before it, first when the first transaction in it ended, if that is known.
+func waitsSince(prompt bool, before, first time.Time, a arrival) time.Time {
 	switch {
 	case prompt:
 		return a.came
@@ -80,6 +87,30 @@ func (q *intake) dated(data []byte, a arrival) (since time.Time) {
 		return a.came
 	}
 	return first
+}
+
+// noneBefore is a time by which nothing in WAL was committed; the arguments are those of waitsSince. What comes promptly was
+// committed after what was looked for last, by the clock of this host. Behind a backlog only the server's clock tells.
+func noneBefore(prompt bool, before, first time.Time, a arrival) time.Time {
+	none := a.known
+	if !prompt || none.IsZero() {
+		switch {
+		case !first.IsZero():
+			none = first
+		case before.After(none):
+			none = before
+		}
+	}
+	if !first.IsZero() && first.Before(none) {
+		none = first // of a standby that is late, or of another branch
+	}
+	if none.After(a.came) { // the server's clock is ahead, and says nothing here
+		none = a.known
+	}
+	if none.IsZero() {
+		return a.came
+	}
+	return none
 }
 
 // walk finds the ends of transactions in what comes next: when the first one was, and the newest since walking began.

@@ -42,7 +42,7 @@ func walOf(t *testing.T) (start postgres.LSN, wal []byte, all []ended) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	for range 3 {
+	for range 2 {
 		s.Psql("DO $$ BEGIN FOR i IN 1..150 LOOP INSERT INTO t VALUES (i, repeat('x', 3000)); COMMIT; END LOOP; END $$")
 		s.Psql("DO $$ BEGIN FOR i IN 1..3000 LOOP BEGIN INSERT INTO t VALUES (i); EXCEPTION WHEN others THEN NULL; END; END LOOP; END $$")
 	}
@@ -91,7 +91,7 @@ func TestDated(t *testing.T) {
 	seed := uint64(time.Now().UnixNano())
 	t.Logf("seed %d, %d bytes", seed, len(wal))
 	r := rand.New(rand.NewPCG(seed, 1))
-	for round := range 8 {
+	for round := range 5 {
 		size, processes := 512+r.IntN(1<<r.IntN(18)), 100
 		q := newIntake(point{LSN: start, Time: all[0].newest.Add(-time.Second)}, segment, math.MaxInt32)
 		for at := 0; at < len(wal); {

@@ -4,7 +4,6 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"slices"
 	"strings"
 	"sync"
 	"testing"
@@ -29,38 +28,53 @@ func TestFollow(t *testing.T) {
 			t.Parallel()
 			w := newWorld(t, cluster.Options{Version: version, SegmentSize: 1, Checksums: true})
 			r := w.follow(nil)
-			r.Await("the base backup", replicatetest.Following)
-			stops := []func() int{w.write("a", 300), w.write("b", 300)}
-			for _, stop := range stops {
-				stop()
+			r.Await("the slot was looked at", func(s replicate.Status) bool {
+				return replicatetest.Following(s) && s.Cluster.Slot != nil && s.Cluster.Slot.Active && len(s.Cluster.Notes) > 0
+			})
+			looks := watch(r.Follower)
+			const times, rows = 3, 100
+			for range times {
+				stops := []func() int{w.write("a", rows), w.write("b", rows)}
+				for _, stop := range stops {
+					stop()
+				}
+				r.CaughtUp()
 			}
+			wantDurable(t, looks(), w.rowsOf("a", times*rows))
 			s := r.CaughtUp()
 			switch {
 			case len(s.Gaps) > 0 || r.Count(replicate.Missed) > 0:
 				t.Errorf("gaps: %+v", s.Gaps)
-			case s.Records < 3 || s.Lag.Commits == 0 || s.Lag.P50 <= 0 || s.Base != 1:
+			case s.Records < times || s.Lag.Commits == 0 || s.Lag.P50 <= 0 || s.Base != 1:
 				t.Errorf("status %+v", s)
 			case s.Cluster == nil || s.Cluster.Timeline != 1 || s.Cluster.Durable == "" || s.Cluster.Slot == nil || !s.Cluster.Slot.Active:
 				t.Errorf("status of the cluster %+v", s.Cluster)
 			case len(s.Cluster.Notes) == 0 || r.Count(replicate.Warned) != 1:
 				t.Errorf("nobody is told that max_slot_wal_keep_size is not set: %+v, %d", s.Cluster, r.Count(replicate.Warned))
 			}
-			for _, e := range slices.Backward(r.Events()) {
-				if e.Kind == replicate.Shipped {
-					if e.LSN != r.Status().Cluster.Durable || e.Bytes == 0 {
-						t.Errorf("the newest record: %+v; durable up to %s", e, r.Status().Cluster.Durable)
-					}
-					break
+			// A server writes a little by itself now and then: another record may come meanwhile.
+			r.Await("the newest record is told of", func(s replicate.Status) bool {
+				events := r.Events()
+				i := len(events) - 1
+				for i > 0 && events[i].Kind != replicate.Shipped {
+					i--
 				}
-			}
+				return events[i].LSN == s.Cluster.Durable && events[i].Bytes > 0
+			})
 			restored := w.restore(time.Time{})
 			if restored.Version == cluster.System(t) { // which has amcheck
 				wantSound(restored)
 			}
 			w.wantRows(restored, w.acknowledged(anyLSN))
 			r.Stop()
-			if got, alive, err := replicate.Read(w.options(nil).Dir); err != nil || alive || got.State != replicate.Stopped || got.Records < s.Records {
-				t.Errorf("status after the end: %+v, %v, %v", got, alive, err)
+			if got, _, err := replicate.Read(w.options(nil).Dir); err != nil || got.State != replicate.Stopped || got.Records < s.Records {
+				t.Errorf("status after the end: %+v, %v", got, err)
+			}
+			// The lock lives on for a moment in a program that is being started.
+			for end := time.Now().Add(limit); replicate.Followed(w.options(nil).Dir); time.Sleep(time.Millisecond) {
+				if time.Now().After(end) {
+					t.Fatal("somebody follows after the end")
+				}
 			}
 		})
 	}
@@ -104,12 +118,13 @@ func TestRestart(t *testing.T) {
 	}
 	r.Stop()
 	count := w.requests()
-	r = w.follow(func(o *follower.Options) { o.Silence = 2 * time.Second })
-	first := r.CaughtUp()
-	r.Await("an idle server is heard all the time", func(s replicate.Status) bool { return s.Looked.Sub(first.Looked) > 3*time.Second })
-	if n := r.Count(replicate.StateChanged); n != 1 {
-		t.Errorf("an idle server changed the state %d times", n)
-	}
+	const silence = time.Second
+	r = w.follow(func(o *follower.Options) { o.Silence = silence })
+	r.CaughtUp()
+	// A machine that is busy enough may be silent for so long, once.
+	r.Await("an idle server is heard all the time", func(s replicate.Status) bool {
+		return s.State == replicate.Following && s.Looked.Sub(s.Since) > 2*silence
+	})
 	if n := count(); n > 0 && r.Count(replicate.Shipped) == 0 {
 		t.Errorf("an idle server cost %d requests", n)
 	}
@@ -138,8 +153,12 @@ func TestAway(t *testing.T) {
 		return mem.Fault{}
 	})
 	before := r.Status().Cluster.Durable
-	acked := func() string {
-		return w.server.Psql("SELECT flush_lsn || '|' || s.restart_lsn FROM pg_stat_replication, pg_replication_slots s")
+	// What the server was told last; while nobody is connected, because a busy machine was silent, it knows nothing.
+	acked := func() (what string) {
+		for end := time.Now().Add(limit); what == "" && time.Now().Before(end); {
+			what = w.server.Psql("SELECT flush_lsn || '|' || s.restart_lsn FROM pg_stat_replication, pg_replication_slots s")
+		}
+		return what
 	}
 	for end := time.Now().Add(limit); acked() != before+"|"+before; time.Sleep(100 * time.Millisecond) {
 		if time.Now().After(end) {
@@ -183,7 +202,9 @@ func TestCrash(t *testing.T) {
 	r := w.follow(hasty)
 	r.Await("the base backup", replicatetest.Following)
 	stop := w.write("a", 0)
+	var seen []claim
 	for i := range 4 {
+		looks := watch(r.Follower)
 		r.Await("some records", func(s replicate.Status) bool { return s.Records > 2 })
 		// The store loses its voice in the midst of a put, and the process has no time to wait for it.
 		var mu sync.Mutex
@@ -200,13 +221,17 @@ func TestCrash(t *testing.T) {
 		if err := <-r.Ended; err != nil {
 			t.Fatal(err)
 		}
+		seen = append(seen, looks()...)
 		w.fix.Store.SetHook(nil)
 		r = w.follow(hasty)
+		looks = watch(r.Follower)
 		r.Await("it goes on", replicatetest.Following)
+		seen = append(seen, looks()...)
 	}
-	stop()
+	rows := stop()
 	r.CaughtUp()
 	r.Stop()
+	wantDurable(t, seen, w.rowsOf("a", 2*rows))
 	if n := r.Count(replicate.Based); n != 0 {
 		t.Errorf("%d base backups", n)
 	}
@@ -220,6 +245,7 @@ func TestServerKilled(t *testing.T) {
 	r := w.follow(nil)
 	r.Await("the base backup", replicatetest.Following)
 	stop := w.write("a", 0)
+	looks := watch(r.Follower)
 	for range 4 {
 		records := r.Status().Records
 		r.Await("some records", func(s replicate.Status) bool { return s.Records > records+2 })
@@ -228,8 +254,9 @@ func TestServerKilled(t *testing.T) {
 		w.server.Restart()
 		r.Await("it goes on", replicatetest.Following)
 	}
-	stop()
+	rows := stop()
 	r.CaughtUp()
+	wantDurable(t, looks(), w.rowsOf("a", 2*rows))
 	records := r.Status().Records
 	stop = w.write("b", 0)
 	r.Await("some records", func(s replicate.Status) bool { return s.Records > records+5 })

@@ -27,6 +27,7 @@ type batch struct {
 	data   []byte
 	groups []replicate.Seen
 	came   time.Time // when the oldest of it came
+	none   time.Time // nothing in it was committed by then, as near as is known
 	first  time.Time // the time of its first piece
 	newest time.Time // the record's time: see [intake.dated]
 	check  *check    // of its end
@@ -75,7 +76,8 @@ type intake struct {
 	waiting bool         // who adds waits for room
 	over    error        // nothing is added any more
 	spare   []byte
-	expect  *check // of what is before next, where the bytes are not known
+	expect  *check    // of what is before next, where the bytes are not known
+	dropped time.Time // nothing that was given up was committed by then; zero: nothing was given up
 }
 
 // defaultLimit is how many bytes of WAL are in memory that are not durable.
@@ -98,7 +100,8 @@ var errHoleInStream = errors.New("the server's stream has a hole")
 type arrival struct {
 	sent   time.Time // by the server's clock; of what was archived: now
 	came   time.Time
-	caught bool // it ends where the server's WAL did when it was sent
+	known  time.Time // all that was committed by then came before; zero: that is not known
+	caught bool      // it ends where the server's WAL did when it was sent
 
 	relayed bool // by a standby: what was committed until then it may not have
 }
@@ -139,14 +142,15 @@ func (q *intake) add(ctx context.Context, start postgres.LSN, data []byte, a arr
 // collect adds what goes into one record, and returns how much that was. The caller holds mu.
 func (q *intake) collect(data []byte, a arrival) int {
 	if q.open == nil {
-		q.open = &batch{start: q.next, data: q.spare[:0], came: a.came}
+		q.open = &batch{start: q.next, data: q.spare[:0], came: a.came, none: a.came}
 		q.spare = nil
 	}
 	b := q.open
 	room := min(log.MaxWAL-len(b.data), int(q.next.SegmentEnd(q.segment)-q.next))
 	a.caught = a.caught && len(data) <= room
 	data = data[:min(len(data), room)]
-	since := q.dated(data, a)
+	since, none := q.dated(data, a)
+	b.none = earlier(b.none, none)
 	b.data = append(b.data, data...)
 	b.groups = replicate.Fewer(append(b.groups, replicate.Seen{At: since, Commits: 1}))
 	if b.newest = q.newest; b.first.IsZero() {
@@ -284,13 +288,21 @@ func (q *intake) finish(err error) {
 func (q *intake) drop() {
 	q.mu.Lock()
 	defer q.mu.Unlock()
-	for _, b := range q.ready {
-		q.held -= len(b.data)
-	}
-	if q.open != nil {
-		q.held -= len(q.open.data)
+	for _, b := range append(q.ready, q.open) {
+		if b != nil {
+			q.held -= len(b.data)
+			q.dropped = earlier(q.dropped, b.none)
+		}
 	}
 	q.ready, q.open = nil, nil
+}
+
+// earlier is the earlier of two times, of which those that are zero do not count.
+func earlier(x, y time.Time) time.Time {
+	if x.IsZero() || !y.IsZero() && y.Before(x) {
+		return y
+	}
+	return x
 }
 
 // ended returns why nothing comes any more, once all was taken; nil: not yet.
@@ -310,16 +322,18 @@ func (q *intake) full() bool {
 	return q.waiting
 }
 
-// waits says what is not durable: since when, how much, and up to where WAL is here.
-func (q *intake) waits() (oldest time.Time, bytes int, next postgres.LSN) {
+// waits says what is not durable: a time by which nothing of it was committed, how much it is, and up to where WAL is here.
+// What was given up is among it, for it is lost unless the server sends it again.
+func (q *intake) waits() (none time.Time, bytes int, next postgres.LSN) {
 	q.mu.Lock()
 	defer q.mu.Unlock()
+	none = q.dropped
 	for _, list := range [][]*batch{q.flying, q.ready, {q.open}} {
 		for _, b := range list {
-			if at := b.oldest(); oldest.IsZero() {
-				oldest = at
+			if b != nil {
+				none = earlier(none, b.none)
 			}
 		}
 	}
-	return oldest, q.held, q.next
+	return none, q.held, q.next
 }

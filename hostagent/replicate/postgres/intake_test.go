@@ -20,7 +20,7 @@ func TestIntake(t *testing.T) {
 	seed := uint64(time.Now().UnixNano())
 	t.Logf("seed %d", seed)
 	r := rand.New(rand.NewPCG(seed, 1))
-	for range 6 {
+	for range 4 {
 		start := postgres.LSN(segment * (5 + r.IntN(3)))
 		wal := make([]byte, segment/2+r.IntN(3*segment))
 		_, _ = rand.NewChaCha8([32]byte{byte(r.Uint32()), byte(r.Uint32())}).Read(wal)
@@ -37,7 +37,7 @@ func TestIntake(t *testing.T) {
 				back := min(at, r.IntN(3)*r.IntN(20000))
 				n := 1 + r.IntN(128<<10)
 				piece := wal[at-back : min(len(wal), at+n)]
-				if err := q.add(context.Background(), start+postgres.LSN(at-back), piece, arrival{time.Now(), time.Now(), r.IntN(2) == 0, false}); err != nil {
+				if err := q.add(context.Background(), start+postgres.LSN(at-back), piece, arrival{sent: time.Now(), came: time.Now(), caught: r.IntN(2) == 0}); err != nil {
 					t.Error(err)
 					return
 				}
@@ -87,11 +87,13 @@ func TestIntakeBounds(t *testing.T) {
 	q := newIntake(point{LSN: segment, Time: at}, segment, 10)
 	ctx, cancel := context.WithCancel(t.Context())
 	// The clock of the server was put back: times of records never go back.
-	if err := q.add(ctx, segment, make([]byte, 100), arrival{at.Add(-time.Hour), at, true, false}); err != nil {
+	if err := q.add(ctx, segment, make([]byte, 100), arrival{sent: at.Add(-time.Hour), came: at, caught: true}); err != nil {
 		t.Fatal(err)
 	}
 	blocked := make(chan error, 1)
-	go func() { blocked <- q.add(ctx, segment+100, make([]byte, 100), arrival{at, at, true, false}) }()
+	go func() {
+		blocked <- q.add(ctx, segment+100, make([]byte, 100), arrival{sent: at, came: at, caught: true})
+	}()
 	for !q.full() {
 		time.Sleep(time.Millisecond)
 	}
@@ -108,7 +110,7 @@ func TestIntakeBounds(t *testing.T) {
 		t.Errorf("who waits for room: %v", err)
 	}
 	q.done()
-	if err := q.add(t.Context(), segment+101, []byte{1}, arrival{at, at, true, false}); !errors.Is(err, errHoleInStream) {
+	if err := q.add(t.Context(), segment+101, []byte{1}, arrival{sent: at, came: at, caught: true}); !errors.Is(err, errHoleInStream) {
 		t.Errorf("after a hole: %v", err)
 	}
 }
@@ -120,13 +122,13 @@ func TestIntakeTurn(t *testing.T) {
 	q := newIntake(point{LSN: segment}, segment, 0)
 	now := time.Now()
 	never := func(time.Time) time.Time { return now.Add(time.Hour) }
-	if err := q.add(t.Context(), segment, make([]byte, 5000), arrival{now, now, true, false}); err != nil {
+	if err := q.add(t.Context(), segment, make([]byte, 5000), arrival{sent: now, came: now, caught: true}); err != nil {
 		t.Fatal(err)
 	}
 	if err := q.turn(&turn{timeline: 2, at: segment + 5000}); err != nil {
 		t.Fatal(err)
 	}
-	if err := q.add(t.Context(), segment, []byte("new"), arrival{now, now, true, false}); err != nil {
+	if err := q.add(t.Context(), segment, []byte("new"), arrival{sent: now, came: now, caught: true}); err != nil {
 		t.Fatal(err)
 	}
 	b, _ := q.take(now, false, never)
@@ -150,5 +152,71 @@ func TestIntakeTurn(t *testing.T) {
 	q.done()
 	if err := q.ended(); !errors.Is(err, errEnded) {
 		t.Error(err)
+	}
+}
+
+// TestIntakeWaits wants that what waits is said to be no younger than it is: that it was not committed before what was known to
+// be here when it came. What is given up at the end waits still.
+func TestIntakeWaits(t *testing.T) {
+	const segment = postgres.MinSegmentSize
+	at := func(seconds int) time.Time { return time.Date(2026, 3, 1, 12, 0, seconds, 0, time.UTC) }
+	q := newIntake(point{LSN: segment, Time: at(0)}, segment, 0)
+	next := postgres.LSN(segment)
+	add := func(a arrival) {
+		t.Helper()
+		if err := q.add(t.Context(), next, make([]byte, 100), a); err != nil {
+			t.Fatal(err)
+		}
+		next += 100
+	}
+	want := func(what string, none time.Time) {
+		t.Helper()
+		if got, _, _ := q.waits(); !got.Equal(none) {
+			t.Errorf("%s: nothing that waits was committed by %s, want %s", what, got, none)
+		}
+	}
+	now := func(time.Time) time.Time { return at(0) }
+	want("nothing waits", time.Time{})
+	add(arrival{sent: at(19), came: at(20), known: at(10), caught: true})
+	want("what comes first after a pause", at(10))
+	if b, _ := q.take(at(20), true, now); b == nil || !b.oldest().Equal(at(20)) {
+		t.Fatalf("%+v", b)
+	}
+	add(arrival{sent: at(21), came: at(22), known: at(18), caught: true})
+	want("it is on its way", at(10))
+	q.done()
+	want("it is durable, and not what came behind it", at(18))
+	add(arrival{sent: at(23), came: at(24), known: at(20), caught: true})
+	want("the oldest counts", at(18))
+	q.finish(errEnded)
+	q.drop()
+	want("it is given up", at(18))
+}
+
+func TestNoneBefore(t *testing.T) {
+	at := func(seconds int) time.Time {
+		if seconds == 0 {
+			return time.Time{}
+		}
+		return time.Date(2026, 3, 1, 12, 0, seconds, 0, time.UTC)
+	}
+	for what, c := range map[string]struct {
+		prompt                           bool
+		before, first, known, came, want int
+	}{
+		"it comes at once":                   {true, 18, 0, 17, 20, 17},
+		"of a late standby":                  {true, 5, 6, 17, 20, 6},
+		"a backlog":                          {false, 5, 6, 1, 20, 6},
+		"a backlog without a commit":         {false, 5, 0, 1, 20, 5},
+		"a pause before it":                  {false, 5, 0, 17, 20, 17},
+		"a branch that began before":         {false, 5, 6, 17, 20, 6},
+		"the server's clock is ahead":        {false, 29, 30, 17, 20, 17},
+		"the server's clock is the only one": {false, 0, 30, 0, 20, 20},
+		"nothing is known":                   {true, 0, 0, 0, 20, 20},
+	} {
+		got := noneBefore(c.prompt, at(c.before), at(c.first), arrival{came: at(c.came), known: at(c.known)})
+		if !got.Equal(at(c.want)) {
+			t.Errorf("%s: %s, want %s", what, got, at(c.want))
+		}
 	}
 }

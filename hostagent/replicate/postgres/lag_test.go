@@ -49,6 +49,7 @@ func TestLag(t *testing.T) {
 			began := time.Now()
 			time.Sleep(span)
 			cpu = processor(t) - cpu
+			writer.Await(1)
 			rows := writer.Stop()
 			rate := float64(len(rows)) / time.Since(began).Seconds()
 			r.CaughtUp()
@@ -76,6 +77,9 @@ func TestLag(t *testing.T) {
 			}
 			slices.Sort(lags)
 			at := func(part float64) time.Duration {
+				if len(lags) == 0 {
+					return 0
+				}
 				return lags[min(len(lags)-1, int(part*float64(len(lags))))].Round(time.Millisecond)
 			}
 			s := r.Status().Lag

@@ -34,7 +34,7 @@ type line struct {
 	writer *log.Writer  // nil: no epoch is open
 	acked  postgres.LSN // up to where the server may forget WAL; 0: nothing
 	other  bool         // what is durable is not the server's WAL, until the log has turned to its timeline: nothing is acknowledged
-	looked time.Time    // all that was committed by then is here
+	looked time.Time    // all that was committed by then is here, or was durable when the line began
 	server postgres.LSN // end of the server's WAL, as it said last
 	puts   uint64       // records
 	err    error        // why nothing is shipped any more
@@ -54,8 +54,9 @@ func (e *gapError) Error() string { return e.why }
 // newLine takes a lineage up where its mark says. What is received first is at the mark's place, or, if the server is on
 // another branch, a turn to that.
 func (f *Follower) newLine(ctx context.Context, m *mark, other bool) *line {
+	before := f.Status()
 	l := &line{
-		f: f, m: m, receiving: m.Timeline, q: newIntake(m.onward(), m.Segment, f.o.Memory), other: other,
+		f: f, m: m, receiving: m.Timeline, q: newIntake(m.onward(), m.Segment, f.o.Memory), other: other, looked: before.Until(),
 		safe: make(chan struct{}, 1), again: make(chan struct{}, 1), begun: make(chan struct{}), done: make(chan struct{}),
 	}
 	if m.Last.Place.Sequence > 0 && !other {
@@ -283,14 +284,14 @@ func (l *line) describe(s *replicate.Status) {
 	l.mu.Lock()
 	looked := l.looked
 	l.mu.Unlock()
-	oldest, bytes, next := l.q.waits()
+	none, bytes, next := l.q.waits()
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	if !looked.IsZero() {
 		s.Looked = looked.UTC()
 	}
-	if !oldest.IsZero() {
-		s.Oldest = oldest.UTC()
+	if !none.IsZero() {
+		s.Oldest = none.UTC()
 	}
 	s.Pending.Bytes = int64(bytes)
 	c := replicate.Cluster{}

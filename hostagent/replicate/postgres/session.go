@@ -31,10 +31,13 @@ type session struct {
 	asked  chan struct{} // the server wants to hear from us
 	cancel context.CancelCauseFunc
 
+	timeline uint32 // that the server is on, as far as is known
+	proven   bool   // what the server has right before is what is stored; of who receives
+
 	mu       sync.Mutex
 	heard    time.Time    // when the server was heard last; guarded by mu, as all below
 	pinged   time.Time    // when the ping was sent that is not answered; zero: none
-	answered time.Time    // when the ping was sent that was answered last
+	answered time.Time    // when the ping was sent that was answered last, or the stream was asked for
 	caught   bool         // all that the server had when it sent the newest WAL is here
 	behind   bool         // the server had more when it sent the newest WAL, which comes
 	acked    postgres.LSN // was acknowledged
@@ -45,7 +48,7 @@ type session struct {
 // stream receives WAL until something ends that: the connection, the line, or ctx.
 func (f *Follower) stream(ctx context.Context, c *wire.Conn, srv server) error {
 	ctx, cancel := context.WithCancelCause(ctx)
-	s := &session{f: f, l: f.line, c: c, asked: make(chan struct{}, 1), cancel: cancel, heard: time.Now()}
+	s := &session{f: f, l: f.line, c: c, asked: make(chan struct{}, 1), cancel: cancel, timeline: srv.timeline, heard: time.Now()}
 	var others sync.WaitGroup
 	defer others.Wait()
 	defer cancel(nil)
@@ -99,13 +102,16 @@ func (s *session) begin(ctx context.Context) (*wire.Stream, error) {
 }
 
 func (s *session) from(ctx context.Context, at postgres.LSN) (*wire.Stream, error) {
+	s.mu.Lock()
+	s.answered, s.pinged, s.caught, s.behind = time.Now(), time.Time{}, false, false
+	s.mu.Unlock()
 	return s.c.Stream(ctx, wire.StreamOptions{Slot: s.f.o.Slot, Start: at, Timeline: s.l.receiving})
 }
 
 // streams notes that the server streams what comes next: nothing is missing.
 func (s *session) streams() {
 	f := s.f
-	f.failures, f.remake = 0, false
+	f.failures, f.remake, s.proven = 0, false, true
 	select {
 	case <-s.l.begun:
 		if s.l.mark().Based {
@@ -145,7 +151,8 @@ func (s *session) prove(ctx context.Context, stream *wire.Stream, next postgres.
 			return &gapError{fmt.Sprintf("the server has other WAL right before %s than what is stored: it was put back to an older state, or is another server", next)}
 		}
 		s.l.q.proven(sum.From, before)
-		return s.l.q.add(ctx, sum.To, m.WAL[n:], s.arrived(m))
+		s.proven = true
+		return s.add(ctx, sum.To, m.WAL[n:], m)
 	}
 }
 
@@ -160,15 +167,36 @@ func (s *session) receive(ctx context.Context, stream *wire.Stream) error {
 		if m.WAL == nil {
 			continue
 		}
-		if err := s.l.q.add(ctx, m.Start, m.WAL, s.arrived(m)); err != nil {
+		if err := s.add(ctx, m.Start, m.WAL, m); err != nil {
 			return err
 		}
 	}
 }
 
-// arrived says how the WAL of a message came.
-func (s *session) arrived(m wire.Message) arrival {
-	return arrival{sent: m.Time, came: time.Now(), caught: whole(m), relayed: s.f.relays}
+// add takes the WAL of a message, from start on.
+func (s *session) add(ctx context.Context, start postgres.LSN, wal []byte, m wire.Message) error {
+	s.l.mu.Lock()
+	known := s.l.looked
+	s.l.mu.Unlock()
+	err := s.l.q.add(ctx, start, wal, arrival{sent: m.Time, came: time.Now(), known: known, caught: s.whole(m), relayed: s.f.relays})
+	if err != nil || !s.whole(m) {
+		return err
+	}
+	// It was sent after what was answered before it came.
+	s.mu.Lock()
+	known = s.answered
+	s.mu.Unlock()
+	s.looked(known)
+	return nil
+}
+
+// looked notes that all is here that was committed by a time.
+func (s *session) looked(by time.Time) {
+	s.l.mu.Lock()
+	defer s.l.mu.Unlock()
+	if s.proven && by.After(s.l.looked) {
+		s.l.looked = by
+	}
 }
 
 // askRelays asks whether the server is a standby. In recovery all transactions read only; one that is no standby and whose
@@ -180,8 +208,13 @@ func (f *Follower) askRelays(ctx context.Context, c *wire.Conn) error {
 }
 
 // whole reports whether a message ends where the server's WAL did when it was sent. Of signs of life that is not known: what
-// they say is up to where WAL was sent.
-func whole(m wire.Message) bool { return m.Start+postgres.LSN(len(m.WAL)) >= m.ServerEnd }
+// they say is up to where WAL was sent. Nor does a timeline end there that the server has left: what came next is on another.
+func (s *session) whole(m wire.Message) bool {
+	return !s.left() && m.Start+postgres.LSN(len(m.WAL)) >= m.ServerEnd
+}
+
+// left reports whether the server has left the timeline that is received.
+func (s *session) left() bool { return s.l.receiving < s.timeline }
 
 // message receives a message and notes what it says besides WAL.
 func (s *session) message(ctx context.Context, stream *wire.Stream) (wire.Message, error) {
@@ -195,7 +228,7 @@ func (s *session) message(ctx context.Context, stream *wire.Stream) (wire.Messag
 	var known time.Time
 	switch {
 	case m.WAL != nil:
-		s.behind = !whole(m)
+		s.behind = !s.whole(m)
 		s.caught = !s.behind
 	case !s.pinged.IsZero():
 		// Between two answers the server has looked for new WAL. What was committed when the first of them was asked for came
@@ -204,7 +237,7 @@ func (s *session) message(ctx context.Context, stream *wire.Stream) (wire.Messag
 			known = s.answered
 		}
 		s.answered, s.pinged = s.pinged, time.Time{}
-		s.caught = !s.behind
+		s.caught = !s.behind && !s.left()
 	}
 	stops := m.ReplyRequested && s.insists(now)
 	s.mu.Unlock()
@@ -216,10 +249,8 @@ func (s *session) message(ctx context.Context, stream *wire.Stream) (wire.Messag
 	}
 	s.l.mu.Lock()
 	s.l.server = m.ServerEnd
-	if known.After(s.l.looked) {
-		s.l.looked = known
-	}
 	s.l.mu.Unlock()
+	s.looked(known)
 	return m, nil
 }
 

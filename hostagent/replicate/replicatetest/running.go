@@ -88,6 +88,21 @@ func (r *Running) Await(what string, ok func(replicate.Status) bool) replicate.S
 	}
 }
 
+// AwaitEvent waits until something has happened that may be over already: a state that passes need not be seen in the status.
+func (r *Running) AwaitEvent(what string, ok func(replicate.Event) bool) replicate.Event {
+	r.t.Helper()
+	for end := time.Now().Add(limit); ; time.Sleep(2 * time.Millisecond) {
+		for _, e := range r.Events() {
+			if ok(e) {
+				return e
+			}
+		}
+		if time.Now().After(end) {
+			r.t.Fatalf("%s: not within %s", what, limit)
+		}
+	}
+}
+
 // Following reports whether all is well.
 func Following(s replicate.Status) bool {
 	return s.State == replicate.Following && !s.Looked.IsZero()

@@ -43,9 +43,12 @@ func TestBaseFails(t *testing.T) {
 					return w.snapshot(ctx, capture)
 				}
 			})
-			r.Await("the failure", func(s replicate.Status) bool {
-				return s.State == c.state && strings.Contains(s.Why, c.err.Error()) && !s.Well()
+			failed := r.AwaitEvent("the failure", func(e replicate.Event) bool {
+				return e.Kind == replicate.StateChanged && e.State == c.state && strings.Contains(e.Why, c.err.Error())
 			})
+			if s := (replicate.Status{State: failed.State}); s.Well() {
+				t.Errorf("%s counts as well", s.State)
+			}
 			r.Await("the third snapshot", replicatetest.Following)
 			w.app(5)
 			r.CaughtUp()
