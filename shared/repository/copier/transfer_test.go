@@ -46,6 +46,7 @@ func TestMemory(t *testing.T) {
 		t.Run(name, func(t *testing.T) {
 			to, _ := directory(t)
 			allocated := allocations(t, from, wrap(to))
+			t.Logf("%d bytes were allocated", allocated)
 			if allocated > size/4 {
 				t.Errorf("%d bytes were allocated to copy %d", allocated, size)
 			}
