@@ -105,7 +105,10 @@ func (m *moments) chooseAmong(ctx context.Context, points []recovery.Point, epoc
 	i := slices.IndexFunc(m.streams, func(s log.Stream) bool { return s.ID == c.through.Stream })
 	c.stream = &m.streams[i]
 	if want.timeline != 0 && c.timelineOf() != want.timeline {
-		return nil, fmt.Errorf("source %s: timeline %d can not be reached: what is stored leads to timeline %d", m.src, want.timeline, c.timelineOf())
+		return nil, hinted{
+			fmt.Errorf("source %s: timeline %d can not be reached: what is stored leads to timeline %d", m.src, want.timeline, c.timelineOf()),
+			fmt.Sprintf("leave --timeline out, or ask for what came after timeline %d had begun", want.timeline),
+		}
 	}
 	return c, nil
 }

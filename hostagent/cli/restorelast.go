@@ -8,8 +8,9 @@ import (
 	"github.com/btcdecoded/holdfast/hostagent/replicate"
 )
 
-// completeFor is how long a restore of the newest state waits for what the application committed last.
-const completeFor = 15 * time.Second
+// completeFor is how long a restore of the newest state waits for what the application committed last. It is stopped
+// meanwhile; but what is not waited for is missing.
+const completeFor = time.Minute
 
 // complete has who follows the source ship what was committed last, or says what the newest state may lack.
 func (r *databaseRestore) complete(ctx context.Context) {

@@ -57,7 +57,7 @@ application() {
 }
 
 ask_postgres() { "$postgres/psql" -qXAt -d service=governance -c "$1"; }
-ask_sqlite() { "$sqlite" -cmd '.timeout 5000' "$work/app/governance.db" "$1"; }
+ask_sqlite() { "$sqlite" -cmd '.timeout 60000' "$work/app/governance.db" "$1"; }
 make="CREATE TABLE maintainers (id integer PRIMARY KEY, name text); CREATE TABLE votes (by integer)"
 
 start_postgres() {
@@ -95,7 +95,7 @@ start_postgres() {
 		          start:
 		            - {command: [${as[*]:+$(printf '"%s", ' "${as[@]}")}"$postgres/pg_ctl", -D, "$home/data", -l, "$home/log", -s, -w, start]}
 		            - {command: ["$work/app-postgres", start]}
-		          health: [{command: ["$postgres/psql", -qXAt, -o, /dev/null, -d, service=governance, -c, SELECT 1], timeout: 30s}]
+		          health: [{command: ["$postgres/psql", -qXAt, -o, /dev/null, -d, service=governance, -c, SELECT 1], timeout: 2m}]
 	END
 }
 
@@ -103,7 +103,7 @@ start_sqlite() {
 	mkdir "$work/app"
 	ask_sqlite "PRAGMA journal_mode = WAL; $make; WITH RECURSIVE c(i) AS (SELECT 1 UNION ALL SELECT i + 1 FROM c WHERE i < 1000)
 		INSERT INTO maintainers SELECT i, 'maintainer ' || i FROM c" >/dev/null
-	application sqlite "$sqlite -cmd \".timeout 5000\" $work/app/governance.db" 'INSERT INTO votes (by) VALUES (1)'
+	application sqlite "$sqlite -cmd \".timeout 60000\" $work/app/governance.db" 'INSERT INTO votes (by) VALUES (1)'
 	"$work/app-sqlite" start
 	cat >>"$work/policy.yaml" <<-END
 		      governance-sqlite:
@@ -124,7 +124,7 @@ until_true() {
 	local what=$1 n=0
 	shift
 	until "$@" >/dev/null 2>&1; do
-		((++n < 600)) || { cat "$work/follower.log" >&2; fail "$what: not after a minute"; }
+		((++n < 1200)) || { cat "$work/follower.log" >&2; fail "$what: not after two minutes"; }
 		sleep 0.1
 	done
 }
@@ -140,7 +140,8 @@ source_of() {
 logged() {
 	local last
 	last=$("$holdfast" snapshots "$1" --points --json | grep -o '"to": *"[^"]*"' | tail -n 1 | cut -d '"' -f 4)
-	[[ $last > $moment ]]
+	# By their numbers: as texts, a whole second would come after all of its parts.
+	[[ -n $last ]] && (($(date -d "$last" +%s%N) > $(date -d "$moment" +%s%N)))
 }
 
 # back KIND SOURCE: restores a source in place to the moment, and says how long that took and what is there.

@@ -103,7 +103,7 @@ func (h *host) agent(args ...string) *agent {
 		_ = r.Close()
 	})
 	// A test that waits for a line that never comes ends with what came.
-	_ = r.SetReadDeadline(time.Now().Add(2 * time.Minute))
+	_ = r.SetReadDeadline(time.Now().Add(5 * time.Minute))
 	a.lines = bufio.NewScanner(r)
 	return a
 }
@@ -243,7 +243,7 @@ func TestAgentIsStopped(t *testing.T) {
 	if err := a.wait(); err != nil {
 		t.Errorf("%v\n%s", err, strings.Join(a.log, "\n"))
 	}
-	if spent := time.Since(began); spent > time.Minute {
+	if spent := time.Since(began); spent > 4*time.Minute { // the command goes on for as long as the test
 		t.Errorf("the end took %s", spent)
 	}
 	if text, err := os.ReadFile(h.path("hooks.log")); err != nil || string(text) != "after\n" {

@@ -21,6 +21,7 @@ func TestMain(m *testing.M) {
 }
 
 func run(m *testing.M) int {
+	program.DefaultSignals() // tests send them
 	dir, err := os.MkdirTemp("", "holdfast-integration-*")
 	if err != nil {
 		fmt.Fprintln(os.Stderr, err)

@@ -147,14 +147,15 @@ func TestFullDiskOfFollower(t *testing.T) {
 	out := onSmallDisk(t, h, h.path("state"), `
 hf init
 mkfifo "$DISK.in"
-sqlite3 "`+db+`" <"$DISK.in" >/dev/null &
+sqlite3 "`+db+`" <"$DISK.in" >"$DISK.rows" &
 exec 3>"$DISK.in"
 echo "INSERT INTO t VALUES (1); SELECT * FROM t;" >&3  # keeps the database open, so that its log stays
+for i in $(seq 1200); do grep -q 1 "$DISK.rows" && break; sleep 0.1; done  # before anybody follows it
 "$HOLDFAST" replicate --sqlite "`+db+`" --name app --interval 50ms --json >"$DISK.out" 2>&1 &
 follower=$!
-await() { for i in $(seq 600); do grep -q "$1" "$DISK.out" && { echo "met $1"; return; }; sleep 0.1; done; echo "never met $1"; cat "$DISK.out"; }
+await() { for i in $(seq 1200); do grep -q "$1" "$DISK.out" && { echo "met $1"; return; }; sleep 0.1; done; echo "never met $1"; cat "$DISK.out"; }
 await '"event":"snapshot"'
-sqlite3 "`+db+`" "WITH RECURSIVE n(i) AS (SELECT 1 UNION ALL SELECT i+1 FROM n WHERE i < 10000) INSERT INTO t SELECT randomblob(3000) FROM n"
+sqlite3 -cmd ".timeout 60000" "`+db+`" "WITH RECURSIVE n(i) AS (SELECT 1 UNION ALL SELECT i+1 FROM n WHERE i < 10000) INSERT INTO t SELECT randomblob(3000) FROM n"
 await 'no space left'
 await '"state":"failing"'
 enlarge

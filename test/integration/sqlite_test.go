@@ -112,7 +112,7 @@ func TestDatabaseBackupsAreKilled(t *testing.T) {
 		stop()
 		_ = running.Wait()
 	}()
-	for end := time.Now().Add(time.Minute); ; time.Sleep(10 * time.Millisecond) {
+	for end := time.Now().Add(3 * time.Minute); ; time.Sleep(10 * time.Millisecond) {
 		if all, err := writer.Notes(notes); err == nil && len(all) > 10 {
 			break
 		}

@@ -8,7 +8,6 @@ package program
 import (
 	"errors"
 	"fmt"
-	"io"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -106,17 +105,11 @@ func duplicate(from, to string) error {
 	if os.Link(from, to) == nil {
 		return nil
 	}
-	in, err := os.Open(from) //nolint:gosec // made by this package
-	if err != nil {
-		return err
+	// By another process: a file that this one had open for writing could not be run while any child of it begins.
+	if out, err := exec.Command("cp", "--", from, to).CombinedOutput(); err != nil { //nolint:gosec // a fixed command
+		return fmt.Errorf("copy %s: %w\n%s", from, err, out)
 	}
-	defer func() { _ = in.Close() }()
-	out, err := os.OpenFile(to, os.O_WRONLY|os.O_CREATE|os.O_EXCL, 0o755) //nolint:gosec // a program
-	if err != nil {
-		return err
-	}
-	_, err = io.Copy(out, in)
-	return errors.Join(err, out.Close())
+	return nil
 }
 
 // Lock waits for the lock of a file, whose directory it makes. It ends with the process at the latest.

@@ -115,7 +115,7 @@ func (p *process) end() {
 		if err != nil {
 			p.t.Fatalf("%v: %v\n%s", p.cmd.Args, err, p.errs.String())
 		}
-	case <-time.After(time.Minute):
+	case <-time.After(3 * time.Minute):
 		p.t.Fatalf("%v does not end\n%s", p.cmd.Args, p.errs.String())
 	}
 }
@@ -172,7 +172,7 @@ func (d *database) heard(line []byte, following *atomic.Bool) {
 // await waits until something is so.
 func (d *database) await(what string, ok func() bool) {
 	d.t.Helper()
-	for limit := time.Now().Add(time.Minute); ; time.Sleep(5 * time.Millisecond) {
+	for limit := time.Now().Add(3 * time.Minute); ; time.Sleep(5 * time.Millisecond) {
 		d.mu.Lock()
 		yes := ok()
 		d.mu.Unlock()
@@ -180,7 +180,7 @@ func (d *database) await(what string, ok func() bool) {
 			return
 		}
 		if time.Now().After(limit) {
-			d.t.Fatalf("%s: not within a minute; the follower: %s", what, d.follower.errs.String())
+			d.t.Fatalf("%s: not within three minutes; the follower: %s", what, d.follower.errs.String())
 		}
 	}
 }
