@@ -85,6 +85,7 @@ func (l *logs) describe(points []Point, i int, w way, want Selector, reach time.
 	if s.Lost = l.lostAfter(points[i].Log, w); s.Lost != nil {
 		s.Warnings = append(s.Warnings, fmt.Sprintf("%s: what was committed after %s can not be restored", s.Lost, moment(reach)))
 	}
+	s.Warnings = append(s.Warnings, l.beside(points, i, reach)...)
 	if want.At.IsZero() {
 		return s
 	}
@@ -93,6 +94,34 @@ func (l *logs) describe(points []Point, i int, w way, want Selector, reach time.
 		s.Warnings = append(s.Warnings, fmt.Sprintf("nothing tells what was committed between %s and %s, when the next state is known", moment(reach), moment(next)))
 	}
 	return s
+}
+
+// beside tells of logs of another history that go on behind a moment: whoever wrote them did not know that a later snapshot
+// had begun another, as where two processes with state directories of their own follow the same database.
+func (l *logs) beside(points []Point, chosen int, reach time.Time) []string {
+	if points[chosen].Log == nil {
+		return nil
+	}
+	var out []string
+	told := map[string]bool{l.rootAt(points[chosen].Log): true}
+	for i := len(points) - 1; i >= 0; i-- {
+		p := &points[i]
+		if p.Log == nil || p.Unfinished || told[l.rootAt(p.Log)] {
+			continue
+		}
+		told[l.rootAt(p.Log)] = true
+		var end time.Time
+		for j := range l.all {
+			e := &l.all[j]
+			if n := len(e.Runs); n > 0 && l.root[epochName{e.Stream, e.Epoch}] == l.rootAt(p.Log) && e.Runs[n-1].To.After(end) {
+				end = e.Runs[n-1].To
+			}
+		}
+		if end.After(reach) {
+			out = append(out, fmt.Sprintf("another log, which begins before, goes on beside this one up to %s: two processes have followed the source; snapshot @%d with a time leads along it", moment(end), p.Sequence))
+		}
+	}
+	return out
 }
 
 // lostAfter is what is missing right after a way, if the log goes on behind that.
@@ -175,6 +204,10 @@ func RecoverableMoments(candidates []Point, epochs []LogEpoch, rpo time.Duration
 	return w
 }
 
+// touching is how far apart two spans may be that touch: one branch ends a moment before the next one counts, and the clock
+// of PostgreSQL counts in microseconds.
+const touching = time.Microsecond
+
 // merge joins spans that overlap or touch. One moment within a span of a log is part of it.
 func merge(parts []Span) []Span {
 	slices.SortFunc(parts, func(a, b Span) int {
@@ -184,7 +217,7 @@ func merge(parts []Span) []Span {
 	seen := map[uint64]bool{}
 	for _, p := range parts {
 		n := len(out)
-		if n == 0 || p.From.After(out[n-1].To.Add(1)) { // one branch ends a moment before the next one counts
+		if n == 0 || p.From.After(out[n-1].To.Add(touching)) {
 			seen = map[uint64]bool{p.First: true}
 			out = append(out, p)
 			continue

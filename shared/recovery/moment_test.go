@@ -301,6 +301,7 @@ func TestSelectMoment(t *testing.T) {
 		epoch(streamOne, 2, 20, place(streamOne, 1, 15), run(16, 30, 20, 34)),
 	}
 	recreated := []recovery.LogEpoch{epoch(streamOne, 1, 1, nil, run(1, 10, 1, 10)), epoch(streamTwo, 1, 50, nil, run(1, 9, 52, 60))}
+	besides := []recovery.LogEpoch{epoch(streamOne, 1, 1, nil, run(1, 70, 1, 70)), epoch(streamTwo, 1, 50, nil, run(1, 9, 52, 60))}
 	for name, tt := range map[string]struct {
 		points  []recovery.Point
 		epochs  []recovery.LogEpoch
@@ -323,6 +324,8 @@ func TestSelectMoment(t *testing.T) {
 		"old stream":             {[]recovery.Point{based(1, 0, place(streamOne, 0, 0)), based(2, 51, place(streamTwo, 0, 0))}, recreated, 9, 1, 10, 1, 9, ""},
 		"new stream":             {[]recovery.Point{based(1, 0, place(streamOne, 0, 0)), based(2, 51, place(streamTwo, 0, 0))}, recreated, 55, 2, 9, 1, 55, ""},
 		"between streams":        {[]recovery.Point{based(1, 0, place(streamOne, 0, 0)), based(2, 51, place(streamTwo, 0, 0))}, recreated, 40, 1, 10, 1, 10, "next state is known"},
+		"another one goes on":    {[]recovery.Point{based(1, 0, place(streamOne, 0, 0)), based(2, 51, place(streamTwo, 0, 0))}, besides, 0, 2, 9, 1, 60, "goes on beside this one up to 2026-11-20T10:01:10.000Z: two processes have followed the source; snapshot @1 with a time"},
+		"which ended before":     {[]recovery.Point{based(1, 0, place(streamOne, 0, 0)), based(2, 51, place(streamTwo, 0, 0))}, recreated, 0, 2, 9, 1, 60, ""},
 		"a snapshot alone":       {[]recovery.Point{based(1, 0, place(streamOne, 0, 0)), based(2, 12, nil)}, holed, 12, 2, 0, 0, 12, ""},
 	} {
 		t.Run(name, func(t *testing.T) {
@@ -336,6 +339,9 @@ func TestSelectMoment(t *testing.T) {
 			}
 			if s.Point.Sequence != tt.base || !s.Reached.Equal(second(tt.reached)) || (s.Log == nil) != (tt.through == 0) || !strings.Contains(strings.Join(s.Warnings, ""), tt.warns) || s.Reason == "" {
 				t.Fatalf("%+v", s)
+			}
+			if tt.at == 0 && tt.warns == "" && len(s.Warnings) > 0 {
+				t.Errorf("%q", s.Warnings)
 			}
 			if s.Log == nil {
 				return
@@ -377,5 +383,14 @@ func TestRecoverableMoments(t *testing.T) {
 	}
 	if len(w.Gaps) == 3 && !w.Gaps[2].Open {
 		t.Errorf("%+v", w.Gaps[2])
+	}
+	// A branch that counts from right after the last commit of the one before leaves no gap.
+	epochs = []recovery.LogEpoch{
+		{Stream: streamOne, Epoch: 1, Opened: second(1), Runs: []recovery.LogRun{{First: 1, Last: 30, From: second(1), To: second(30)}}},
+		{Stream: streamTwo, Epoch: 1, Opened: second(30).Add(2), Continues: place(streamOne, 1, 12), Runs: []recovery.LogRun{{First: 13, Last: 20, From: second(13), To: second(60)}}},
+	}
+	w = recovery.RecoverableMoments([]recovery.Point{based(1, 0, place(streamOne, 0, 0))}, epochs, time.Hour, second(1000))
+	if len(w.Spans) != 1 || len(w.Gaps) != 0 || !w.Spans[0].To.Equal(second(60)) {
+		t.Errorf("%+v", w)
 	}
 }
