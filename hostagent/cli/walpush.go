@@ -28,7 +28,8 @@ wal-push refuses. Who goes over from one to the other loses nothing.
 Each segment must follow the one before it. Where one was left out, a gap is told and a new log begins, and a base backup
 (holdfast backup) must make up for it. A segment that comes again is proven to be the one that is stored, by what is noted of
 it or by the files beside it: a server that was put back to an older state is refused. Base backups and wal-push need the
-same state directory: run both as the server's user, or give both the same --state.
+same state directory: run both as the server's user, who must be able to read the identity and the policy, or give both the
+same --state. A log counts from the first base backup after its first segment.
 
 Any exit code but 0 makes the server keep the segment and try again.`
 
