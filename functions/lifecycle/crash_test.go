@@ -14,7 +14,7 @@ import (
 
 // TestCrashes ends a pass at each call of the store, as a killed process does, and has another one.
 func TestCrashes(t *testing.T) {
-	for at := 0; ; at += 7 {
+	for at := 0; ; at += 11 {
 		s := newStage(t, "{keep_last: 2}")
 		s.Store.KeepLocks(0)
 		s.f.rules.Default = time.Nanosecond

@@ -15,7 +15,7 @@ func TestLogs(t *testing.T) {
 	s := newStage(t, "{keep_within: 10d}")
 	w := s.OpenLog(t, "", 0, nil)
 	end := log.Place{Stream: w.Stream()}
-	for d := range 60 {
+	for d := range 45 {
 		if d%5 == 0 {
 			at := end
 			s.Log = &at
@@ -31,7 +31,7 @@ func TestLogs(t *testing.T) {
 		}
 	}
 	left, gone := repotest.Keys(s.Store, "/log/"+w.Stream()+"/"), repotest.Keys(s.Store, "/expired/log/")
-	if len(left) < 15 || len(left) > 70 || len(gone) == 0 || len(gone) > 4 {
+	if len(left) < 15 || len(left) > 50 || len(gone) == 0 || len(gone) > 4 {
 		t.Errorf("%d objects of the log are left, and %q", len(left), gone)
 	}
 	res, err := verify.Run(t.Context(), s.Open(t, s.Store), verify.Options{Level: verify.Content})

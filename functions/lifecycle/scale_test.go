@@ -16,7 +16,7 @@ import (
 func TestTimeOfAPass(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		const near, far = 30 * time.Millisecond, 100 * time.Millisecond
-		const sources, snapshots = 4, 30
+		const sources, snapshots = 2, 30
 		const limit = 14 * time.Minute / shardSources
 		s := newStage(t, "{daily: 30}")
 		for n := range sources {
