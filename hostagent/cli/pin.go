@@ -4,6 +4,7 @@ import (
 	"context"
 	"crypto/rand"
 	"encoding/hex"
+	"errors"
 	"fmt"
 	"io"
 	"slices"
@@ -11,11 +12,13 @@ import (
 
 	"github.com/spf13/cobra"
 
+	"github.com/btcdecoded/holdfast/shared/objstore"
 	"github.com/btcdecoded/holdfast/shared/policy"
 	"github.com/btcdecoded/holdfast/shared/repository"
 	"github.com/btcdecoded/holdfast/shared/repository/inventory"
 	"github.com/btcdecoded/holdfast/shared/repository/layout"
 	"github.com/btcdecoded/holdfast/shared/repository/record"
+	"github.com/btcdecoded/holdfast/shared/snapshot"
 )
 
 // pinDoc is what pin and unpin print.
@@ -100,6 +103,9 @@ func (a *app) pin(ctx context.Context, arg string, mark record.Mark) error {
 	if err := putMark(ctx, repo, m, mark, a.now()); err != nil {
 		return err
 	}
+	if err := a.stays(ctx, repo, m.ID()); err != nil {
+		return err
+	}
 	doc := pinDoc{Snapshot: m.ID().String(), Mark: string(mark.Mark), Set: 1, Until: mark.Until}
 	return a.print(doc, func(w io.Writer) {
 		end := ""
@@ -108,6 +114,23 @@ func (a *app) pin(ctx context.Context, arg string, mark record.Mark) error {
 		}
 		fmt.Fprintf(w, "%s: %s set%s\n", m.ID(), mark.Mark, end)
 	})
+}
+
+// stays makes sure that a mark came in time: prune looks for marks once more when it has put the record of a removal, so that
+// where there is none it has seen the mark. In a copy the record may be about the original.
+func (a *app) stays(ctx context.Context, repo *repository.Repository, id snapshot.ID) error {
+	_, err := repo.Store().Stat(ctx, layout.ExpiredKey(id))
+	if errors.Is(err, objstore.ErrNotExist) || errors.Is(err, objstore.ErrDenied) {
+		return nil // or who sets it may not ask
+	}
+	if err != nil {
+		return err
+	}
+	if _, err := repo.Store().Stat(ctx, layout.ManifestKey(id)); errors.Is(err, objstore.ErrNotExist) {
+		return fmt.Errorf("%s: %w: prune has removed it just now", id, repository.ErrNoSnapshot)
+	}
+	a.warn("%s: its removal is on record already: look in a minute with `holdfast snapshots` whether it is still there", id)
+	return nil
 }
 
 // putMark writes a mark under a name of its own: marks never meet, so two at the same time are no conflict.

@@ -136,7 +136,7 @@ func tending(bucket string) Document {
 			Condition: Conditions{"Null": {"s3:if-none-match": "false"}},
 		},
 		allow("Remove", []string{"s3:DeleteObject", "s3:DeleteObjectVersion"},
-			kinds(bucket+"/v1/*", "snapshots", "keys", "packs", "lists", "log", "condemned", "damaged", "marks", "receipts")...),
+			kinds(bucket+"/v1/*", "snapshots", "keys", "packs", "lists", "log", "condemned", "expired", "damaged", "marks", "receipts")...),
 		allow("Extend", []string{"s3:GetObjectLegalHold", "s3:GetObjectRetention", "s3:PutObjectLegalHold", "s3:PutObjectRetention"}, bucket+"/v1/*"),
 	}
 }

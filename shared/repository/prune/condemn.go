@@ -36,6 +36,11 @@ func (p *pruner) condemn(ctx context.Context) ([]candidate, error) {
 		if err != nil {
 			return nil, err
 		}
+		if keep {
+			if err := p.unrecord(ctx, m); err != nil {
+				return nil, err
+			}
+		}
 		switch {
 		case keep && condemned:
 			// Otherwise it would be removed at once when whatever keeps it ends, without any wait.
@@ -70,6 +75,15 @@ func (p *pruner) condemn(ctx context.Context) ([]candidate, error) {
 		}
 	}
 	return before, nil
+}
+
+// unrecord takes away the record of the removal of a snapshot that is there and stays: its removal was stopped right before it.
+// With the record its loss would go unnoticed. In a copy the record is about the original.
+func (p *pruner) unrecord(ctx context.Context, m *repository.Stored) error {
+	if _, there := p.inv.Expired[m.Sequence]; !there || p.opts.DryRun || p.repo.Copied() {
+		return nil
+	}
+	return p.deleteQuietly(ctx, layout.ExpiredKey(m.ID()))
 }
 
 // plan names a set of snapshots that would be condemned: what somebody has agreed to is this set and no other, also if a

@@ -112,6 +112,8 @@ func (p *pruner) isLocked(ctx context.Context, key string) bool {
 //
 //  1. Marks and the announcement are looked at once more: they may have changed since the run began.
 //  2. The record that it was removed. A crash leaves record, manifest and announcement: the next run comes here again.
+//     After it marks are looked at for the last time, and the record goes if there is one: so whoever sets a mark, and finds no
+//     record then, has kept the snapshot.
 //  3. The manifest. Now the snapshot does not exist. A crash leaves the announcement, which forgetAnnouncements removes.
 //  4. The announcement.
 func (p *pruner) removeSnapshot(ctx context.Context, m *repository.Stored) (bool, error) {
@@ -125,6 +127,12 @@ func (p *pruner) removeSnapshot(ctx context.Context, m *repository.Stored) (bool
 	}
 	if err := p.putExpired(ctx, m); err != nil {
 		return false, err
+	}
+	if stays, err = p.remarked(ctx, m); err != nil {
+		return false, err
+	}
+	if stays {
+		return false, p.deleteQuietly(ctx, layout.ExpiredKey(m.ID()))
 	}
 	key := layout.ManifestKey(m.ID())
 	if ok, err := p.delete(ctx, key, int64(len(m.Bytes))); err != nil || !ok {
@@ -142,6 +150,11 @@ func (p *pruner) changed(ctx context.Context, m *repository.Stored) (bool, error
 	if err != nil {
 		return false, err
 	}
+	return p.remarked(ctx, m)
+}
+
+// remarked looks at the marks on a snapshot again, and reports whether one keeps it.
+func (p *pruner) remarked(ctx context.Context, m *repository.Stored) (bool, error) {
 	fresh, err := marksOf(ctx, p.repo.Store(), m.ID())
 	if err != nil {
 		return false, err
