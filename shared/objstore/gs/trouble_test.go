@@ -17,8 +17,8 @@ func TestNetwork(t *testing.T) {
 	network.Run(t, network.Driver{
 		Endpoint: server.Endpoint,
 		Make:     func(t *testing.T, name string) { server.Make(t, name) },
-		Open: func(t *testing.T, endpoint, name string, silence time.Duration) objstore.Store {
-			return open(t, gs.Options{Bucket: name, Endpoint: endpoint, Silence: silence})
+		Open: func(t *testing.T, endpoint, name string, silence time.Duration) network.Store {
+			return served{open(t, gs.Options{Bucket: name, Endpoint: endpoint, Silence: silence}), server, name, ""}
 		},
 		Puts:  func(r *http.Request) bool { return r.Method == http.MethodPost },
 		Reads: func(r *http.Request) bool { return r.Method != http.MethodPost && !strings.HasSuffix(r.URL.Path, "/o") },

@@ -3,6 +3,7 @@ package s3_test
 import (
 	"errors"
 	"net/http"
+	"path/filepath"
 	"strings"
 	"testing"
 	"time"
@@ -20,12 +21,12 @@ func TestNetwork(t *testing.T) {
 	network.Run(t, network.Driver{
 		Endpoint: server.Endpoint,
 		Make:     func(t *testing.T, name string) { server.Make(t, name, bucket.Options{Versioned: true}) },
-		Open: func(t *testing.T, endpoint, name string, silence time.Duration) objstore.Store {
+		Open: func(t *testing.T, endpoint, name string, silence time.Duration) network.Store {
 			s, err := s3.Open(t.Context(), s3.Options{Bucket: name, Endpoint: endpoint, PathStyle: true, Silence: silence})
 			if err != nil {
 				t.Fatal(err)
 			}
-			return s
+			return served{s, filepath.Join(server.Dir, name)}
 		},
 		Puts:  func(r *http.Request) bool { return r.Method == http.MethodPut },
 		Reads: func(r *http.Request) bool { return strings.Count(r.URL.Path, "/") > 1 && r.Method != http.MethodPut },

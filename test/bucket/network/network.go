@@ -5,8 +5,6 @@ package network
 import (
 	"fmt"
 	"net/http"
-	"slices"
-	"sync"
 	"testing"
 	"time"
 
@@ -22,9 +20,15 @@ type Driver struct {
 	// Make makes a bucket.
 	Make func(t *testing.T, name string)
 	// Open opens a bucket over an endpoint. Silence bounds how long nothing may move; 0: the driver's default.
-	Open func(t *testing.T, endpoint, name string, silence time.Duration) objstore.Store
+	Open func(t *testing.T, endpoint, name string, silence time.Duration) Store
 	// Puts reports whether a request stores an object, Reads whether it needs the right to read one.
 	Puts, Reads func(*http.Request) bool
+}
+
+// Store is a driver's store, with a way to its server that is faster than its own.
+type Store interface {
+	objstore.Store
+	storetest.Filler
 }
 
 // Run runs the suite. The driver's tests need no more than this but for what is peculiar to its store.
@@ -60,7 +64,7 @@ func (d Driver) through(t *testing.T, name string, decide func(*http.Request) bu
 }
 
 // direct opens a bucket beside the network.
-func (d Driver) direct(t *testing.T, name string) objstore.Store {
+func (d Driver) direct(t *testing.T, name string) Store {
 	t.Helper()
 	return d.Open(t, d.Endpoint, name, 0)
 }
@@ -75,25 +79,10 @@ func only(which func(*http.Request) bool, trouble bucket.Trouble) func(*http.Req
 	}
 }
 
-// troubled is a store over a network with trouble, whose many objects are put beside it.
+// troubled is a store over a network with trouble, to whose server many objects are given beside it.
 type troubled struct {
 	*retry.Store
-	direct objstore.Store
-}
-
-func (s troubled) Fill(t *testing.T, keys []string) {
-	t.Helper()
-	var group sync.WaitGroup
-	for part := range slices.Chunk(keys, len(keys)/8+1) {
-		group.Go(func() {
-			for _, k := range part {
-				if err := s.direct.Put(t.Context(), k, objstore.Bytes([]byte(k))); err != nil {
-					t.Errorf("put %s: %v", k, err)
-				}
-			}
-		})
-	}
-	group.Wait()
+	storetest.Filler
 }
 
 // conformance is the whole contract through a network on which half of the requests meet with some trouble.
