@@ -158,7 +158,7 @@ func TestLogsStay(t *testing.T) {
 	}
 }
 
-// TestLogCrashes ends runs at each call to the store: in between, and when all is done, every record that is needed is
+// TestLogCrashes ends runs after calls to the store: in between, and when all is done, every record that is needed is
 // there and verification misses nothing.
 func TestLogCrashes(t *testing.T) {
 	t.Parallel()
@@ -166,37 +166,35 @@ func TestLogCrashes(t *testing.T) {
 	run(t, f, prune.Options{LogBase: 6})
 	f.Now = f.Now.Add(8 * day)
 	for call := 1; ; call += 31 { // all of them take long
-		for _, persisted := range []bool{false, true} {
-			g := f.Fork(t, f.Store.Clone())
-			now := f.Now
-			g.Store.SetClock(func() time.Time { return now })
-			o := prune.Options{LogBase: 6, Now: func() time.Time { return now }}
-			var reached atomic.Bool // heads are read side by side
-			g.Store.SetHook(func(c mem.Call) mem.Fault {
-				if c.Number < call {
-					return mem.Fault{}
-				}
-				reached.Store(true)
-				return mem.Fault{Err: errors.New("killed"), Persisted: persisted && c.Number == call}
-			})
-			_, err := prune.Run(t.Context(), g.Repo, g.Source, o)
-			if err != nil && !reached.Load() { // a head that can't be read keeps its stream, and is no error
-				t.Fatalf("call %d: %v", call, err)
+		g := f.Fork(t, f.Store.Clone())
+		now := f.Now
+		g.Store.SetClock(func() time.Time { return now })
+		o := prune.Options{LogBase: 6, Now: func() time.Time { return now }}
+		var reached atomic.Bool // heads are read side by side
+		g.Store.SetHook(func(c mem.Call) mem.Fault {
+			if c.Number < call {
+				return mem.Fault{}
 			}
-			g.Store.SetHook(nil)
-			if call%2 == 0 || !reached.Load() {
-				sound(t, g)
-			}
-			run(t, g, o)
-			now = now.Add(20 * day)
-			run(t, g, o)
-			if n := len(repotest.Keys(g.Store, "/log/"+places[0].Stream+"/")); !reached.Load() && n > 64+2 {
-				t.Errorf("%d objects are left", n)
-			}
-			window(t, g, g.Store, places, 6)
-			if !reached.Load() {
-				return
-			}
+			reached.Store(true)
+			return mem.Fault{Err: errors.New("killed"), Persisted: c.Number == call}
+		})
+		_, err := prune.Run(t.Context(), g.Repo, g.Source, o)
+		if err != nil && !reached.Load() { // a head that can't be read keeps its stream, and is no error
+			t.Fatalf("call %d: %v", call, err)
+		}
+		g.Store.SetHook(nil)
+		if call%2 == 0 || !reached.Load() {
+			sound(t, g)
+		}
+		run(t, g, o)
+		now = now.Add(20 * day)
+		run(t, g, o)
+		if n := len(repotest.Keys(g.Store, "/log/"+places[0].Stream+"/")); !reached.Load() && n > 64+2 {
+			t.Errorf("%d objects are left", n)
+		}
+		window(t, g, g.Store, places, 6)
+		if !reached.Load() {
+			return
 		}
 	}
 }
