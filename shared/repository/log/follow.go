@@ -8,6 +8,7 @@ import (
 
 	"golang.org/x/sync/semaphore"
 
+	"github.com/btcdecoded/holdfast/shared/objstore"
 	"github.com/btcdecoded/holdfast/shared/repository"
 	"github.com/btcdecoded/holdfast/shared/repository/inventory"
 	"github.com/btcdecoded/holdfast/shared/repository/layout"
@@ -176,35 +177,12 @@ func (w *follower) plan(ctx context.Context, number int, l leg, keys *seal.Keys,
 	ctx, cancel := context.WithCancel(ctx)
 	defer cancel()
 	window := semaphore.NewWeighted(readAhead)
-	for f := range w.fetch(ctx, l.epoch, keys, plan, window) {
-		<-f.done
-		if f.err == nil {
-			f.err = w.follows(f, n)
-		}
-		var damage *repository.DamageError
-		switch {
-		case errors.As(f.err, &damage):
-			excluded[f.LogObject] = f.err
-			return n, true, nil
-		case f.err != nil:
-			return n, false, f.err
-		}
-		for i, e := range f.loaded.entries {
-			if e.sequence < n {
-				continue
-			}
-			if e.sequence > l.to {
-				break
-			}
-			w.previous, w.known, w.zero = f.loaded.hashes[i], true, false
-			n = e.sequence + 1
-			if !w.yield(located{number, e, f.loaded.hashes[i]}, nil) {
-				return n, false, nil
-			}
-		}
-		window.Release(f.weight)
+	r := reading{follower: w, number: number, leg: l, keys: keys, excluded: excluded, n: n}
+	more, err := r.objects(ctx, w.fetch(ctx, l.epoch, keys, plan, window), window)
+	if errors.Is(err, errOtherWay) {
+		return r.n, true, nil
 	}
-	return n, true, ctx.Err()
+	return r.n, more, err
 }
 
 // fetch reads objects ahead, within the window, and gives them in order.
@@ -231,15 +209,19 @@ func (w *follower) fetch(ctx context.Context, epoch *Epoch, keys *seal.Keys, pla
 	return out
 }
 
-// object reads an object. A segment must be equal to its pieces as long as they are there: equal last records prove all
-// before them, since each has the hash of the one before it.
+// object reads an object, of which the last record may not be proven. A segment must be equal to its pieces as long as they are
+// there: equal last records prove all before them, since each has the hash of the one before it.
 func (r *Reader) object(ctx context.Context, epoch *Epoch, keys *seal.Keys, o layout.LogObject) (*loaded, error) {
-	l, err := load(ctx, r.repo, r.src, keys, o)
+	l, err := loadOpen(ctx, r.repo, r.src, keys, o)
 	if err != nil || !o.Joined {
 		return l, err
 	}
 	last, ok := epoch.piece(o.Last)
 	if !ok {
+		return l, nil
+	}
+	if b, err := objstore.ReadAll(ctx, r.repo.Store(), layout.LogKey(r.src, last), objstore.MaxObject); err == nil && holds(keys, b, l.open.plain[l.tail:]) {
+		l.open = nil // which proves the record as well
 		return l, nil
 	}
 	piece, err := load(ctx, r.repo, r.src, keys, last)
@@ -253,17 +235,4 @@ func (r *Reader) object(ctx context.Context, epoch *Epoch, keys *seal.Keys, o la
 		return nil, &repository.DamageError{Key: layout.LogKey(r.src, o), Err: ErrOther}
 	}
 	return l, nil
-}
-
-// follows checks that record n, in the object, follows the records before it.
-func (w *follower) follows(f *future, n uint64) error {
-	if !w.known {
-		return nil
-	}
-	at := n - f.First
-	before := f.loaded.entries[at].previous
-	if before != w.previous {
-		return &repository.DamageError{Key: layout.LogKey(w.reader.src, f.LogObject), Err: fmt.Errorf("record %d %w", n, ErrChain)}
-	}
-	return nil
 }
