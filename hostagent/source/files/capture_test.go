@@ -71,6 +71,23 @@ func bytesOf(seed uint64, n int) string {
 	return string(b[:n])
 }
 
+// tick waits until what is changed from now on has other times than what was changed before: the clock of a file system may
+// stand still for some milliseconds.
+func tick(t testing.TB) {
+	t.Helper()
+	path := filepath.Join(t.TempDir(), "tick")
+	now := func() (st unix.Stat_t) {
+		write(t, path, "")
+		if err := unix.Stat(path, &st); err != nil {
+			t.Fatal(err)
+		}
+		return st
+	}
+	for before := now(); now().Ctim == before.Ctim; {
+		time.Sleep(time.Millisecond)
+	}
+}
+
 func TestOrderOfWalkIsOrderOfTrees(t *testing.T) {
 	dir := tempDir(t)
 	for _, name := range []string{"a/x", "a.b", "a-", "a/y/z", "a!", "a0", "A", "a/y.", "a/y-/z", "ab", "\xff", "~", "a\x01"} {
@@ -191,7 +208,7 @@ func describeEntry(t *testing.T, s *fakeSession, e *snapshot.Entry) description 
 }
 
 func TestRandomTrees(t *testing.T) {
-	for seed := range uint64(8) {
+	for seed := range uint64(6) {
 		t.Run(fmt.Sprint("seed ", seed), func(t *testing.T) {
 			dir := tempDir(t)
 			trees.Make(t, dir, seed, trees.Options{Deep: seed%2 == 0, MaxFile: 1 << 20})
@@ -234,7 +251,7 @@ func TestRandomTrees(t *testing.T) {
 func TestLargeFiles(t *testing.T) {
 	dir := tempDir(t)
 	for i, size := range []int{
-		smallFile, smallFile + 1, 1 << 20, 4<<20 - 1, snapshot.MapSpan - 1, snapshot.MapSpan, snapshot.MapSpan + 1, 2 * snapshot.MapSpan, 30<<20 + 12345,
+		smallFile, smallFile + 1, 1 << 20, 4<<20 - 1, snapshot.MapSpan - 1, snapshot.MapSpan, snapshot.MapSpan + 1, 2*snapshot.MapSpan + 12345,
 	} {
 		write(t, fmt.Sprintf("%s/%02d", dir, i), bytesOf(uint64(i), size))
 	}
@@ -255,15 +272,15 @@ func TestLargeFiles(t *testing.T) {
 	s := newSession()
 	r := captured(t, s, Options{Roots: []string{dir}})
 	compareTree(t, s, dir)
-	if r.Counts.Files != 10 || r.Counts.NewFiles != 10 || len(r.Problems) != 0 {
+	if r.Counts.Files != 9 || r.Counts.NewFiles != 9 || len(r.Problems) != 0 {
 		t.Errorf("%+v", r)
 	}
-	if e := s.entry(t, dir+"/08"); len(e.Maps) != 4 {
+	if e := s.entry(t, dir+"/07"); len(e.Maps) != 3 {
 		t.Errorf("%d maps", len(e.Maps))
 	}
 	// An insertion at the beginning of a large file costs few chunks.
-	content, _ := os.ReadFile(dir + "/08")
-	write(t, dir+"/08", "inserted"+string(content))
+	content, _ := os.ReadFile(dir + "/07")
+	write(t, dir+"/07", "inserted"+string(content))
 	next := s.child(later())
 	r = captured(t, next, Options{Roots: []string{dir}})
 	compareTree(t, next, dir)
@@ -366,6 +383,7 @@ func TestChangesAreSeen(t *testing.T) {
 	write(t, dir+"/untouched", "content")
 	s := newSession()
 	captured(t, s, Options{Roots: []string{dir}})
+	tick(t)
 	for name, edit := range edits {
 		if err := edit(filepath.Join(dir, name)); err != nil {
 			t.Fatalf("%s: %v", name, err)

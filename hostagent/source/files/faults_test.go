@@ -44,7 +44,7 @@ func faulty(before func(name string, flags int) error, reading func(fd int, name
 }
 
 // sizes are those of files that are read in different ways.
-var sizes = map[string]int{"small": 100, "large": 300_000, "mapped": 20 << 20}
+var sizes = map[string]int{"small": 100, "large": 300_000, "mapped": snapshot.MapSpan + 1<<20}
 
 func TestChangedOnceIsReadAgain(t *testing.T) {
 	for name, size := range sizes {

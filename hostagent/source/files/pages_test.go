@@ -59,8 +59,8 @@ func TestPagesOverGenerations(t *testing.T) {
 		page int
 		data func(*rand.ChaCha8) []byte
 	}{
-		"sqlite":   {4096, func(r *rand.ChaCha8) []byte { return sqliteFile(r, 4096, 2600) }},
-		"postgres": {paged.PostgresPage, func(r *rand.ChaCha8) []byte { return postgresFile(r, 1500) }},
+		"sqlite":   {4096, func(r *rand.ChaCha8) []byte { return sqliteFile(r, 4096, 2100) }},
+		"postgres": {paged.PostgresPage, func(r *rand.ChaCha8) []byte { return postgresFile(r, 1100) }},
 		"inline":   {4096, func(r *rand.ChaCha8) []byte { return sqliteFile(r, 4096, 300) }},
 	} {
 		t.Run(name, func(t *testing.T) {
@@ -119,7 +119,7 @@ func TestPagesRegionIsStoredWhole(t *testing.T) {
 	path := filepath.Join(t.TempDir(), "file.db")
 	s := newSession()
 	most := 0
-	for generation := range 3 * paged.MaxParts {
+	for generation := range 2 * paged.MaxParts {
 		_, _ = source.Read(data[4096*(1+generation*7%299):][:100])
 		s = s.child(time.Now().Add(-time.Hour))
 		wantPaged(t, s, path, data)

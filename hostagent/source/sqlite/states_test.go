@@ -9,6 +9,7 @@ import (
 	"path/filepath"
 	"slices"
 	"strings"
+	"sync"
 	"testing"
 	"time"
 
@@ -104,12 +105,14 @@ func TestLockedExclusively(t *testing.T) {
 		t.Error(err)
 	}
 	o.MaxLock = time.Minute
-	go func() {
+	var committing sync.WaitGroup
+	defer committing.Wait()
+	committing.Go(func() {
 		time.Sleep(50 * time.Millisecond)
 		if err := a.try("COMMIT"); err != nil {
 			t.Error(err)
 		}
-	}()
+	})
 	s := pagedtest.New()
 	capture(t, s, o)
 	if value(t, copied(t, s)) != 0 {
