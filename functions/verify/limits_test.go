@@ -49,7 +49,7 @@ func (s *stage) emitted() map[string]float64 {
 }
 
 // beat is how far ticks are apart where weeks go by: fewer than the schedule's make the same.
-const beat, day = 3 * time.Hour, 24 * time.Hour
+const beat, day = 6 * time.Hour, 24 * time.Hour
 
 // TestLimitOfBytes reads no more in any month than is allowed, evenly, and says that it does not suffice.
 func TestLimitOfBytes(t *testing.T) {
