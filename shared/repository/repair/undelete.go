@@ -45,7 +45,8 @@ type Undeleted struct {
 }
 
 // Undelete makes the current version of each object again one that authenticates: it removes the delete markers and the
-// versions over the newest one whose bytes match its name or bear a valid signature. Holdfast itself deletes with all
+// versions over the newest one whose bytes match its name, bear a valid signature or, of logs, are the records that they
+// should be. Holdfast itself deletes with all
 // versions and never overwrites, so that markers and second versions are always somebody else's. Records of damaged
 // packs are left alone: repair may hide one that is locked.
 //
@@ -55,7 +56,7 @@ type Undeleted struct {
 // Errors: objstore.ErrNoVersions, those of the store and of [repository.Open] where not even the repository's own
 // documents have an authentic version.
 func Undelete(ctx context.Context, store objstore.Store, identity *keyring.Identity, opts UndeleteOptions) (*Undeleted, error) {
-	u := &undeleter{opts: opts, result: &Undeleted{DryRun: opts.DryRun, Healed: []Healed{}, Left: []Item{}}}
+	u := &undeleter{opts: opts, epochs: map[string]*epochProof{}, result: &Undeleted{DryRun: opts.DryRun, Healed: []Healed{}, Left: []Item{}}}
 	if u.opts.Workers <= 0 {
 		u.opts.Workers = DefaultWorkers
 	}
@@ -77,6 +78,9 @@ type undeleter struct {
 	opts UndeleteOptions
 	past objstore.Versioned
 	repo *repository.Repository // with the repository's own documents as they will be
+
+	reading sync.Mutex
+	epochs  map[string]*epochProof // by the key of the head; guarded by reading
 
 	mu     sync.Mutex
 	result *Undeleted // guarded by mu
@@ -167,6 +171,10 @@ func (u *undeleter) healOne(ctx context.Context, all []objstore.Version) error {
 	if key == layout.RepositoryKey || strings.HasPrefix(key, layout.AccessPrefix) || len(parts) < 3 || parts[2] == "damaged" {
 		return nil
 	}
+	if src, o, ok := logObject(key); ok {
+		_, err := u.heal(ctx, all, u.piece(src, o))
+		return err
+	}
 	if parts[2] != "packs" && parts[2] != "lists" {
 		_, err := u.heal(ctx, all, u.signed(func(b []byte) bool { return u.repo.DecodeDocument(key, b, nil) == nil }))
 		return err
@@ -231,6 +239,11 @@ func (u *undeleter) heal(ctx context.Context, all []objstore.Version, authentic 
 			continue
 		}
 		ok, err := authentic(ctx, v)
+		if errors.Is(err, objstore.ErrArchived) {
+			item.Problem, item.Reason = "a version that may be authentic is archived", "thaw it to have it looked at"
+			u.left(item)
+			return nil, nil
+		}
 		if err != nil && !errors.Is(err, objstore.ErrNotExist) {
 			return nil, fmt.Errorf("read version %s of %s: %w", v.ID, v.Key, err)
 		}
@@ -259,11 +272,15 @@ func (u *undeleter) heal(ctx context.Context, all []objstore.Version, authentic 
 		return &v, nil
 	}
 	if h.Garbage > 0 { // of an object with nothing but markers nothing is there to be missed, or found
-		u.mu.Lock()
-		defer u.mu.Unlock()
-		u.result.Left = append(u.result.Left, item)
+		u.left(item)
 	}
 	return nil, nil
+}
+
+func (u *undeleter) left(item Item) {
+	u.mu.Lock()
+	defer u.mu.Unlock()
+	u.result.Left = append(u.result.Left, item)
 }
 
 // uncover takes away what is over the version good, the oldest first.
