@@ -84,6 +84,34 @@ func (c *clusterHost) durable(at time.Time) {
 	c.host.t.Fatal("nothing arrives in the log")
 }
 
+// ships does something that is to arrive in the log as a record of its own, and waits for that: how many records there are must
+// not be a matter of how fast the machine is.
+func (c *clusterHost) ships(something func()) {
+	c.host.t.Helper()
+	before := len(c.log("/log/"))
+	something()
+	for end := time.Now().Add(3 * time.Minute); len(c.log("/log/")) == before; time.Sleep(20 * time.Millisecond) {
+		if time.Now().After(end) {
+			c.host.t.Fatal("nothing more arrives in the log")
+		}
+	}
+}
+
+// log returns the files of the repository's log whose paths have a part: segments are told from records by theirs.
+func (c *clusterHost) log(part string) (out []string) {
+	c.host.t.Helper()
+	must(c.host.t, filepath.WalkDir(c.path("repository/v1"), func(path string, d os.DirEntry, err error) error {
+		if err != nil || !d.Type().IsRegular() || !strings.Contains(path, part) {
+			return err
+		}
+		if name := filepath.Base(path); part != "/log/" || name != "head.json" && !strings.Contains(path, "/joined/") {
+			out = append(out, path)
+		}
+		return nil
+	}))
+	return out
+}
+
 // insert commits a row and returns a moment after it that is known to be one.
 func (c *clusterHost) insert(n int) time.Time {
 	c.host.t.Helper()
@@ -116,14 +144,16 @@ func (c *clusterHost) rows(dir string) string {
 func TestCluster(t *testing.T) {
 	c := newClusterHost(t)
 	c.started()
-	c.insert(2)
+	c.ships(func() { c.insert(2) })
 	between := c.now()
 	lsn := c.Psql("SELECT pg_current_wal_flush_lsn()")
 	c.Psql("SELECT pg_create_restore_point('good')")
-	c.Psql("DELETE FROM kept WHERE n = 1")
-	c.durable(c.insert(3).Add(-time.Second))
-	c.Psql("DELETE FROM kept WHERE n = 2")
-	c.Psql("SELECT pg_switch_wal()")
+	c.ships(func() { c.Psql("DELETE FROM kept WHERE n = 1") })
+	c.ships(func() { c.insert(3) })
+	c.ships(func() {
+		c.Psql("DELETE FROM kept WHERE n = 2")
+		c.Psql("SELECT pg_switch_wal()")
+	})
 	c.durable(between)
 	c.stopped()
 	at := between.UTC().Format("2006-01-02 15:04:05.999999") + "+00"
@@ -202,19 +232,13 @@ func TestCluster(t *testing.T) {
 // damage alters the newest records of the log, then its head: nothing is restored without them, and it is said why.
 func (c *clusterHost) damage(t *testing.T) {
 	t.Helper()
-	var pieces, heads []string
-	must(t, filepath.WalkDir(c.path("repository"), func(path string, d os.DirEntry, err error) error {
-		switch {
-		case err != nil || !d.Type().IsRegular() || !strings.Contains(path, "/log/"):
-		case strings.HasSuffix(path, "head.json"):
-			heads = append(heads, path)
-		case strings.Contains(path, "/joined/"):
-			return os.Remove(path)
-		default:
-			pieces = append(pieces, path)
-		}
-		return err
-	}))
+	pieces, heads := c.log("/log/"), c.log("/head.json")
+	if len(pieces) < 4 {
+		t.Fatalf("%d records", len(pieces))
+	}
+	for _, path := range c.log("/joined/") {
+		must(t, os.Remove(path))
+	}
 	dir := filepath.Join(c.scratch, "damaged")
 	for _, path := range []string{pieces[len(pieces)*2/3], pieces[len(pieces)-1], heads[0]} {
 		b, err := os.ReadFile(path) //nolint:gosec // of the test
