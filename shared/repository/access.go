@@ -7,6 +7,7 @@ import (
 	"errors"
 	"fmt"
 	"slices"
+	"time"
 
 	"github.com/btcdecoded/holdfast/shared/keyring"
 	"github.com/btcdecoded/holdfast/shared/objstore"
@@ -56,9 +57,43 @@ func (r *Repository) Access() Access { return r.access }
 
 // Recipients are those for whom a new chain is sealed. Errors: ErrUnsupported where a newer program has added one of
 // another type: nothing may be written that it could not read.
-func (r *Repository) Recipients() ([]keyring.Recipient, error) {
+func (r *Repository) Recipients() ([]keyring.Recipient, error) { return r.access.recipients() }
+
+// accessAge is after how long what the access documents said is asked for once more before a key is sealed.
+const accessAge = time.Minute
+
+// recipientsNow is Recipients as of now: who follows a database works for months with a repository that was opened once, and
+// what is sealed must open for who was added meanwhile, and no more for who was removed. Where that can't be read, what was
+// known counts, and a warning says so.
+func (r *Repository) recipientsNow(ctx context.Context) (now []keyring.Recipient, warning, err error) {
+	access := r.access
+	if time.Since(r.accessRead) > accessAge {
+		access, warning = r.accessNow(ctx)
+	}
+	now, err = access.recipients()
+	return now, warning, err
+}
+
+// accessNow reads the newest access document, and returns the one that is known beside a warning.
+func (r *Repository) accessNow(ctx context.Context) (Access, error) {
+	listed := listAccess(ctx, r.store)
+	err := listed.err
+	if err == nil {
+		var now Access
+		if now, _, err = r.readAccess(ctx, listed.keys); err == nil && now.Sequence >= r.access.Sequence {
+			return now, nil
+		}
+		if err == nil {
+			err = fmt.Errorf("%w: number %d was there, now the newest is %d", ErrAccess, r.access.Sequence, now.Sequence)
+		}
+	}
+	return r.access, fmt.Errorf("a key is sealed for the recipients that were known when the repository was opened: %w", err)
+}
+
+// recipients are those of the document.
+func (a *Access) recipients() ([]keyring.Recipient, error) {
 	var out []keyring.Recipient
-	for _, a := range r.access.Recipients {
+	for _, a := range a.Recipients {
 		if a.Type != keyring.TypeAge && a.Type != keyring.TypeKMS {
 			return nil, fmt.Errorf("recipient %q of the repository is of type %q: %w", a.Recipient, a.Type, ErrUnsupported)
 		}
@@ -100,7 +135,7 @@ func (r *Repository) loadAccess(ctx context.Context, listed accessList) error {
 	if err != nil {
 		return err
 	}
-	r.access, r.trust, r.copied = access, trust, listed.copied
+	r.access, r.trust, r.copied, r.accessRead = access, trust, listed.copied, time.Now()
 	return nil
 }
 

@@ -103,9 +103,12 @@ func (p *planner) sealedForAll(wrapped []snapshot.Wrapped) bool {
 // not cost a backup: its entry is left out, which is said, and later runs of the chain ask again. Without any entry that
 // needs no service nothing is written.
 func (p *planner) wrap(ctx context.Context, out *plan, chain snapshot.ChainID) error {
-	recipients, err := p.repo.Recipients()
+	recipients, stale, err := p.repo.recipientsNow(ctx)
 	if err != nil {
 		return err
+	}
+	if stale != nil {
+		out.warnings = append(out.warnings, stale)
 	}
 	context := seal.Context{Repository: p.repo.id, Source: p.options.Source, Chain: chain}
 	offline := false

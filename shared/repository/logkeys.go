@@ -19,9 +19,12 @@ import (
 // KMS that can't be reached must not cost a backup: its entry is left out, which the warnings say. Without any entry
 // that needs no service it is an error.
 func (r *Repository) WrapKey(ctx context.Context, key seal.DataKey, c seal.Context, have []snapshot.Wrapped) (all []snapshot.Wrapped, warnings []error, err error) {
-	recipients, err := r.Recipients()
+	recipients, stale, err := r.recipientsNow(ctx)
 	if err != nil {
 		return have, nil, err
+	}
+	if stale != nil {
+		warnings = append(warnings, stale)
 	}
 	all = have
 	offline := false

@@ -67,6 +67,8 @@ type Repository struct {
 	access   Access
 	copied   bool       // the place says so
 	also     *elsewhere // nil: what is damaged here is damaged
+
+	accessRead time.Time // when access was read, by this host's clock
 }
 
 // description is the payload of repository.json.
