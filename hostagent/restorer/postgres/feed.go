@@ -234,7 +234,7 @@ func (a *assembly) open(ctx context.Context, s segment, r *Record) error {
 	if err := f.room(ctx); err != nil {
 		return err
 	}
-	file, err := os.OpenFile(f.spool.ready(s.name(size)+".new"), os.O_RDWR|os.O_CREATE|os.O_TRUNC|unix.O_NOFOLLOW, 0o600)
+	file, err := os.OpenFile(f.spool.ready(s.name(size)+unfinishedSuffix), os.O_RDWR|os.O_CREATE|os.O_TRUNC|unix.O_NOFOLLOW, 0o600)
 	if err != nil {
 		return err
 	}

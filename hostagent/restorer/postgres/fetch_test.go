@@ -4,8 +4,10 @@ import (
 	"bytes"
 	"context"
 	"errors"
+	"fmt"
 	"iter"
 	"os"
+	"os/exec"
 	"path/filepath"
 	"strings"
 	"testing"
@@ -155,6 +157,82 @@ func TestDesk(t *testing.T) {
 	cancel()
 	d.close()
 	<-ended
+}
+
+// TestCommand runs restore_command as the server does: what is there is taken, what is being written is waited for, and only
+// all else is asked for, with the exit code of who is asked.
+func TestCommand(t *testing.T) {
+	dir := t.TempDir()
+	s := &spool{dir: filepath.Join(dir, spoolName), account: pgserver.Self()}
+	asked, ask := filepath.Join(dir, "asked"), filepath.Join(dir, "it's 100% sh")
+	script := "#!/bin/sh\necho \"$@\" >>'" + asked + "'\nexit 126\n"
+	if err := errors.Join(s.create(), os.WriteFile(ask, []byte(script), 0o700)); err != nil { //nolint:gosec // it is run
+		t.Fatal(err)
+	}
+	b := &build{options: &Options{Fetch: []string{ask, "--plan"}}}
+	run := func(name string) int {
+		t.Helper()
+		text := strings.NewReplacer("%%", "%", "%f", name, "%p", "pg_wal/RECOVERYXLOG").Replace(b.command())
+		cmd := exec.Command("/bin/sh", "-c", text)
+		cmd.Dir, cmd.Env = dir, append(os.Environ(), "i=1000", "b=x", "d=y")
+		err := cmd.Run()
+		if exit := new(exec.ExitError); err != nil && !errors.As(err, &exit) {
+			t.Fatal(err)
+		}
+		return cmd.ProcessState.ExitCode()
+	}
+	got := func() string {
+		text, _ := os.ReadFile(filepath.Join(dir, "pg_wal", "RECOVERYXLOG"))
+		return string(text)
+	}
+	words := func() string {
+		text, _ := os.ReadFile(asked)
+		return string(text)
+	}
+	write := func(name string) {
+		t.Helper()
+		if err := os.WriteFile(s.ready(name), []byte(name), 0o600); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if err := os.Mkdir(filepath.Join(dir, "pg_wal"), 0o700); err != nil {
+		t.Fatal(err)
+	}
+	write("there")
+	if code := run("there"); code != 0 || got() != "there" || words() != "" || !missing(s.ready("there")) {
+		t.Errorf("%d, %q, %q", code, got(), words())
+	}
+	// It comes while it is waited for. Where this goroutine is too late it is asked for, and that is as good: it is done again.
+	for n := 0; ; n++ {
+		name := fmt.Sprint("late-", n)
+		write(name + unfinishedSuffix)
+		written := make(chan error)
+		go func() {
+			time.Sleep(20 * time.Millisecond)
+			written <- os.Rename(s.ready(name+unfinishedSuffix), s.ready(name))
+		}()
+		code := run(name)
+		if err := <-written; err != nil {
+			t.Fatal(err)
+		}
+		if code == 0 {
+			if got() != name+unfinishedSuffix || strings.Contains(words(), name) {
+				t.Errorf("%q, %q", got(), words())
+			}
+			break
+		}
+		if code != 126 {
+			t.Fatal(code)
+		}
+	}
+	// It is given up, and it never comes to its end: who is asked knows why.
+	write("left" + unfinishedSuffix)
+	for _, name := range []string{"absent", "left"} {
+		before := got()
+		if code := run(name); code != 126 || got() != before || !strings.Contains(words(), "--plan "+spoolName+"/"+planName+" "+name+" pg_wal/RECOVERYXLOG\n") {
+			t.Errorf("%s: %d, %q, %q", name, code, got(), words())
+		}
+	}
 }
 
 func FuzzParsePlan(f *testing.F) {

@@ -364,8 +364,9 @@ func (b *build) editAuto(edit func(text string) string) error {
 	return errors.Join(b.account.Give(at+".new"), os.Rename(at+".new", at))
 }
 
-// command is restore_command: a segment that waits in the spool of this boot is taken without more ado, all else is asked
-// for. mv is a hundredth of the time that this program takes to start, and the server waits for each.
+// command is restore_command: a segment that waits in the spool of this boot is taken without more ado, and one that is just
+// being written is waited for, a second at most; all else is asked for. mv and sleep are a tenth of the time that this
+// program takes to start, and the server waits for each.
 //
 // It is run by a shell in the data directory. The file in /proc and not a fixed name: what was written before the machine
 // crashed may be torn.
@@ -377,6 +378,7 @@ func (b *build) command() string {
 	for _, arg := range b.options.Fetch {
 		fetch = append(fetch, escape(arg))
 	}
-	return fmt.Sprintf(`read -r b </proc/sys/kernel/random/boot_id; mv -f "%[1]s/%[2]s$b/%%f" "%%p" 2>/dev/null || exec %[3]s "%[1]s/%[4]s" "%%f" "%%p"`,
-		spoolName, readyName, strings.Join(fetch, " "), planName)
+	return fmt.Sprintf(`read -r b </proc/sys/kernel/random/boot_id; d="%[1]s/%[2]s$b"; i=0; until mv -f "$d/%%f" "%%p" 2>/dev/null; do `+
+		`[ -e "$d/%%f%[3]s" ] && [ $((i=i+1)) -le 100 ] && sleep 0.01 || exec %[4]s "%[1]s/%[5]s" "%%f" "%%p"; done`,
+		spoolName, readyName, unfinishedSuffix, strings.Join(fetch, " "), planName)
 }

@@ -33,6 +33,9 @@ const (
 	stageName  = "stage"  // how far the restore has come
 )
 
+// unfinishedSuffix ends the name of a segment that is being written.
+const unfinishedSuffix = ".new"
+
 // Plan is what must be known to fetch WAL for a recovery, kept in its spool.
 type Plan struct {
 	Format   int               `json:"format"`
