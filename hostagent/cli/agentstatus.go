@@ -22,7 +22,7 @@ type agentState struct {
 	Alive   bool                           `json:"alive"`
 	Running *journal.Entry                 `json:"running,omitempty"`
 	Waiting []journal.Entry                `json:"waiting"`
-	Sources map[string]*events.JobFinished `json:"sources"` // how the newest job of each ended
+	Sources map[string]*events.JobFinished `json:"sources"` // how the newest backup of each ended
 	Heard   time.Time                      `json:"heard,omitzero"`
 	Logs    map[string]*logStatus          `json:"logs,omitempty"` // of the sources that are followed
 	Unsent  int                            `json:"unsent"`
@@ -37,7 +37,7 @@ func (a *app) agentStatusCommand() *cobra.Command {
 		Use:   "status",
 		Short: "What the agent does, has to do, and did last",
 		Long: `Show what the journal of this host's agent says: whether an agent runs, the job it is at, those that wait, and how the
-newest job of each source ended; and whether the policy file is in order. It asks neither the agent nor the repository.`,
+newest backup of each source ended; and whether the policy file is in order. It asks neither the agent nor the repository.`,
 		Example: "  holdfast agent status\n  holdfast agent status --json",
 		Args:    arguments(0, 0, ""),
 		RunE: func(*cobra.Command, []string) error {

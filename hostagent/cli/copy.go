@@ -238,10 +238,14 @@ func (a *app) tempPath() string {
 }
 
 func (a *app) copyResult(to string, got *copier.Result) *copyResult {
+	name := a.name
+	if a.flags.json {
+		name = snapshot.ID.String // for programs a name is the same on each host
+	}
 	names := func(ids []snapshot.ID) []string {
 		out := []string{}
 		for _, id := range ids {
-			out = append(out, a.name(id))
+			out = append(out, name(id))
 		}
 		return out
 	}

@@ -124,6 +124,7 @@ this host's own.`,
 				fmt.Fprintf(w, "%s opens %d of %s\n", a.identityPath(), len(chains)-bad, count(uint64(len(chains)), "chain", "chains"))
 			})
 			if err == nil && bad > 0 {
+				a.note("what was sealed before a recipient was added is sealed for it by `holdfast key add KEY`, which can be repeated")
 				return outcome(exitIdentity)
 			}
 			return err
