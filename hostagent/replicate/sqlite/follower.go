@@ -84,7 +84,7 @@ func (f *Follower) attempt(ctx context.Context) (time.Duration, error) {
 	}
 	if !resumed {
 		if wait := time.Until(f.rest); wait > 0 && f.gap != nil {
-			f.State(replicate.Waiting, f.gap.Error(), "the application resets its log faster than it is read, or is stopped and started often: the snapshot that makes up for it is made at most a tenth of the time, and where it fails again and again, once a minute")
+			f.State(replicate.Waiting, f.gap.Error(), "the application resets its log faster than it is read, or opens and closes the database all the time: a connection that it keeps open helps; the snapshot that makes up for it is made at most a tenth of the time, and where it fails again and again, once a minute")
 			return min(wait, lookAgain), nil
 		}
 		return f.begin(ctx, l)
