@@ -17,6 +17,7 @@ import (
 	"fmt"
 	"slices"
 	"sync"
+	"time"
 
 	"github.com/btcdecoded/holdfast/shared/keyring"
 	"github.com/btcdecoded/holdfast/shared/objstore"
@@ -47,6 +48,8 @@ type Options struct {
 	// Probe proves of a target that has no repository yet that it never overwrites, see [objstore.Probe], before anything
 	// is written there. A directory needs no proof.
 	Probe bool
+	// Now is the host's clock; nil: time.Now.
+	Now func() time.Time
 }
 
 // Progress is how far a run is.
@@ -121,6 +124,9 @@ type run struct {
 func Run(ctx context.Context, from *repository.Repository, to objstore.Store, opts Options) (*Result, error) {
 	if opts.Workers <= 0 {
 		opts.Workers = DefaultWorkers
+	}
+	if opts.Now == nil {
+		opts.Now = time.Now
 	}
 	r := &run{from: from, to: to, opts: opts, ctx: ctx, result: &Result{}, problem: map[string]int{}}
 	if err := r.copyRepository(); err != nil {

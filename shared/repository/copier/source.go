@@ -20,9 +20,13 @@ type source struct {
 	src    snapshot.Source
 	ours   *inventory.Inventory // of the original
 	theirs *inventory.Inventory // of the copy, when the run began
-	done   map[inventory.Pack]bool
+	done   map[inventory.Pack]held
+	listed map[string]held                // lists in the copy, by name
 	bad    map[string]bool                // keys of packs and lists that the copy can not have; noted already
 	lists  map[string][]snapshot.PackInfo // those of the original that are in order, by name
+
+	manifests []*repository.Stored // of the original
+	known     map[uint64]bool      // snapshots of the copy of which it is noted what they name
 }
 
 func peekID(payload []byte) (string, error) {
@@ -34,7 +38,10 @@ func peekID(payload []byte) (string, error) {
 }
 
 func (r *run) copySource(src snapshot.Source) error {
-	s := &source{run: r, src: src, done: map[inventory.Pack]bool{}, bad: map[string]bool{}, lists: map[string][]snapshot.PackInfo{}}
+	s := &source{
+		run: r, src: src, done: map[inventory.Pack]held{}, listed: map[string]held{}, bad: map[string]bool{}, lists: map[string][]snapshot.PackInfo{},
+		known: map[uint64]bool{},
+	}
 	// First the manifests, then what they name: all of it is in the listing.
 	manifests, err := r.from.Manifests(r.ctx, src)
 	bad := new(repository.BadManifestError)
@@ -54,6 +61,7 @@ func (r *run) copySource(src snapshot.Source) error {
 			s.withhold(id)
 		}
 	}
+	s.manifests = manifests
 	if err := s.checkHistory(manifests); err != nil {
 		return err
 	}
