@@ -25,7 +25,8 @@ import (
 // A snapshot before that one stays, with what follows it, where a branch of the log that is written since needs it
 // ([log.Older]).
 //
-// An epoch whose head can't be read keeps its whole stream: what goes on from what is not known then.
+// An epoch whose head can't be read keeps its whole stream, and those that go on from it: from where it goes on itself, and so
+// what leads to them, is not known then.
 
 // logBase is the snapshot of Options.LogBase, if it is there and stays.
 func (p *pruner) logBase() *repository.Stored {
@@ -123,8 +124,9 @@ func (p *pruner) sweepLogs(ctx context.Context, removed map[uint64]bool) error {
 	}
 	if base := p.logBase(); base != nil && !removed[base.Sequence] {
 		need := p.neededRecords(streams, base, removed)
+		unsure := unsureStreams(streams)
 		for _, s := range streams {
-			if slices.ContainsFunc(s.Epochs, func(e *log.Epoch) bool { return e.Described == nil }) {
+			if unsure[s.ID] {
 				continue
 			}
 			for _, e := range s.Epochs {
@@ -142,6 +144,25 @@ func (p *pruner) sweepLogs(ctx context.Context, removed map[uint64]bool) error {
 		}
 	}
 	return p.sweepJoined(ctx, streams)
+}
+
+// unsureStreams are the streams that have an epoch without a head that counts, and those that go on from them, over any number.
+func unsureStreams(streams []log.Stream) map[string]bool {
+	unsure := map[string]bool{}
+	for _, s := range streams {
+		unsure[s.ID] = slices.ContainsFunc(s.Epochs, func(e *log.Epoch) bool { return e.Described == nil })
+	}
+	for more := true; more; {
+		more = false
+		for _, s := range streams {
+			if !unsure[s.ID] && slices.ContainsFunc(s.Epochs, func(e *log.Epoch) bool {
+				return e.Described.Continues != nil && unsure[e.Described.Continues.Stream]
+			}) {
+				unsure[s.ID], more = true, true
+			}
+		}
+	}
+	return unsure
 }
 
 // neededRecords says from which record on each epoch is needed by snapshots from base on, and by older ones that a branch
