@@ -34,11 +34,11 @@ func (w *world) listenNow() {
 			Detail json.RawMessage `json:"detail"`
 		}
 		w.must(json.Unmarshal([]byte(m), &raw))
-		if id := raw.Type + string(raw.Detail); w.known[id] {
+		id := raw.Type + string(raw.Detail)
+		if w.known[id] {
 			continue
-		} else {
-			w.known[id] = true
 		}
+		w.known[id] = true
 		e := event{Type: raw.Type}
 		w.must(json.Unmarshal(raw.Detail, &e.Detail))
 		w.heard = append(w.heard, e)
