@@ -167,7 +167,10 @@ func (s *Session) Chunk(ctx context.Context, kind snapshot.Kind, plain []byte) (
 		s.maps.put(id, plain) // also one that an interrupted run stored, or whose copy here was damaged
 	}
 	ref, ok, err := s.refs.find(kind, id)
-	if err != nil || ok {
+	// A run that takes up what another has stored stores at least its root itself: so its list is a new object, the arrival of
+	// which tells the store's time, see checkAge.
+	own := kind == snapshot.Root && s.resumed > 0
+	if err != nil || ok && !own {
 		return ref, err
 	}
 	buf := s.repo.buffers.get(0)

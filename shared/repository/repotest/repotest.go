@@ -117,6 +117,15 @@ func (f *Fixture) Backup(t testing.TB, kind snapshot.SnapshotType, tree Tree) *r
 	return m
 }
 
+// TryBackup is Backup where it may fail; the state of the host stays as that leaves it.
+func (f *Fixture) TryBackup(ctx context.Context, kind snapshot.SnapshotType, tree Tree) (*repository.Stored, error) {
+	m, err := f.backup(ctx, kind, tree)
+	if err == nil {
+		f.Trees[m.Sequence] = tree
+	}
+	return m, err
+}
+
 // Abandon stores the tree's content and gives up before the commit, as a run that was killed does. The state of the
 // host is lost with it.
 func (f *Fixture) Abandon(t testing.TB, tree Tree) {
