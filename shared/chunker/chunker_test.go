@@ -83,7 +83,7 @@ func TestBounds(t *testing.T) {
 			t.Errorf("content of %d bytes cut at %d", n, got)
 		}
 	}
-	for name, data := range map[string][]byte{"noise": noise(2, 64<<20), "zeros": make([]byte, 64<<20)} {
+	for name, data := range map[string][]byte{"noise": noise(2, 24<<20), "zeros": make([]byte, 24<<20)} {
 		list := lengths(c, data)
 		sum := 0
 		for i, n := range list {
