@@ -75,7 +75,7 @@ func (p place) vacant() error {
 		path := p.path() + side
 		_, err := os.Lstat(path)
 		if err == nil {
-			return fmt.Errorf("restore to %s: %s: %w", p.path(), path, ErrExists)
+			return fmt.Errorf("%s: %w", path, ErrExists)
 		}
 		if !errors.Is(err, os.ErrNotExist) {
 			return fmt.Errorf("restore to %s: %w", p.path(), err)
@@ -96,7 +96,7 @@ func (p place) room(need uint64) error {
 	}
 	free *= uint64(max(st.Frsize, 1)) //nolint:gosec // a block size
 	if need > free {
-		return fmt.Errorf("restore to %s: %w: it needs %s, and %s are free", p.path(), ErrFull, humanize.IBytes(need), humanize.IBytes(free))
+		return fmt.Errorf("%w: it needs %s, and %s are free", ErrFull, humanize.IBytes(need), humanize.IBytes(free))
 	}
 	return nil
 }
