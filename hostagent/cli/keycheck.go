@@ -42,7 +42,7 @@ func (a *app) addRecipient(ctx context.Context, repo *repository.Repository, key
 		return err
 	}
 	if n > 0 {
-		a.note("%s can open the snapshots that are there: keys of %s sealed for it; `holdfast copy` brings them to the copies", rec.Recipient, count(uint64(n), "chain", "chains"))
+		a.note("%s can open the snapshots that are there: %s of chains and logs sealed for it; `holdfast copy` brings them to the copies", rec.Recipient, count(uint64(n), "key", "keys"))
 	}
 	return nil
 }

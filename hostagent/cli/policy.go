@@ -86,6 +86,9 @@ func (r policyResult) write(w io.Writer) {
 	}
 	fmt.Fprintln(w, "projected, after a year:")
 	t.write(w)
+	if !r.Cost.Total.Known {
+		fmt.Fprintln(w, "note: ? needs the sizes of the sources: --measure takes them from their newest snapshots")
+	}
 	for _, note := range r.Cost.Notes {
 		fmt.Fprintf(w, "note: %s\n", note)
 	}
