@@ -140,7 +140,7 @@ func (r backupResult) writeDatabase(w io.Writer) {
 func databaseWord(d *databaseResult) string {
 	switch sqlite.Mode(d.Mode) {
 	case sqlite.ModeWAL:
-		return "followed by its log"
+		return "copied without a lock"
 	case sqlite.ModeUnchanged:
 		return "unchanged"
 	case sqlite.ModeReflink, sqlite.ModeLock:
