@@ -1,12 +1,12 @@
 package cli
 
 import (
-	"cmp"
 	"context"
 	"encoding/json"
 	"errors"
 	"fmt"
 	"io"
+	"os"
 	"path/filepath"
 	"strings"
 	"time"
@@ -32,6 +32,9 @@ const levelRestore = "restore"
 
 // scratchDir is where databases are restored to look at them, below the state directory.
 const scratchDir = "scratch"
+
+// ownScratch is the directory below one that the user names in which databases are restored to look at them.
+const ownScratch = "holdfast-scratch"
 
 // restoredSnapshot is one restore that was tried.
 type restoredSnapshot struct {
@@ -75,6 +78,12 @@ func (a *app) verifyRestores(ctx context.Context, args []string, scratch string,
 		Level: levelRestore, Pass: len(failed) == 0, Started: a.now().UTC(), Recorded: receipts,
 		Snapshots: []verifiedSnapshot{}, Findings: []findingLine{}, Restores: []restoredSnapshot{},
 	}
+	place := filepath.Join(a.statePath(), scratchDir)
+	if scratch != "" {
+		// One of its own: what killed processes have left is removed from it by its name alone, and there may be anything beside it.
+		place = filepath.Join(scratch, ownScratch)
+		defer func() { _ = os.Remove(place) }() // if nothing is in it
+	}
 	for _, id := range ids {
 		try := a.verifyRestore
 		switch {
@@ -83,7 +92,7 @@ func (a *app) verifyRestores(ctx context.Context, args []string, scratch string,
 		case id.dumps:
 			try = a.verifyDumps
 		}
-		r, err := try(ctx, repo, id.ID, cmp.Or(scratch, filepath.Join(a.statePath(), scratchDir)))
+		r, err := try(ctx, repo, id.ID, place)
 		if err != nil {
 			err = fmt.Errorf("verify %s by a restore: %w", id.Source, err)
 			if failed = append(failed, err); ctx.Err() != nil || len(ids) == 1 {
