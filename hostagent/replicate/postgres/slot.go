@@ -7,6 +7,7 @@ import (
 	"path/filepath"
 	"strconv"
 	"strings"
+	"time"
 
 	"github.com/dustin/go-humanize"
 	"github.com/jackc/pgx/v5/pgconn"
@@ -140,6 +141,11 @@ func DropSlot(ctx context.Context, config *pgconn.Config, dir, name string) (boo
 	}
 	defer func() { _ = c.Close(context.WithoutCancel(ctx)) }()
 	err = c.DropSlot(ctx, name, false)
+	// Who has just stopped to follow is connected until its process at the server has noticed.
+	for end := time.Now().Add(leftWithin); wire.IsInUse(err) && time.Now().Before(end) && ctx.Err() == nil; {
+		replicate.Sleep(ctx, leftAgain)
+		err = c.DropSlot(ctx, name, false)
+	}
 	there := !wire.IsMissing(err)
 	if err != nil && there {
 		return false, err
@@ -149,6 +155,13 @@ func DropSlot(ctx context.Context, config *pgconn.Config, dir, name string) (boo
 	}
 	return there, nil
 }
+
+// leftWithin is for how long a slot may be in use that nobody on this host follows any more, and leftAgain how often it is looked
+// at.
+const (
+	leftWithin = 10 * time.Second
+	leftAgain  = 50 * time.Millisecond
+)
 
 // gone notes that the slot was removed.
 func gone(dir string) error {

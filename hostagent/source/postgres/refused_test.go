@@ -11,6 +11,7 @@ import (
 	"sync"
 	"sync/atomic"
 	"testing"
+	"time"
 
 	pgsource "github.com/btcdecoded/holdfast/hostagent/source/postgres"
 
@@ -100,6 +101,12 @@ func TestServersThatCanNot(t *testing.T) {
 		}
 	})
 	t.Run("no free slot", func(t *testing.T) {
+		// A connection that was closed is there until its process has noticed.
+		for end := time.Now().Add(2 * time.Minute); s.Psql("SELECT count(*) FROM pg_stat_replication") != "0"; time.Sleep(10 * time.Millisecond) {
+			if time.Now().After(end) {
+				t.Fatal("the walsender does not end")
+			}
+		}
 		var n notes
 		if _, err := pgsource.Capture(t.Context(), pgsource.Options{Connection: s.DSN("postgres"), Temp: t.TempDir(), Note: n.add}, newSession(), nil); err != nil {
 			t.Fatal(told(err))
@@ -172,7 +179,8 @@ func TestInterruptions(t *testing.T) {
 		wants(t, text, "base backup", "hint: the connection ended")
 	})
 	t.Run("byte altered on the way", func(t *testing.T) {
-		s.Psql("CREATE TABLE mark AS SELECT 'a text that is looked for' || repeat('.', 100) AS note; CHECKPOINT")
+		// Many rows: one of them may come in two parts.
+		s.Psql("CREATE TABLE mark AS SELECT 'a text that is looked for' || repeat('.', 100) AS note FROM generate_series(1, 100); CHECKPOINT")
 		var altered atomic.Bool
 		text := fails(t, between(t, s, func(part []byte) bool {
 			if i := strings.Index(string(part), "a text that is looked for...."); i >= 0 && altered.CompareAndSwap(false, true) {

@@ -49,7 +49,7 @@ func TestWhileWritten(t *testing.T) {
 			}
 			app := startWriter(t, config, c.again)
 			s := pagedtest.New()
-			for range 3 {
+			for range 2 {
 				before := acknowledged(config.Notes)
 				r := capture(t, s, sqlite.Options{Path: config.Path, MaxLock: 20 * time.Second})
 				n, err := writer.Check(t.Context(), copied(t, s))
