@@ -63,7 +63,7 @@ hosts:
 	init := *a
 	init.flags.quiet = true
 	cmd := init.initCommand()
-	cmd.SetArgs(nil)
+	cmd.SetArgs([]string{}) // nil: those of the test
 	cmd.GroupID = ""
 	if err := cmd.ExecuteContext(t.Context()); err != nil {
 		t.Fatal(err)
