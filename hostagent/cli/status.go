@@ -340,10 +340,8 @@ func (d *statusDoc) writeStates(w io.Writer, a *app, want func(compliance.State)
 	for _, s := range d.Sources {
 		states = append(states, s.States...)
 	}
+	states = unprotectedAtOnce(slices.DeleteFunc(states, func(s compliance.State) bool { return !want(s) }))
 	for _, s := range states {
-		if !want(s) {
-			continue
-		}
 		word := a.paint(w, green, "ok")
 		switch {
 		case s.Breach:
@@ -360,4 +358,26 @@ func (d *statusDoc) writeStates(w io.Writer, a *app, want func(compliance.State)
 			fmt.Fprintf(w, "    next: %s\n", s.Next)
 		}
 	}
+}
+
+// unprotectedAtOnce makes one note of those that say of several sources that this host may destroy them: it is true of the host,
+// and repeated for each it would hide what is not.
+func unprotectedAtOnce(states []compliance.State) []compliance.State {
+	first, n := -1, 0
+	var out []compliance.State
+	for _, s := range states {
+		if s.Code == compliance.NotProtected {
+			if n++; n > 1 {
+				continue
+			}
+			first = len(out)
+		}
+		out = append(out, s)
+	}
+	if n > 1 {
+		s := &out[first]
+		s.Next = strings.TrimSuffix(s.Next, " "+s.Source)
+		s.Source = fmt.Sprintf("%d sources", n)
+	}
+	return out
 }
