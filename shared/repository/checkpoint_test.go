@@ -307,7 +307,7 @@ func TestUnfinishedFullForOthers(t *testing.T) {
 // TestFaultAtCheckpoints lets each call to the store fail in turn, before and after it took effect, while a full commits
 // unfinished snapshots. What is listed must restore, and the next run must succeed.
 func TestFaultAtCheckpoints(t *testing.T) {
-	tree := noise(16, 8, 3000)
+	tree := noise(16, 5, 3000)
 	for _, persisted := range []bool{false, true} {
 		for call, over := 1, false; !over; call++ {
 			over = faultAtCheckpoint(t, call, persisted, tree)

@@ -100,7 +100,7 @@ func TestDiskTableMemory(t *testing.T) {
 // TestDiskTableDamage damages blocks in several ways: what was in them is absent, nothing is wrong, and what is put
 // again is there.
 func TestDiskTableDamage(t *testing.T) {
-	const n = 50_000
+	const n = 36_000
 	for name, damage := range map[string]func(t *testing.T, table *diskTable){
 		"bit": func(t *testing.T, table *diskTable) {
 			t.Helper()

@@ -40,8 +40,8 @@ func TestFewReads(t *testing.T) {
 	m := mem.New()
 	r, id := initialise(t, m)
 	tree := files{}
-	for i := range 20_000 {
-		tree[fmt.Sprintf("/etc/%05d", i)] = []byte{byte(i), 1}
+	for i := range 9_000 {
+		tree[fmt.Sprintf("/etc/%05d%0200d", i, i)] = []byte{byte(i), 1}
 	}
 	stored := mustBackup(t, r, t.TempDir(), "", tree)
 	counting := &countingStore{Store: m}
