@@ -71,7 +71,7 @@ func (q *intake) dated(data []byte, a arrival) (since, none time.Time) {
 		// BUG: not one of a standby that is late. Times are right from the first commit on that is later.
 		q.newest = a.sent
 	}
-	return waitsSince(prompt, before, first, a), noneBefore(prompt, before, first, a)
+	return waitsSince(prompt, before, first, a), noneBefore(prompt && !a.relayed, before, first, a)
 }
 
 // waitsSince is since when commits in WAL may wait. Prompt: nothing waited at the server when it came; before is the time of what

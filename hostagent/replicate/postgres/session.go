@@ -179,7 +179,7 @@ func (s *session) add(ctx context.Context, start postgres.LSN, wal []byte, m wir
 	known := s.l.looked
 	s.l.mu.Unlock()
 	err := s.l.q.add(ctx, start, wal, arrival{sent: m.Time, came: time.Now(), known: known, caught: s.whole(m), relayed: s.f.relays})
-	if err != nil || !s.whole(m) {
+	if err != nil || !s.whole(m) || s.f.relays { // a standby may have been promoted just now: what came next is on another timeline
 		return err
 	}
 	// It was sent after what was answered before it came.
