@@ -277,9 +277,20 @@ func (p *prover) query(ctx context.Context, check policy.Check) (string, []strin
 		return "", nil, timed(limited, err)
 	}
 	if !want.Met(answer[0]) {
-		return "does not answer as expected", nil, nil
+		return "does not answer as expected", []string{fmt.Sprintf("the answer is %v", shown(answer[0]))}, nil
 	}
 	return "", nil, nil
+}
+
+// shown is an answer for people.
+func shown(answer any) any {
+	switch v := answer.(type) {
+	case nil:
+		return "NULL"
+	case []byte:
+		return fmt.Sprintf("%d bytes", len(v))
+	}
+	return answer
 }
 
 // timed tells the end of a query's time from other ends: SQLite only says that it was interrupted.

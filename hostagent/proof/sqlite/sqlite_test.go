@@ -98,6 +98,10 @@ func TestChecks(t *testing.T) {
 			t.Errorf("%s: the next query was not asked: %+v", query, r.Steps)
 		}
 	}
+	r = prove(t, path, all(policy.Check{Query: "SELECT count(*) FROM t", Expect: "1"}))
+	if d := r.Steps[len(r.Steps)-1].Details; len(d) != 1 || d[0] != "the answer is 500" {
+		t.Errorf("%q", d)
+	}
 	if _, err := os.Stat("made"); err == nil {
 		t.Error("a query made a file")
 	}
