@@ -20,9 +20,9 @@ const grace = 5 * time.Second
 // Run runs the hooks in order and stops at the first that fails or takes longer than its limit. What they print goes
 // to out. env is added to the environment of this process. No shell is involved.
 func Run(ctx context.Context, hooks []policy.Hook, env []string, out io.Writer) error {
-	for _, h := range hooks {
+	for i, h := range hooks {
 		if err := run(ctx, h, env, out); err != nil {
-			return fmt.Errorf("hook %q: %w", name(h), err)
+			return fmt.Errorf("%s: %w", name(hooks, i), err)
 		}
 	}
 	return nil
@@ -33,9 +33,9 @@ const again = time.Second
 
 // Until runs the hooks in order, each again and again until it succeeds, and fails when one has not within its limit.
 func Until(ctx context.Context, hooks []policy.Hook, env []string, out io.Writer) error {
-	for _, h := range hooks {
+	for i, h := range hooks {
 		if err := until(ctx, h, env, out); err != nil {
-			return fmt.Errorf("hook %q: %w", name(h), err)
+			return fmt.Errorf("%s: %w", name(hooks, i), err)
 		}
 	}
 	return nil
@@ -61,12 +61,17 @@ func until(ctx context.Context, h policy.Hook, env []string, out io.Writer) erro
 	}
 }
 
-// name is what messages call a hook: its program. Its arguments may hold passwords, and messages are kept and shown.
-func name(h policy.Hook) string {
-	if len(h.Command) == 0 {
-		return ""
+// name is what messages call a hook: its program, and which of several it is, as those that a shell runs all have the same. Its
+// arguments may hold passwords, and messages are kept and shown.
+func name(hooks []policy.Hook, i int) string {
+	program := ""
+	if len(hooks[i].Command) > 0 {
+		program = hooks[i].Command[0]
 	}
-	return h.Command[0]
+	if len(hooks) == 1 {
+		return fmt.Sprintf("hook %q", program)
+	}
+	return fmt.Sprintf("hook %d of %d, %q", i+1, len(hooks), program)
 }
 
 func run(ctx context.Context, h policy.Hook, env []string, out io.Writer) error {
