@@ -176,6 +176,9 @@ func (a *app) copyAll(ctx context.Context, repo *repository.Repository, targets 
 
 // copyError says to which place a copy failed. Of a full one the room is wanted there: pruning the original makes none.
 func copyError(to string, err error) error {
+	if errors.Is(err, copier.ErrSamePlace) {
+		return fmt.Errorf("copy to %s: %w", to, errSamePlace)
+	}
 	err = fmt.Errorf("copy to %s: %w", to, err)
 	if errors.Is(err, objstore.ErrFull) {
 		return hinted{err, "make room there; the same command goes on from where it stopped"}

@@ -13,6 +13,7 @@ package copier
 import (
 	"bytes"
 	"context"
+	"crypto/rand"
 	"errors"
 	"fmt"
 	"slices"
@@ -92,6 +93,9 @@ func (e *OtherRepositoryError) Error() string {
 	return fmt.Sprintf("the target holds repository %s, not %s", e.Have, e.Want)
 }
 
+// ErrSamePlace says that the target is the place of the original, reached by another name. Nothing was written there.
+var ErrSamePlace = errors.New("the target is the original itself, under another name")
+
 // DivergedError says that the copy and the original have different histories: an object that both must have is another
 // one, or the copy has snapshots that the original has not. One of them was rolled back, or written by somebody else.
 // Nothing of the source is copied.
@@ -118,7 +122,7 @@ type run struct {
 
 // Run copies from the repository to the store. What is damaged in the original is in the result and is no error.
 //
-// Errors: *OtherRepositoryError and *DivergedError before anything of the source was written, objstore.ErrOverwrites
+// Errors: ErrSamePlace, *OtherRepositoryError and *DivergedError before anything of the source was written, objstore.ErrOverwrites
 // before anything was, those of the stores. The
 // result is what was done until then.
 func Run(ctx context.Context, from *repository.Repository, to objstore.Store, opts Options) (*Result, error) {
@@ -165,6 +169,7 @@ func (r *run) copyRepository() error {
 	have, err := objstore.ReadAll(r.ctx, r.to, layout.RepositoryKey, maxDocument)
 	switch {
 	case errors.Is(err, objstore.ErrNotExist):
+		have = nil
 		if r.opts.Probe {
 			if err := objstore.Probe(r.ctx, r.to); err != nil {
 				return err
@@ -187,6 +192,11 @@ func (r *run) copyRepository() error {
 	if err != nil {
 		return fmt.Errorf("list the access documents of the target: %w", err)
 	}
+	if !marked && have != nil {
+		if err := r.otherPlace(); err != nil {
+			return err
+		}
+	}
 	// That it is a copy is said before anything in it could be taken for what has just been made. A crash right after this
 	// leaves a place without a repository, which the next run goes on with.
 	if !marked {
@@ -206,6 +216,28 @@ func (r *run) copyRepository() error {
 		if err != nil {
 			return err
 		}
+	}
+	return nil
+}
+
+// otherPlace makes sure that a target which has the repository, and does not say that it is a copy, is not the original: a
+// mounted directory, or a bucket, may have several names. What is put there must not be seen here. Errors: ErrSamePlace.
+func (r *run) otherPlace() error {
+	key := objstore.ProbePrefix + rand.Text()
+	if err := r.put(r.ctx, key, copyMark); err != nil {
+		return err
+	}
+	seen := false
+	err := r.from.Store().List(r.ctx, key, func(o objstore.Info) error {
+		seen = seen || o.Key == key
+		return nil
+	})
+	_ = r.to.Delete(r.ctx, key) // its few bytes may stay
+	if err != nil {
+		return fmt.Errorf("look whether the target is another place: %w", err)
+	}
+	if seen {
+		return ErrSamePlace
 	}
 	return nil
 }
