@@ -23,7 +23,10 @@ const ahead = 128 << 20
 // Where a restore is at work it fills the spool, and is asked. Otherwise open opens the log, and some segments more are
 // fetched, so that the next calls find theirs.
 func Fetch(ctx context.Context, plan, name, to string, open func(ctx context.Context, p *Plan) (*Log, error)) (found bool, err error) {
-	s := &spool{dir: filepath.Dir(plan)}
+	return (&spool{dir: filepath.Dir(plan), ahead: ahead}).fetch(ctx, plan, name, to, open)
+}
+
+func (s *spool) fetch(ctx context.Context, plan, name, to string, open func(ctx context.Context, p *Plan) (*Log, error)) (found bool, err error) {
 	defer func() {
 		if err != nil && ctx.Err() == nil {
 			_ = s.write(faultName, []byte(err.Error()+"\n")) // who waits for the recovery reads it
@@ -121,7 +124,7 @@ func (s *spool) fill(ctx context.Context, p *Plan, want asked, open func(ctx con
 	}()
 	a := f.ask(ctx, want.name)
 	if a.Status == statusReady {
-		f.gather(ctx, min(ahead, windowBytes/2))
+		f.gather(ctx, min(s.ahead, windowBytes/2))
 	}
 	cancel()
 	<-ended

@@ -12,6 +12,7 @@ import (
 
 // TestSpacesInWAL recovers over WAL that makes a tablespace, where the server that lives has it: nobody writes into that.
 func TestSpacesInWAL(t *testing.T) {
+	t.Parallel()
 	w := newWorld(t, cluster.Options{})
 	w.base()
 	at := w.insert(2)

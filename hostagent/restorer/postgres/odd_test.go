@@ -24,6 +24,7 @@ import (
 // recovery has left in postgresql.auto.conf, limits that are for applications, unlogged tables, and a primary that gets more
 // connections later on.
 func TestOddCluster(t *testing.T) {
+	t.Parallel()
 	w := newWorld(t, cluster.Options{Superuser: "governance_user", SegmentSize: 64})
 	w.auto = "recovery_target_time = '2001-01-01 00:00:00+00'\nrestore_command = 'false'\nstatement_timeout = '1ms'\ndefault_transaction_read_only = 'on'\n"
 	w.Psql("CREATE UNLOGGED TABLE lost (n int); INSERT INTO lost VALUES (1); CREATE TABLE under (n int)")
@@ -99,6 +100,7 @@ func testAlone(t *testing.T, w *world) {
 
 // TestApart restores clusters beside production: they must not archive for it, nor take what is sent to it.
 func TestApart(t *testing.T) {
+	t.Parallel()
 	w := newWorld(t, cluster.Options{Config: map[string]string{"max_prepared_transactions": "4", "wal_level": "logical", "autovacuum": "off", "allow_in_place_tablespaces": "on"}})
 	w.Psql("CREATE TABLESPACE within LOCATION ''")
 	w.Psql("CREATE TABLE inside (n int) TABLESPACE within; INSERT INTO inside VALUES (5)")

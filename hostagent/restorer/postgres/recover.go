@@ -36,7 +36,7 @@ func (b *build) settings() []pgserver.Setting {
 		{Name: "recovery_min_apply_delay", Value: "0"},
 		{Name: "archive_cleanup_command"},
 		{Name: "recovery_end_command"},
-		{Name: "wal_retrieve_retry_interval", Value: "200ms"},
+		{Name: "wal_retrieve_retry_interval", Value: "50ms"},
 		// The defaults are too small for large segments: neither may be less than two of them.
 		{Name: "min_wal_size", Value: fmt.Sprintf("%dMB", max(80, 2*segment))},
 		{Name: "max_wal_size", Value: fmt.Sprintf("%dMB", max(2048, 4*segment))},

@@ -85,6 +85,7 @@ func ReadPlan(path string) (*Plan, error) {
 type spool struct {
 	dir     string
 	account pgserver.Account // whom what is in it belongs to
+	ahead   uint64           // bytes of WAL that a fetch gets beyond what it was asked for, where no restore is at work
 }
 
 func (s *spool) path(names ...string) string {

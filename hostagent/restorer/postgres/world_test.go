@@ -365,10 +365,12 @@ func (w *world) gone(err error, dir string) *StepError {
 	return e
 }
 
-// flip changes one byte of WAL in a record.
-func flip(r *Record, at int) {
+// flip changes bytes of WAL amid a record. Up to 7 between two records of WAL are nothing, and nobody looks at them.
+func flip(r *Record) {
 	r.WAL = append([]byte(nil), r.WAL...)
-	r.WAL[at] ^= 0x40
+	for at := range r.WAL[:16] {
+		r.WAL[len(r.WAL)/2+at] ^= 0x40
+	}
 }
 
 func (w *world) toDir(dir string, target Target) (*Result, error) {
