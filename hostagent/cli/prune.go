@@ -5,12 +5,14 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"os"
 	"strings"
 	"time"
 
 	"github.com/spf13/cobra"
 
 	"github.com/btcdecoded/holdfast/hostagent/state"
+	"github.com/btcdecoded/holdfast/shared/objstore/open"
 	"github.com/btcdecoded/holdfast/shared/observe"
 	"github.com/btcdecoded/holdfast/shared/policy"
 	"github.com/btcdecoded/holdfast/shared/repository"
@@ -243,10 +245,8 @@ func (a *app) pruneSource(ctx context.Context, repo *repository.Repository, src 
 	if err != nil {
 		return nil, err
 	}
-	// The clock of a directory is this host's; that of a bucket is not.
-	_, local := localPath(address)
 	report, err := prune.Run(ctx, repo, src, prune.Options{
-		Decisions: decisions, Seen: a.everSeen(repo, src), LogBase: a.logBase(repo, src, h, rules, f), DryRun: f.dryRun, Force: f.force, HostClock: local, Now: a.now,
+		Decisions: decisions, Seen: a.everSeen(repo, src), LogBase: a.logBase(repo, src, h, rules, f), DryRun: f.dryRun, Force: f.force, HostClock: mayJump(address), Now: a.now,
 	})
 	result.fill(report)
 	if result.Stopped = errors.Is(err, retention.ErrTooMany); result.Stopped {
@@ -266,6 +266,17 @@ func (a *app) everSeen(repo *repository.Repository, src snapshot.Source) uint64 
 	}
 	n, _, _ := repository.LastSeen(a.statePath(), repo.ID(), src)
 	return n
+}
+
+// mayJump reports whether the clock by which objects arrive may jump: that of a directory is this host's, that of a server of
+// one's own is set like any other. Those of Amazon and Google do not.
+func mayJump(address string) bool {
+	l, err := open.Parse(address)
+	own := err == nil && l.S3.Endpoint+l.GS.Endpoint != ""
+	for _, name := range []string{"AWS_ENDPOINT_URL", "AWS_ENDPOINT_URL_S3", "STORAGE_EMULATOR_HOST"} {
+		own = own || os.Getenv(name) != ""
+	}
+	return own || err == nil && l.Scheme == "file"
 }
 
 // plan decides. Rules of the policy that replace longer ones wait; what is in force is recorded before anything is

@@ -12,7 +12,7 @@
 //
 // Time is the store's: the age of an object counts from its arrival, and the present is when an object that this run
 // stores arrives. The clock of the host does not matter, however wrong it is. Where the store is a directory of this
-// host, their clocks are one and the same; then [Options.HostClock] makes time count only as far as arrivals of objects
+// host, their clocks are one and the same, and that of a server of one's own is no better; then [Options.HostClock] makes time count only as far as arrivals of objects
 // witness it, so that a clock which jumps ahead, to the year 2099 or to next month, removes nothing early.
 //
 // A manifest that is missing without a record of its removal was not removed by this package. What it may need stays,
@@ -64,7 +64,7 @@ type Options struct {
 	// LogBase is the snapshot from which on the source's log must stay, see [retention.LogBase]; 0: all of it stays.
 	LogBase uint64
 
-	// HostClock says that the store's clock is this host's and may jump: of each gap between the arrivals of objects at
+	// HostClock says that the store's clock is this host's, or that of a server of one's own, and may jump: of each gap between the arrivals of objects at
 	// most MaxGap counts as time passed. A run that waits for something leaves a receipt, so that daily runs suffice.
 	HostClock bool
 
