@@ -128,6 +128,13 @@ func (m *moments) choose(ctx context.Context, want recovery.Selector) (*moment, 
 	if want.Sequence == 0 && (want.At.IsZero() || want.At.After(chosen.Reached)) {
 		chosen.Warnings = append(chosen.Warnings, m.unheard(chosen.Reached)...)
 	}
+	if want.Sequence == 0 && (want.At.IsZero() || want.At.After(chosen.Reached)) {
+		beside, err := recovery.Beside(points, epochs, chosen, func(i int) error { return reader.Times(ctx, epochs[i:i+1]) })
+		if err != nil {
+			return nil, fmt.Errorf("source %s: %w", m.src, err)
+		}
+		chosen.Warnings = append(chosen.Warnings, beside...)
+	}
 	if at := want.At; !at.IsZero() && chosen.Reached.Before(at) && len(epochs) > 0 {
 		if err := reader.Times(ctx, epochs); err != nil {
 			return nil, fmt.Errorf("source %s: %w", m.src, err)

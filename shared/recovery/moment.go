@@ -85,7 +85,6 @@ func (l *logs) describe(points []Point, i int, w way, want Selector, reach time.
 	if s.Lost = l.lostAfter(points[i].Log, w); s.Lost != nil {
 		s.Warnings = append(s.Warnings, fmt.Sprintf("%s: what was committed after %s can not be restored", s.Lost, moment(reach)))
 	}
-	s.Warnings = append(s.Warnings, l.beside(points, i, reach)...)
 	if want.At.IsZero() {
 		return s
 	}
@@ -96,33 +95,56 @@ func (l *logs) describe(points []Point, i int, w way, want Selector, reach time.
 	return s
 }
 
-// beside tells of logs of another history that go on behind a moment: whoever wrote them did not know that a later snapshot
-// had begun another, as where two processes with state directories of their own follow the same database.
-func (l *logs) beside(points []Point, chosen int, reach time.Time) []string {
-	if points[chosen].Log == nil {
-		return nil
+// mostBeside is how many other histories [Beside] looks at: those of the newest snapshots, which are the ones of today.
+const mostBeside = 8
+
+// Beside tells of logs of other histories that go on behind a selection: whoever wrote them did not know that a later snapshot
+// had begun another, as where two processes with state directories of their own follow the same database. exact replaces the
+// arrivals in an epoch, by its index, by the times of the records themselves: in a copy all of them have arrived late.
+func Beside(candidates []Point, epochs []LogEpoch, s Selection, exact func(i int) error) ([]string, error) {
+	if s.Point.Log == nil {
+		return nil, nil
 	}
+	points := ascending(candidates)
+	l := newLogs(points, epochs)
 	var out []string
-	told := map[string]bool{l.rootAt(points[chosen].Log): true}
-	for i := len(points) - 1; i >= 0; i-- {
-		p := &points[i]
-		if p.Log == nil || p.Unfinished || told[l.rootAt(p.Log)] {
+	seen := map[string]bool{l.rootAt(s.Point.Log): true}
+	for _, p := range slices.Backward(points) {
+		if p.Log == nil || p.Unfinished || seen[l.rootAt(p.Log)] {
 			continue
 		}
-		told[l.rootAt(p.Log)] = true
-		var end time.Time
-		for j := range l.all {
-			e := &l.all[j]
-			if n := len(e.Runs); n > 0 && l.root[epochName{e.Stream, e.Epoch}] == l.rootAt(p.Log) && e.Runs[n-1].To.After(end) {
-				end = e.Runs[n-1].To
-			}
+		if len(seen) > mostBeside {
+			break
 		}
-		if end.After(reach) {
+		seen[l.rootAt(p.Log)] = true
+		i := l.newestOf(l.rootAt(p.Log))
+		if i < 0 || !epochs[i].end().After(s.Reached) {
+			continue
+		}
+		if err := exact(i); err != nil {
+			return nil, err
+		}
+		if end := epochs[i].end(); end.After(s.Reached) {
 			out = append(out, fmt.Sprintf("another log, which begins before, goes on beside this one up to %s: two processes have followed the source; snapshot @%d with a time leads along it", moment(end), p.Sequence))
 		}
 	}
-	return out
+	return out, nil
 }
+
+// newestOf is the index of the epoch of a history that was opened last of those that have records; -1: there is none.
+func (l *logs) newestOf(root string) int {
+	newest := -1
+	for i := range l.all {
+		e := &l.all[i]
+		if len(e.Runs) > 0 && l.root[epochName{e.Stream, e.Epoch}] == root && (newest < 0 || e.Opened.After(l.all[newest].Opened)) {
+			newest = i
+		}
+	}
+	return newest
+}
+
+// end is the time of the last record.
+func (e *LogEpoch) end() time.Time { return e.Runs[len(e.Runs)-1].To }
 
 // lostAfter is what is missing right after a way, if the log goes on behind that.
 func (l *logs) lostAfter(base *snapshot.LogPlace, w way) *LostRecords {
