@@ -2,7 +2,6 @@ package cli
 
 import (
 	"context"
-	"os"
 
 	"github.com/btcdecoded/holdfast/hostagent/replicate"
 	"github.com/btcdecoded/holdfast/hostagent/restorer/postgres"
@@ -12,7 +11,7 @@ import (
 // the log to turn to the timeline of a cluster that is taken back, nothing could go on with the old one. What the old
 // server still has is followed until it is stopped.
 func (r *clusterRestore) hold(o *postgres.Options) (release func(), err error) {
-	var held *os.File
+	var held *replicate.Locked
 	hold := func() (err error) {
 		if held == nil {
 			held, err = replicate.Hold(r.app.followDir(r.repo.ID(), r.src))

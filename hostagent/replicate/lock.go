@@ -18,9 +18,19 @@ const (
 	holdFile = "follow.hold"
 )
 
+// Locked is a lock of a source's directory that is held until it is closed.
+type Locked struct{ f *os.File }
+
+// Close gives the lock up, at once: also where a program that is being started just now has the open file, as it has all of this
+// process.
+func (l *Locked) Close() error {
+	err := unix.FcntlFlock(l.f.Fd(), unix.F_OFD_SETLK, &unix.Flock_t{Type: unix.F_UNLCK})
+	return errors.Join(err, l.f.Close())
+}
+
 // Lock takes the lock of a source's directory, which it makes. It is the kernel's, of the open file: it ends with the
 // process. Errors: ErrFollowed, those of the directory.
-func Lock(dir string) (*os.File, error) {
+func Lock(dir string) (*Locked, error) {
 	if err := os.MkdirAll(dir, 0o700); err != nil {
 		return nil, fmt.Errorf("make state directory: %w", err)
 	}
@@ -30,7 +40,7 @@ func Lock(dir string) (*os.File, error) {
 // Hold keeps the source whose state is in the directory from being followed anew until the file is closed, or the process has
 // ended: for who exchanges what is followed, and may put it back. What is followed now is followed to its end. Nil where nobody
 // has ever followed it. Errors: ErrFollowed where another does so, those of the directory.
-func Hold(dir string) (*os.File, error) {
+func Hold(dir string) (*Locked, error) {
 	if _, err := os.Stat(filepath.Join(dir, markFile)); err != nil {
 		return nil, nil //nolint:nilnil,nilerr // there is nobody to keep from it
 	}
@@ -40,7 +50,7 @@ func Hold(dir string) (*os.File, error) {
 // Held reports whether somebody holds the source.
 func Held(dir string) bool { return locked(dir, holdFile) }
 
-func lock(dir, name string) (*os.File, error) {
+func lock(dir, name string) (*Locked, error) {
 	f, err := os.OpenFile(filepath.Join(dir, name), os.O_CREATE|os.O_RDWR, 0o600)
 	if err != nil {
 		return nil, fmt.Errorf("open lock: %w", err)
@@ -48,7 +58,7 @@ func lock(dir, name string) (*os.File, error) {
 	for patience := lockWithin; ; patience -= lockAgain {
 		err := unix.FcntlFlock(f.Fd(), unix.F_OFD_SETLK, &unix.Flock_t{Type: unix.F_WRLCK})
 		if err == nil {
-			return f, nil
+			return &Locked{f}, nil
 		}
 		taken := errors.Is(err, unix.EAGAIN) || errors.Is(err, unix.EACCES)
 		if taken && patience > 0 {
@@ -63,7 +73,7 @@ func lock(dir, name string) (*os.File, error) {
 	}
 }
 
-// A lock that this process gave up lives on for a moment in a program that was being started just then.
+// A lock of a process that was killed lives on for a moment in a program that it was starting just then.
 const (
 	lockWithin = 500 * time.Millisecond
 	lockAgain  = 20 * time.Millisecond
