@@ -35,6 +35,9 @@ func (a *app) acceptMissing(ctx context.Context, arg string) error {
 	if errors.Is(err, repair.ErrNotGap) {
 		return hinted{err, "only a number below the newest can be a gap"}
 	}
+	if errors.Is(err, repair.ErrHidden) {
+		return hinted{err, "`holdfast repair --undelete` brings it back"}
+	}
 	if err != nil {
 		return err
 	}

@@ -19,6 +19,8 @@ var (
 	ErrNotMissing = errors.New("it is not missing")
 	// ErrNotGap says that no later snapshot tells that there was one.
 	ErrNotGap = errors.New("no later snapshot tells that there was such a snapshot")
+	// ErrHidden says that the manifest is there, behind a delete marker or under other bytes.
+	ErrHidden = errors.New("the store still has its manifest, which somebody has hidden")
 )
 
 // unknownHash stands for the hash of a manifest that nobody knows any more.
@@ -28,7 +30,7 @@ var unknownHash = strings.Repeat("0", 2*len(snapshot.Hash{}))
 // absence is no finding. Nothing can be got back that way; look for a copy first. The record says what its neighbours
 // still tell of it.
 //
-// Errors: ErrNotMissing, ErrNotGap, those of [repository.Repository.PutDocument].
+// Errors: ErrNotMissing, ErrNotGap, ErrHidden, those of [repository.Repository.PutDocument].
 func AcceptMissing(ctx context.Context, repo *repository.Repository, id snapshot.ID, now time.Time) error {
 	for _, key := range []string{layout.ManifestKey(id), layout.ExpiredKey(id)} {
 		switch _, err := repo.Store().Stat(ctx, key); {
@@ -45,6 +47,13 @@ func AcceptMissing(ctx context.Context, repo *repository.Repository, id snapshot
 	if id.Sequence == 0 || len(listed) == 0 || listed[len(listed)-1].Sequence < id.Sequence {
 		return fmt.Errorf("accept that %s is gone: %w", id, ErrNotGap)
 	}
+	hidden, err := isHidden(ctx, repo, layout.ManifestKey(id))
+	switch {
+	case err != nil:
+		return fmt.Errorf("look for versions of %s: %w", layout.ManifestKey(id), err)
+	case hidden:
+		return fmt.Errorf("accept that %s is gone: %w", id, ErrHidden)
+	}
 	gone := record.Expired{Sequence: id.Sequence, Time: now.UTC()}
 	if _, gone.Manifest, err = link(ctx, repo, snapshot.ID{Source: id.Source, Sequence: id.Sequence + 1}); err != nil {
 		return err
@@ -55,6 +64,32 @@ func AcceptMissing(ctx context.Context, repo *repository.Repository, id snapshot
 		}
 	}
 	return repo.PutDocument(ctx, layout.ExpiredKey(id), gone)
+}
+
+// isHidden reports whether the store has a version of a document that authenticates. Where it keeps none, or they may not be
+// listed, it has none as far as anybody can tell.
+func isHidden(ctx context.Context, repo *repository.Repository, key string) (bool, error) {
+	past, ok := repo.Store().(objstore.Versioned)
+	if !ok {
+		return false, nil
+	}
+	u := &undeleter{past: past, repo: repo}
+	all, err := u.versions(ctx, key)
+	if errors.Is(err, objstore.ErrNoVersions) || errors.Is(err, objstore.ErrDenied) {
+		return false, nil
+	}
+	for _, v := range all {
+		if err != nil || v.DeleteMarker || v.Size > maxDocument {
+			continue
+		}
+		var b []byte
+		if b, err = u.read(ctx, v); errors.Is(err, objstore.ErrNotExist) {
+			err = nil
+		} else if err == nil && repo.DecodeDocument(key, b, nil) == nil {
+			return true, nil
+		}
+	}
+	return false, err
 }
 
 // link returns the hash of a manifest and of the one before it, from the manifest or from the record of its removal; of one
