@@ -109,6 +109,7 @@ func prepare(t testing.TB, o Options, dir string) *Server {
 	account.Give(t, socket)
 	t.Cleanup(func() {
 		s.end()
+		forget(filepath.Join(s.Dir, "postmaster.pid"))
 		_ = os.RemoveAll(socket)
 		if t.Failed() {
 			t.Logf("PostgreSQL %d in %s said:\n%s", s.Version, s.Dir, s.Said())

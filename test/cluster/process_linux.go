@@ -7,6 +7,8 @@ import (
 	"strconv"
 	"strings"
 	"syscall"
+
+	"golang.org/x/sys/unix"
 )
 
 // run lets a command run as the owner.
@@ -36,6 +38,29 @@ func children(pid int) []int {
 		}
 	}
 	return out
+}
+
+// forget removes the shared memory that a killed server has left: the kernel keeps it for ever, and has only so many places. Line
+// 7 of postmaster.pid, which is not there after an orderly end, has its key and number.
+func forget(pidFile string) {
+	b, err := os.ReadFile(pidFile) //nolint:gosec // of the test
+	if err != nil {
+		return
+	}
+	lines := strings.Split(string(b), "\n")
+	var key int64
+	var id int
+	if len(lines) < 7 {
+		return
+	}
+	if n, err := fmt.Sscan(lines[6], &key, &id); n != 2 || err != nil {
+		return
+	}
+	var is unix.SysvShmDesc
+	// Numbers come again: one with another key, or that somebody uses, is not this server's.
+	if _, err := unix.SysvShmCtl(id, unix.IPC_STAT, &is); err == nil && int64(is.Perm.Key) == key && is.Nattch == 0 {
+		_, _ = unix.SysvShmCtl(id, unix.IPC_RMID, nil)
+	}
 }
 
 // alive says whether a process runs; one that only waits to be counted does not.
