@@ -9,6 +9,7 @@ import (
 	"path/filepath"
 	"slices"
 	"strconv"
+	"strings"
 	"testing"
 	"time"
 
@@ -116,6 +117,7 @@ func (w *world) stored(dir string) {
 	if err != nil {
 		w.t.Fatal(err)
 	}
+	w.onlyItsWAL(dir, l)
 	// What a server leaves and a backup over the protocol does not have.
 	for _, name := range []string{"postgresql.auto.conf"} {
 		if err := os.WriteFile(filepath.Join(dir, name), []byte("# kept\nwork_mem = '5MB'\n"+w.auto), 0o600); err != nil {
@@ -132,6 +134,25 @@ func (w *world) stored(dir string) {
 	w.src.Base = w.capture(dir)
 	w.shipped = l.Start.SegmentStart(uint32(w.size)) //nolint:gosec // small
 	w.ship()
+}
+
+// onlyItsWAL removes segments that a copy of a data directory has and a backup has not: of before its beginning, and such as
+// were made for WAL to come.
+func (w *world) onlyItsWAL(dir string, l *pg.Label) {
+	w.t.Helper()
+	first := pg.SegmentName(l.Timeline, l.Start.SegmentStart(uint32(w.size)), uint32(w.size))    //nolint:gosec // small
+	last := pg.SegmentName(l.Timeline, w.flushed().SegmentStart(uint32(w.size)), uint32(w.size)) //nolint:gosec // small
+	all, err := filepath.Glob(filepath.Join(dir, "pg_wal", strings.Repeat("[0-9A-F]", len(first))))
+	if err != nil {
+		w.t.Fatal(err)
+	}
+	for _, path := range all {
+		if name := filepath.Base(path); name < first || name > last {
+			if err := os.Remove(path); err != nil {
+				w.t.Fatal(err)
+			}
+		}
+	}
 }
 
 // capture stores a directory and opens the snapshot.
