@@ -46,6 +46,30 @@ const (
 	mostRest   = 15 * time.Minute
 )
 
+// Makeups are the snapshots of a source that made up for gaps. Where gaps go on, as with an application that opens and closes its
+// database for each commit, they come no more often than once a minute: each is kept by the policy, and few of them differ.
+type Makeups struct {
+	due time.Time // when all that there were would have come at that pace
+}
+
+const (
+	makeupEvery = time.Minute
+	makeupBurst = 30 // that may come at once after a time without
+)
+
+// Next notes a snapshot that ended now and took so long, and returns before when no other begins.
+func (m *Makeups) Next(now time.Time, took time.Duration) time.Time {
+	if m.due.Before(now) {
+		m.due = now
+	}
+	m.due = m.due.Add(makeupEvery)
+	next := now.Add(Rest(took))
+	if t := m.due.Add(-makeupBurst * makeupEvery); t.After(next) {
+		next = t
+	}
+	return next
+}
+
 // Sleep waits, or until ctx ends.
 func Sleep(ctx context.Context, d time.Duration) {
 	if d <= 0 {

@@ -42,7 +42,8 @@ type Follower struct {
 
 	gap      *tail.GapError // why the last lineage ended
 	rest     time.Time      // no snapshot that makes up for a gap begins before
-	failures int            // of snapshots, or of lineages of which nothing became durable, in a row
+	makeups  replicate.Makeups
+	failures int // of snapshots, or of lineages of which nothing became durable, in a row
 }
 
 // New returns a follower that does nothing yet.
@@ -84,7 +85,7 @@ func (f *Follower) attempt(ctx context.Context) (time.Duration, error) {
 	}
 	if !resumed {
 		if wait := time.Until(f.rest); wait > 0 && f.gap != nil {
-			f.State(replicate.Waiting, f.gap.Error(), "the application resets its log faster than it is read, or opens and closes the database all the time: a connection that it keeps open helps; the snapshot that makes up for it is made at most a tenth of the time, and where it fails again and again, once a minute")
+			f.State(replicate.Waiting, f.gap.Error(), "the application resets its log faster than it is read, or opens and closes the database all the time: a connection that it keeps open helps; the snapshot that makes up for it is made at most a tenth of the time, and where that goes on or fails again and again, once a minute")
 			return min(wait, lookAgain), nil
 		}
 		return f.begin(ctx, l)
@@ -127,7 +128,7 @@ func (f *Follower) based(l *lineage, number uint64, began time.Time) {
 	took := time.Since(began)
 	f.failures = 0
 	if f.gap != nil {
-		f.rest = time.Now().Add(replicate.Rest(took))
+		f.rest = f.makeups.Next(time.Now(), took)
 	}
 	f.gap = nil
 	f.Based(number, log.Place{Stream: l.stream}, took)
