@@ -84,6 +84,10 @@ func TestGolden(t *testing.T) {
 		{"late", true, func(_ *policy.Objectives, f *compliance.Facts) { f.Snapshots = f.Snapshots[:10]; f.LastSeen = 10 }},
 		{"late-partial", true, every(func(s *compliance.Snapshot) { s.Partial = s.Sequence > 6 })},
 		{"none-usable", true, every(func(s *compliance.Snapshot) { s.Damaged = true })},
+		{"log-alone", true, func(_ *policy.Objectives, f *compliance.Facts) {
+			f.LogUntil = now()
+			every(func(s *compliance.Snapshot) { s.Damaged = true })(nil, f)
+		}},
 		{"partial", true, newest(func(s *compliance.Snapshot) { s.Partial = true })},
 		{"clock-off", true, newest(func(s *compliance.Snapshot) {
 			s.Started, s.Finished = s.Started.Add(6*time.Minute), s.Finished.Add(6*time.Minute)
@@ -399,8 +403,10 @@ func TestReaches(t *testing.T) {
 	if got := compliance.Reaches(&f); !got.Equal(now()) {
 		t.Errorf("%s", got)
 	}
-	if got := compliance.Reaches(&compliance.Facts{}); !got.IsZero() {
-		t.Errorf("%s", got)
+	for _, none := range []compliance.Facts{{}, {LogUntil: now()}} {
+		if got := compliance.Reaches(&none); !got.IsZero() {
+			t.Errorf("%s", got)
+		}
 	}
 }
 

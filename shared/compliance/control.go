@@ -67,7 +67,7 @@ func EvaluateAgent(host string, a Agent, now time.Time) []State {
 }
 
 // Reaches is the newest state to which the source can be restored, by the store's clock: what came after it is lost if
-// the host is. It is zero if there is none.
+// the host is. It is zero if there is none: a log restores nothing without a snapshot.
 func Reaches(f *Facts) time.Time {
 	var point time.Time
 	for i := len(f.Snapshots) - 1; i >= 0; i-- {
@@ -76,7 +76,7 @@ func Reaches(f *Facts) time.Time {
 			break
 		}
 	}
-	if f.LogUntil.After(point) {
+	if !point.IsZero() && f.LogUntil.After(point) {
 		point = f.LogUntil
 	}
 	return point

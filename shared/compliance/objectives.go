@@ -82,15 +82,11 @@ func (e *evaluation) run() {
 func (e *evaluation) rpo() {
 	backup := "holdfast backup " + e.name()
 	s := e.newest((*Snapshot).usable)
-	if s == nil && e.f.LogUntil.IsZero() {
+	if s == nil { // a log restores nothing without one
 		e.add("rpo", Late, true, e.f.Snapshots[0].Arrived, "no snapshot is usable: "+e.unusable(0), backup)
 		return
 	}
-	var point time.Time
-	var what string
-	if s != nil {
-		point, what = s.state(), fmt.Sprintf("newest usable snapshot is @%d with the state of %s", s.Sequence, stamp(s.state()))
-	}
+	point, what := s.state(), fmt.Sprintf("newest usable snapshot is @%d with the state of %s", s.Sequence, stamp(s.state()))
 	if e.f.LogUntil.After(point) {
 		point, what = e.f.LogUntil, "the log reaches to "+stamp(e.f.LogUntil)
 	}
@@ -99,10 +95,8 @@ func (e *evaluation) rpo() {
 		e.add("rpo", OK, false, point, what, "")
 		return
 	}
-	if s != nil {
-		if why := e.unusable(s.Sequence); why != "" {
-			what += "; since then " + why
-		}
+	if why := e.unusable(s.Sequence); why != "" {
+		what += "; since then " + why
 	}
 	e.add("rpo", Late, true, point.Add(e.o.RPO.Std()), what, backup)
 }
