@@ -121,12 +121,10 @@ func (l *look) compareLog(ctx context.Context, store objstore.Store, due bool, c
 		if ctx.Err() != nil {
 			return ctx.Err()
 		}
-		if err != nil {
-			c.Error = err.Error()
+		if c.Log = since; err != nil {
+			c.Error, c.Log = err.Error(), time.Time{}
 			l.m.Compared = time.Time{} // the next look tries again
-			return nil
 		}
-		c.Log = since
 	}
 	return nil
 }

@@ -55,14 +55,8 @@ func (p *pruner) condemn(ctx context.Context) ([]candidate, error) {
 			drop = append(drop, m)
 		}
 	}
-	if n, all := len(drop), len(p.manifests); !p.opts.Force && n > 1 && n*100 > all*retention.GuardShare {
-		if plan := p.plan(drop); plan != p.opts.Confirm {
-			p.report.Plan = plan
-			for _, m := range drop {
-				p.report.Blocked = append(p.report.Blocked, Action{m.ID(), p.decisions[m.Sequence].Reasons})
-			}
-			return nil, &retention.TooMany{Drop: n, Total: all}
-		}
+	if err := p.agreed(drop); err != nil {
+		return nil, err
 	}
 	for _, a := range withdraw {
 		if err := p.withdraw(ctx, a); err != nil {
@@ -75,6 +69,23 @@ func (p *pruner) condemn(ctx context.Context) ([]candidate, error) {
 		}
 	}
 	return before, nil
+}
+
+// agreed wants somebody to have agreed where a large share is to go.
+func (p *pruner) agreed(drop []*repository.Stored) error {
+	n, all := len(drop), len(p.manifests)
+	if p.opts.Force || n <= 1 || n*100 <= all*retention.GuardShare {
+		return nil
+	}
+	plan := p.plan(drop)
+	if plan == p.opts.Confirm {
+		return nil
+	}
+	p.report.Plan = plan
+	for _, m := range drop {
+		p.report.Blocked = append(p.report.Blocked, Action{m.ID(), p.decisions[m.Sequence].Reasons})
+	}
+	return &retention.TooMany{Drop: n, Total: all}
 }
 
 // unrecord takes away the record of the removal of a snapshot that is there and stays: its removal was stopped right before it.
