@@ -124,6 +124,15 @@ func TestCopiedLogs(t *testing.T) {
 	if many <= few {
 		t.Errorf("%d requests with logs, %d without", many, few)
 	}
+	watch.Places[0].Store, watch.Places[0].Err = nil, errors.New("no such bucket")
+	var err error
+	if m, err = watch.Look(t.Context(), f.Source, m, false, f.Now); err != nil {
+		t.Fatal(err)
+	}
+	if c := m.Facts(f.Source).Copies[0]; c.Error == "" || !c.Log.Equal(lacks) {
+		t.Errorf("it can't be looked at now: %+v", c)
+	}
+	watch.Places[0].Store = replica
 	copied()
 	if lacks, _ := look(time.Minute); !lacks.IsZero() {
 		t.Errorf("it has caught up, and lacks what came at %s", lacks)

@@ -84,11 +84,9 @@ func (l *look) copies(ctx context.Context, changed bool) error {
 				c.Error = err.Error()
 			}
 		}
-		if p.Store != nil && !p.Unseen && c.Error == "" {
-			c.Log = was[p.Address].Log
-			if err := l.compareLog(ctx, p.Store, logs, &c); err != nil {
-				return err
-			}
+		c.Log = old.Log
+		if err := l.compareLog(ctx, p, logs, &c); err != nil {
+			return err
 		}
 		if l.m.Copies == nil {
 			l.m.Copies = map[string]compliance.Copy{}
@@ -111,21 +109,25 @@ func (l *look) logsDue(was map[string]compliance.Copy) bool {
 	return due
 }
 
-// compareLog compares the log with that of a copy, if it is due.
-func (l *look) compareLog(ctx context.Context, store objstore.Store, due bool, c *compliance.Copy) error {
+// compareLog compares the log with that of a copy, if it is due. What was known of one that can't be looked at goes on to count.
+func (l *look) compareLog(ctx context.Context, p Place, due bool, c *compliance.Copy) error {
 	switch {
-	case !l.m.Followed:
+	case !l.m.Followed || p.Unseen:
 		c.Log = time.Time{}
-	case due:
-		since, err := copier.LogLag(ctx, l.w.store(), counted{store, &l.w.requests}, l.src)
-		if ctx.Err() != nil {
-			return ctx.Err()
-		}
-		if c.Log = since; err != nil {
-			c.Error, c.Log = err.Error(), time.Time{}
-			l.m.Compared = time.Time{} // the next look tries again
-		}
+		return nil
+	case !due || p.Store == nil || c.Error != "":
+		return nil
 	}
+	since, err := copier.LogLag(ctx, l.w.store(), counted{p.Store, &l.w.requests}, l.src)
+	if ctx.Err() != nil {
+		return ctx.Err()
+	}
+	if err != nil {
+		c.Error = err.Error()
+		l.m.Compared = time.Time{} // the next look tries again
+		return nil                 //nolint:nilerr // it is what is known of the copy now
+	}
+	c.Log = since
 	return nil
 }
 

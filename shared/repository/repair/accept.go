@@ -78,18 +78,23 @@ func isHidden(ctx context.Context, repo *repository.Repository, key string) (boo
 	if errors.Is(err, objstore.ErrNoVersions) || errors.Is(err, objstore.ErrDenied) {
 		return false, nil
 	}
+	if err != nil {
+		return false, err
+	}
 	for _, v := range all {
-		if err != nil || v.DeleteMarker || v.Size > maxDocument {
+		if v.DeleteMarker || v.Size > maxDocument {
 			continue
 		}
-		var b []byte
-		if b, err = u.read(ctx, v); errors.Is(err, objstore.ErrNotExist) {
-			err = nil
-		} else if err == nil && repo.DecodeDocument(key, b, nil) == nil {
+		b, err := u.read(ctx, v)
+		switch {
+		case errors.Is(err, objstore.ErrNotExist): // removed meanwhile
+		case err != nil:
+			return false, err
+		case repo.DecodeDocument(key, b, nil) == nil:
 			return true, nil
 		}
 	}
-	return false, err
+	return false, nil
 }
 
 // link returns the hash of a manifest and of the one before it, from the manifest or from the record of its removal; of one

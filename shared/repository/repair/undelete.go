@@ -46,9 +46,8 @@ type Undeleted struct {
 
 // Undelete makes the current version of each object again one that authenticates: it removes the delete markers and the
 // versions over the newest one whose bytes match its name, bear a valid signature or, of logs, are the records that they
-// should be. Holdfast itself deletes with all
-// versions and never overwrites, so that markers and second versions are always somebody else's. Records of damaged
-// packs are left alone: repair may hide one that is locked.
+// should be. Holdfast itself deletes with all versions and never overwrites, so that markers and second versions are always
+// somebody else's. Records of damaged packs are left alone: repair may hide one that is locked.
 //
 // The oldest of what is in the way goes first, the current one last: until then nothing changes for readers. A crash
 // leaves some of it: the next run goes on.
